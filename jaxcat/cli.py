@@ -1,0 +1,73 @@
+"""The thin front of every command: flags in, exit status out, one line for anything a user can cause."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from jaxcat.errors import ConfigError, JaxcatError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argparse parser whose complaints are one line long; argparse already exits with 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
+    """Call `main(arguments)` and leave the process with the status it returns, or that its error carries."""
+    try:
+        status = main(sys.argv[1:] if argv is None else argv) or 0
+    except JaxcatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        status = 0
+    sys.exit(status)
+
+
+def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
+    """The config of `FILE.py[:VARIANT]` with `--config.a.b=value` applied.
+
+    Raises:
+        ConfigError: no such file or variant, a name that is not a setting, or a value of another type.
+    """
+    path = specification.partition(":")[0]
+    if not Path(path).is_file():
+        raise ConfigError(f"--config {path}: no such file; configs/ in the repository has the ones shipped")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    try:
+        rest = values(["jaxcat", f"--config={specification}", *overrides])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise ConfigError(f"--config {specification} {' '.join(overrides)}: {reason}") from error
+    if len(rest) > 1:
+        raise ConfigError(f"{rest[1]!r} is not understood: settings are written --config.name=value")
+    return resolve_paths(values.config)
+
+
+def resolve_paths(config: ConfigDict) -> ConfigDict:
+    """Make the paths in a config absolute, so that it means the same from another directory later."""
+    for name in ("data.dir", "model.weights", "init_from"):
+        section, _, key = name.rpartition(".")
+        owner = config.get(section, {}) if section else config
+        value = owner.get(key, "")
+        # a registry name such as keras-imagenet has neither a slash nor a file behind it; gs:// and the like stay
+        if isinstance(value, str) and value and "://" not in value and ("/" in value or Path(value).exists()):
+            owner[key] = os.path.abspath(os.path.expanduser(value))
+    return config

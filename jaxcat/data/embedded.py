@@ -1,0 +1,166 @@
+"""Data that come inside Python packages, with nothing to download: scikit-learn's digits, matplotlib's glyphs.
+
+Handwriting was scanned and print is drawn at 8×8 pixels of bright ink on black; both are then turned, scaled and
+shifted a little onto a 75×75 canvas, so that a network that learned print can be carried over to handwriting. Where a record
+is placed depends on its name alone: neither the seed nor the split changes what a picture looks like.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxcat.data.records import Data, Split, choose_classes, hold_out, keep_classes, limit, rank_key
+
+CANVAS = 75  # pixels; the smallest input of Inception-v3
+DETAIL = 8  # pixels across a digit of load_digits; its values are 0 … 16
+MAX_ROTATION = 15.0  # degrees, either way
+SCALES = (0.6, 0.8)  # side of the 8×8 square as a fraction of the canvas
+MAX_SHIFT = 0.07  # of the canvas, either way, in x and in y
+PLACEMENTS = 4  # pictures of each printed glyph
+
+# Left out: letters that another one looks like at 8×8 pixels (c k o p s u v w x z γ π ψ … and l, the twin of I), and
+# digits, which are what the demonstration transfers to. The names serve as class names in files and tables.
+GLYPHS: Mapping[str, str] = {
+    **{letter: letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"},
+    **{f"{letter}_lower": letter for letter in "abdefghijmnqrty"},
+    **{"Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ"},
+    **{"Psi": "Ψ", "Omega": "Ω", "alpha": "α", "beta": "β", "delta": "δ", "epsilon": "ε", "zeta": "ζ"},
+    **{"lambda": "λ", "mu": "μ", "xi": "ξ", "sigma": "σ", "tau": "τ", "phi": "φ", "omega": "ω"},
+    **{"ampersand": "&", "percent": "%", "at": "@", "hash": "#", "dollar": "$", "question": "?", "plus": "+"},
+    **{"equals": "=", "less": "<", "greater": ">", "section": "§", "asterisk": "*"},
+}
+
+FONTS = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+)
+# Computer Modern keeps other signs than Unicode's outside A–Z and a–z, so it gives letters only.
+LETTER_FONTS = ("cmr10", "cmb10", "cmss10", "cmtt10", "cmti10", "cmmi10")
+
+
+def open_digits(config: Any) -> Data:
+    """The 1,797 scanned digits, classes "0" … "9".
+
+    `data.validation_fraction` of each digit is held out, then `data.train_size` and `data.validation_size` are taken.
+    What they leave over, all records in neither, is the test split; there is none when they leave nothing.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    patches = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    files = tuple(f"digits/{index:04d}" for index in range(len(patches)))
+    everything = Split(
+        "test", files, digits.target.astype(np.int32), lambda index: place(patches[index], name=files[index])
+    )
+    available = tuple("0123456789")
+    classes = choose_classes(available, config.data.classes)
+    everything = keep_classes(everything, available, classes)
+    splits = limit(hold_out(everything.take(np.arange(len(everything)), "train"), config, classes), config, classes)
+    taken = {name for split in splits.values() for name in split.files}
+    rest = np.array([index for index, name in enumerate(everything.files) if name not in taken], np.int64)
+    if len(rest):
+        splits["test"] = everything.take(rest)
+    return Data(classes, splits)
+
+
+def open_glyphs(config: Any) -> Data:
+    """Printed letters, Greek and symbols: 75 classes in up to 22 fonts, four placements of each.
+
+    Whole fonts are held out: `data.validation_fraction` of them, chosen by the seed among those that have every
+    glyph, so validation measures letter shapes that training never showed. (A family's other weights and slants may
+    stay in train.)
+    """
+    patches = _printed()
+    available = tuple(GLYPHS)
+    classes = choose_classes(available, config.data.classes)
+    fraction = config.data.validation_fraction
+    held_count = max(1, min(round(fraction * len(FONTS + LETTER_FONTS)), len(FONTS) - 1)) if fraction else 0
+    held = set(sorted(FONTS, key=lambda font: rank_key(config.seed, font))[:held_count])
+    splits = {}
+    for name, fonts in (("train", set(FONTS + LETTER_FONTS) - held), ("validation", held)):
+        if fonts:
+            split = _glyph_split(name, {key: patch for key, patch in patches.items() if key[0] in fonts})
+            splits[name] = keep_classes(split, available, classes)
+    return Data(classes, limit(splits, config, classes))
+
+
+def place(patch: np.ndarray, *, name: str) -> np.ndarray:
+    """Lays a small picture onto the canvas, turned, scaled and shifted as a hash of its name says, bilinear.
+
+    Args:
+        patch: uint8 (DETAIL, DETAIL), bright ink on black.
+        name: what identifies the record.
+
+    Returns:
+        uint8 (CANVAS, CANVAS, 3), grey.
+    """
+    numbers = np.frombuffer(rank_key(0, name), np.uint32) / 2.0**32  # four of them, uniform in [0, 1)
+    angle = math.radians((2 * numbers[0] - 1) * MAX_ROTATION)
+    side = CANVAS * (SCALES[0] + numbers[1] * (SCALES[1] - SCALES[0]))
+    center_x, center_y = CANVAS * (0.5 + (2 * numbers[2:] - 1) * MAX_SHIFT)
+    pad = 1  # black pixels around the patch: its edge fades instead of being cut
+    padded = np.zeros((DETAIL + 2 * pad, DETAIL + 2 * pad), np.uint8)
+    padded[pad:-pad, pad:-pad] = patch
+    step = DETAIL / side  # source pixels per canvas pixel
+    cosine, sine = math.cos(angle) * step, math.sin(angle) * step
+    middle = DETAIL / 2 + pad
+    inverse = (
+        *(cosine, sine, middle - cosine * center_x - sine * center_y),
+        *(-sine, cosine, middle + sine * center_x - cosine * center_y),
+    )
+    canvas = Image.fromarray(padded).transform(
+        (CANVAS, CANVAS), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR
+    )
+    return np.asarray(canvas.convert("RGB"))
+
+
+def _glyph_split(name: str, patches: dict[tuple[str, str], np.ndarray]) -> Split:
+    """Every glyph of `patches`, which maps (font, class) to a patch, in all its placements."""
+    names = list(GLYPHS)
+    keys = [key for key in patches for _ in range(PLACEMENTS)]
+    files = tuple(f"glyphs/{font}/{glyph}/{number}" for font, glyph in patches for number in range(PLACEMENTS))
+    labels = np.array([names.index(glyph) for _, glyph in keys], np.int32)
+    return Split(name, files, labels, lambda index: place(patches[keys[index]], name=files[index]))
+
+
+@functools.cache
+def _printed() -> dict[tuple[str, str], np.ndarray]:
+    """(font, class) → the glyph at the detail of the scanned digits, uint8 (DETAIL, DETAIL)."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    patches = {}
+    for font_name in FONTS + LETTER_FONTS:
+        path = folder / f"{font_name}.ttf"
+        font = ImageFont.truetype(path, 16 * DETAIL)
+        has = FT2Font(path).get_charmap()
+        for glyph, character in GLYPHS.items():
+            letter = character.isascii() and character.isalpha()
+            if ord(character) in has and (letter or font_name in FONTS):
+                patches[font_name, glyph] = _render(font, character)
+    return patches
+
+
+def _render(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray:
+    """Draws a character as high or wide as the patch, averages it down, and rounds to the digits' 17 levels."""
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
+    drawn = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(drawn).text((-left, -top), character, fill=255, font=font)
+    scale = DETAIL / max(drawn.size)
+    width, height = (max(1.0, scale * edge) for edge in drawn.size)
+    fine = 8  # pixels per pixel of the patch
+    drawn = drawn.resize((round(width * fine), round(height * fine)), Image.Resampling.BILINEAR)
+    square = Image.new("L", (DETAIL * fine, DETAIL * fine))
+    square.paste(drawn, ((square.width - drawn.width) // 2, (square.height - drawn.height) // 2))
+    levels = np.asarray(square.resize((DETAIL, DETAIL), Image.Resampling.BOX)).astype(np.float64) * (16 / 255)
+    return np.round(np.round(levels) * (255 / 16)).astype(np.uint8)

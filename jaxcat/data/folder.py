@@ -1,0 +1,193 @@
+"""A folder of pictures as data: `DIR/{train,validation,test}/CLASS/…`, or `DIR/CLASS/…` parted by the seed."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcat.data.records import Data, Split, choose_classes, hold_out, limit
+from jaxcat.errors import DataError
+from jaxcat.images import SUFFIXES, decode, printable
+
+logger = logging.getLogger(__name__)
+
+_SPLIT_OF = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # besides names that begin with a dot
+_LOOKED_FOR = ", ".join(sorted(SUFFIXES))
+
+
+@dataclass
+class Ignored:
+    """Files passed over because their names do not end as a picture's do."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, path: Path) -> None:
+        self.count += 1
+        if len(self.examples) < 3:
+            self.examples.append(printable(str(path)))
+
+
+def open_folder(config: Any) -> Data:
+    """Indexes the pictures below `data.dir`.
+
+    Class names are those of train's folders, sorted. Without a validation folder, `data.validation_fraction` of train
+    is held out, by a hash of (seed, path) within each class.
+
+    Raises:
+        DataError: the folder is missing or holds no picture, a class is empty, or the splits disagree on the classes.
+        ConfigError: `data.classes` names a class that is not there.
+    """
+    if not config.data.dir:
+        raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of pictures per class")
+    root = Path(config.data.dir).expanduser()
+    if not root.is_dir():
+        raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
+    ignored = Ignored()
+    split_roots = _split_roots(root)
+    available = sorted(path.name for path in _visible(split_roots["train"]) if path.is_dir())
+    if not available:
+        raise DataError(
+            f"{split_roots['train']}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
+            f" with pictures ({_LOOKED_FOR})"
+        )
+    classes = choose_classes(available, config.data.classes)
+    splits = {}
+    for name, split_root in split_roots.items():
+        _check_classes(split_root, classes, available)
+        splits[name] = _index(name, root, split_root, classes, ignored)
+    if ignored.count:
+        logger.warning(
+            "%d files are no pictures by their names and are ignored, such as %s",
+            ignored.count,
+            ", ".join(ignored.examples),
+        )
+    if "validation" not in splits:
+        splits |= hold_out(splits["train"], config, classes)
+    return Data(classes, limit(splits, config, classes))
+
+
+def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
+    """Every picture of `root/CLASS/…` as one split, labelled as `classes` numbers them; for evaluation.
+
+    A class without a folder is fine: there may be no picture of it.
+
+    Raises:
+        DataError: the folder is missing, has a class that is not in `classes`, or no picture.
+    """
+    if not root.is_dir():
+        raise DataError(f"--data {root}: there is no such folder")
+    here = [path.name for path in _visible(root) if path.is_dir()]
+    if unknown := [name for name in here if name not in classes]:
+        raise DataError(
+            f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
+            f" {', '.join(classes)}; name the folder that holds the class folders"
+        )
+    ignored = Ignored()
+    found = [(path, classes.index(name)) for name in here for path in pictures(root / name, ignored)]
+    if not found:
+        raise DataError(f"--data {root}: no pictures in class folders ({_LOOKED_FOR})")
+    files = tuple(path.relative_to(root).as_posix() for path, _ in found)
+    labels = np.array([label for _, label in found], np.int32)
+    return Split(printable(root.name), files, labels, lambda index: decode(found[index][0], str(found[index][0])))
+
+
+def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
+    """Every picture below directory, by suffix, in sorted order; other files are noted in ignored.
+
+    Links to directories are followed, except back to a directory that encloses them. Hidden entries are passed over.
+    """
+    yield from _walk(directory, frozenset(), ignored)
+
+
+def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Iterator[Path]:
+    real = os.path.realpath(directory)
+    if real in enclosing:
+        return
+    for path in _visible(directory):
+        if path.is_dir():
+            yield from _walk(path, enclosing | {real}, ignored)
+        elif path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink()):
+            yield path  # a link that leads nowhere as well: decoding then reports it
+        else:
+            ignored.add(path)
+
+
+def _visible(directory: Path) -> list[Path]:
+    """The entries of a directory, sorted, without hidden ones and what operating systems leave behind."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise DataError(f"{printable(str(directory))}: {error.strerror}") from error
+    return [directory / name for name in names if name[0] != "." and name.lower() not in _LEFT_BY_SYSTEMS]
+
+
+def _split_roots(root: Path) -> dict[str, Path]:
+    """The folder of each split; root itself is train's where it holds the classes directly."""
+    found: dict[str, Path] = {}
+    directories = [path for path in _visible(root) if path.is_dir()]
+    for path in directories:
+        name = _SPLIT_OF.get(path.name.lower())
+        if name in found:
+            raise DataError(f"{found[name]} and {path} are both the {name} split; keep one")
+        if name:
+            found[name] = path
+    if "train" in found:
+        # A class may be called "train" (beside "bus" and "car"); it then holds pictures and no class folders.
+        has_classes = any(path.is_dir() for path in _visible(found["train"]))
+        if has_classes or len(found) == len(directories):
+            return {name: found[name] for name in ("train", "validation", "test") if name in found}
+    elif found:
+        there = ", ".join(path.name for path in found.values())
+        raise DataError(f"{root} has {there} and no train folder; name it {root / 'train'}")
+    return {"train": root}
+
+
+def _check_classes(split_root: Path, classes: tuple[str, ...], available: list[str]) -> None:
+    """Every class has its folder in this split, and there is no folder that train does not know."""
+    here = [path.name for path in _visible(split_root) if path.is_dir()]
+    for name in classes:
+        if name not in here:
+            raise DataError(f"{printable(str(split_root))} has no folder for class {name!r}, which train has")
+    for name in here:
+        if name not in available:
+            near = difflib.get_close_matches(name, available, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{printable(str(split_root / name))}: class {name!r} is not in train{hint}")
+
+
+def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ignored: Ignored) -> Split:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, class_name in enumerate(classes):
+        found = [path.relative_to(root).as_posix() for path in pictures(split_root / class_name, ignored)]
+        if not found:
+            raise DataError(
+                f"{printable(str(split_root / class_name))}: no picture in this class folder ({_LOOKED_FOR})"
+            )
+        files.extend(found)
+        labels.extend([label] * len(found))
+    for path in _visible(split_root):
+        if path.is_file():
+            ignored.add(path)  # even a picture: it has no label
+
+    def fetch(index: int) -> np.ndarray:
+        path = root / files[index]
+        return decode(path, str(path))
+
+    return Split(name, tuple(files), np.array(labels, np.int32), fetch)

@@ -1,0 +1,153 @@
+"""Records, whatever their source: splits of named pictures, class names, and every choice that a seed makes.
+
+A choice (who is held out, who is in a subset) ranks records by a hash of (seed, name). It depends neither on listing
+order nor on numpy's generators, and a new picture moves at most one other per class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxcat.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """The records of one split.
+
+    Attributes:
+        name: "train", "validation" or "test".
+        files: N names that identify the records: paths relative to `data.dir`, or such as "digits/0123".
+        labels: int32 (N,), indices into the class names.
+        fetch: i → the decoded picture, uint8 (H, W, 3) of any size; raises DataError where it is unreadable.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    labels: np.ndarray
+    fetch: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, indices: np.ndarray, name: str | None = None) -> Split:
+        """The split of these records, in this order."""
+        chosen = [int(i) for i in indices]
+        files, fetch = tuple(self.files[i] for i in chosen), self.fetch
+        return Split(name or self.name, files, self.labels[chosen], lambda i: fetch(chosen[i]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Class names, in the order of the labels, and the splits there are ("train" always)."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+
+
+def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits records: a permutation of range(count), int64, a function of its arguments.
+
+    seed and epoch are 0 or more.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
+    """The classes named in `data.classes` (all when empty), in the order of `available`, however the flag orders them.
+
+    Raises:
+        ConfigError: a name that is not available.
+        DataError: fewer than two classes are left.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in available:
+            near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available[:10])
+            raise ConfigError(f"--config.data.classes={wanted}: there is no class {name!r}; nearest: {', '.join(near)}")
+    classes = tuple(name for name in available if name in names or not names)
+    if len(classes) < 2:
+        raise DataError(
+            f"a classifier needs two classes or more, and here is {', '.join(map(repr, classes)) or 'none'};"
+            f" look at --config.data.dir and at --config.data.classes={wanted!r}"
+        )
+    return classes
+
+
+def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str]) -> Split:
+    """The records of `classes` only, relabelled from indices into `available` to indices into `classes`."""
+    new_label = np.array([classes.index(name) if name in classes else -1 for name in available], np.int32)
+    labels = new_label[split.labels]
+    kept = np.flatnonzero(labels >= 0)
+    reduced = split.take(kept)
+    return Split(split.name, reduced.files, labels[kept], reduced.fetch)
+
+
+def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
+    """Parts a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
+
+    A fraction of 0 gives train alone. Otherwise every class has a record on either side.
+    """
+    fraction = config.data.validation_fraction
+    if fraction == 0:
+        return {"train": train}
+    chosen = []
+    for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
+        if len(members) < 2:
+            raise DataError(
+                f"class {classes[label]!r} has {len(members)} picture(s): too few to hold one out for validation;"
+                " add pictures, give a validation split, or set --config.data.validation_fraction=0"
+            )
+        chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
+    held = np.sort(np.array(chosen, np.int64))
+    rest = np.setdiff1d(np.arange(len(train)), held)
+    return {"train": train.take(rest), "validation": train.take(held, "validation")}
+
+
+def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict[str, Split]:
+    """Cuts train and validation to the balanced subsets that `data.train_size` and `data.validation_size` ask for."""
+    limited = dict(splits)
+    for name, size in (("train", config.data.train_size), ("validation", config.data.validation_size)):
+        if size and name not in splits:
+            raise DataError(f"--config.data.{name}_size={size}, and there is no {name} split; set it to 0")
+        if size:
+            limited[name] = _subset(splits[name], size, seed=config.seed, classes=classes)
+    return limited
+
+
+def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Split:
+    """`size` records, as many of each class; where classes do not divide size, the first ones get one more.
+
+    The smaller of two subsets lies within the larger.
+    """
+    chosen: list[int] = []
+    for label, members in enumerate(ranked_by_class(split, len(classes), seed=seed)):
+        quota = size // len(classes) + (label < size % len(classes))
+        if not 0 < quota <= len(members):
+            fewest = int(np.bincount(split.labels, minlength=len(classes)).min())
+            raise DataError(
+                f"--config.data.{split.name}_size={size} asks for {quota} of class {classes[label]!r}, which has"
+                f" {len(members)} in {split.name}; choose {len(classes)} to {fewest * len(classes)}, or 0 for all"
+            )
+        chosen.extend(members[:quota])
+    return split.take(np.sort(np.array(chosen, np.int64)))
+
+
+def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[int]]:
+    """For each label the record indices, in an order that depends on (seed, file name) alone."""
+    keys = [rank_key(seed, name) for name in split.files]
+    members: list[list[int]] = [[] for _ in range(class_count)]
+    for index in sorted(range(len(split)), key=keys.__getitem__):
+        members[split.labels[index]].append(index)
+    return members
+
+
+def rank_key(seed: int, name: str) -> bytes:
+    """Where a name stands under a seed: 16 bytes to sort by."""
+    return hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()

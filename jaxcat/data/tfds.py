@@ -1,0 +1,155 @@
+"""A TensorFlow Datasets set as data. Pictures stay encoded and go through jaxcat's own decoder, as everywhere."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcat.data.records import Data, Split, choose_classes, hold_out, keep_classes, limit
+from jaxcat.errors import ConfigError, DataError
+from jaxcat.images import decode
+
+
+def open_tfds(config: Any) -> Data:
+    """Indexes the splits that `data.train`, `data.validation` and `data.test` name.
+
+    A set prepared as array_record is read by random access; one prepared as TFRecord is read once, in file order, and
+    its encoded pictures are kept in memory. Without `data.validation`, a fraction of train is held out.
+
+    Raises:
+        ConfigError: a name or split expression that TFDS does not know, or an unknown class.
+        DataError: the set is not prepared (with the command that prepares it), or has no images with class labels.
+    """
+    if not config.data.name or not config.data.train:
+        raise ConfigError(
+            "--config.data.source=tfds needs --config.data.name=NAME and --config.data.train=SPLIT, such as train[:80%]"
+        )
+    builder = _builder(config)
+    if not builder.is_prepared():
+        if not config.data.download:
+            raise DataError(_not_prepared(config, builder))
+        builder = _prepare(config)
+    image, label, available = _features(builder, config)
+    classes = choose_classes(available, config.data.classes)
+    splits = {}
+    for name in ("train", "validation", "test"):
+        expression = getattr(config.data, name)
+        if expression:
+            split = _read(builder, name, expression, image, label)
+            if len(split) and split.labels.min() < 0:
+                raise DataError(f"--config.data.{name}={expression}: this split of {config.data.name} has no labels")
+            splits[name] = _every_class(keep_classes(split, available, classes), classes, expression)
+    if "validation" not in splits:
+        splits |= hold_out(splits["train"], config, classes)
+    return Data(classes, limit(splits, config, classes))
+
+
+def _builder(config: Any, **options: str) -> Any:
+    """The TFDS builder of `data.name`; existing data decide their own file format unless options say otherwise."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(config.data.name, data_dir=config.data.dir or None, **options)
+    except Exception as error:  # unknown names, versions and configurations come as four kinds of exception
+        near = difflib.get_close_matches(config.data.name, tfds.list_builders(with_community_datasets=False), n=3)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise ConfigError(f"--config.data.name={config.data.name}: {_first_line(error)}{hint}") from error
+
+
+def _not_prepared(config: Any, builder: Any) -> str:
+    arguments = repr(config.data.name) + (f", data_dir={config.data.dir!r}" if config.data.dir else "")
+    return (
+        f"--config.data.name={config.data.name}: not prepared in {builder.data_dir}. jaxcat downloads nothing unless"
+        " --config.data.download=True; where there is a network, prepare it with\n"
+        f'  python -c "import tensorflow_datasets as tfds; tfds.builder({arguments},'
+        " file_format='array_record').download_and_prepare()\"\n"
+        "or put the pictures in folders and set --config.data.source=folder"
+    )
+
+
+def _prepare(config: Any) -> Any:
+    """Downloads and prepares the set as array_record; returns its builder."""
+    builder = _builder(config, file_format="array_record")
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # network, checksum, disk and missing-package errors alike
+        raise DataError(
+            f"--config.data.download=True: cannot prepare {config.data.name}: {_first_line(error)}"
+        ) from error
+    return builder
+
+
+def _features(builder: Any, config: Any) -> tuple[str, str, tuple[str, ...]]:
+    """The names of the image and label features, and the class names."""
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys or ("image", "label")
+    features = dict(builder.info.features.items())
+    kinds = [features.get(key) if isinstance(key, str) else None for key in keys]
+    fits = (
+        len(kinds) == 2 and isinstance(kinds[0], tfds.features.Image) and isinstance(kinds[1], tfds.features.ClassLabel)
+    )
+    if not fits:
+        raise DataError(
+            f"--config.data.name={config.data.name}: jaxcat needs an image and one class label per record;"
+            f" this set has {', '.join(features)}"
+        )
+    image, label = keys
+    return image, label, tuple(features[label].names)
+
+
+def _read(builder: Any, name: str, expression: str, image: str, label: str) -> Split:
+    """One split: labels of all records, and how to fetch a picture."""
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    formats = {builder.info.file_format, *(builder.info.alternative_file_formats or ())}
+    read = _random_access if formats & FileFormat.with_random_access() else _in_memory
+    try:
+        labels, encoded = read(builder, expression, image, label)
+    except (ValueError, KeyError) as error:
+        there = ", ".join(f"{split} ({info.num_examples})" for split, info in builder.info.splits.items())
+        raise ConfigError(
+            f"--config.data.{name}={expression}: {_first_line(error)}; {builder.name} has {there}"
+        ) from error
+    files = tuple(f"{builder.name}/{expression}/{index:06d}" for index in range(len(labels)))
+    return Split(name, files, np.array(labels, np.int32), lambda index: decode(encoded(index), files[index]))
+
+
+Records = tuple[Sequence[int], Callable[[int], bytes]]
+
+
+def _random_access(builder: Any, expression: str, image: str, label: str) -> Records:
+    import tensorflow_datasets as tfds
+
+    source = builder.as_data_source(split=expression, decoders={image: tfds.decode.SkipDecoding()})
+    return [int(source[index][label]) for index in range(len(source))], lambda index: source[index][image]
+
+
+def _in_memory(builder: Any, expression: str, image: str, label: str) -> Records:
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=expression,
+        shuffle_files=False,
+        decoders={image: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    labels, pictures = [], []
+    for record in dataset.as_numpy_iterator():
+        labels.append(int(record[label]))
+        pictures.append(record[image])
+    return labels, pictures.__getitem__
+
+
+def _every_class(split: Split, classes: Sequence[str], expression: str) -> Split:
+    for label, name in enumerate(classes):
+        if not (split.labels == label).any():
+            raise DataError(f"--config.data.{split.name}={expression}: no record of class {name!r} in this split")
+    return split
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

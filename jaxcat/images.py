@@ -1,0 +1,182 @@
+"""Pictures in, uint8 RGB out: the one decoder that training, checking, evaluation and prediction share.
+
+Pillow only, no TensorFlow: TensorFlow's decoders ignore EXIF rotation, drop alpha and know no CMYK.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import WebPImagePlugin as _registers_webp  # noqa: F401  Image.open(formats=…) loads no plugin on its own
+
+from jaxcat.errors import DataError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow turns to MPO by itself for JPEGs of several frames
+MAX_PIXELS = 178_956_970  # where Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
+
+ResizeMode = Literal["squash", "center_crop"]
+
+# EXIF tag 0x0112: how the camera was held, and the move that puts the picture upright. 1 is upright.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_COLOR_SPACE = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # Pillow mode → the ICC signature that fits it
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def decode(source: bytes | Path | Image.Image | np.ndarray, name: str) -> np.ndarray:
+    """Decodes a picture to what a person sees.
+
+    EXIF rotation is applied, alpha is laid over white, CMYK and embedded colour profiles are brought to sRGB,
+    16-bit values keep their high byte, and an animation gives its first frame.
+
+    Args:
+        source: an encoded picture, the path of one, a Pillow image, or an array of uint8 or uint16 (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4).
+        name: what errors call the picture.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        DataError: the source cannot be read, is damaged or cut short, or is no picture; one line, with name and reason.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            image = Image.fromarray(_checked_array(source))
+            return np.asarray(_as_seen(image))
+        if isinstance(source, Image.Image):
+            return np.asarray(_as_seen(source))
+        encoded = source.read_bytes() if isinstance(source, Path) else source
+        if not encoded:
+            raise ValueError("the file is empty (0 bytes)")
+        try:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                return np.asarray(_as_seen(image))
+        except UnidentifiedImageError:
+            looks = "an HTML or XML page" if encoded.lstrip()[:1] == b"<" else "a damaged file or another format"
+            raise ValueError(f"not a JPEG, PNG, GIF, WebP or BMP picture; it looks like {looks}") from None
+    except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
+        raise DataError(f"{printable(name)}: {_reason(error)}") from error
+
+
+def resize(image: np.ndarray, size: int, *, mode: ResizeMode) -> np.ndarray:
+    """Resizes to a square, bilinear with antialiasing (a triangle filter as wide as the reduction).
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: side of the result in pixels.
+        mode: "squash" ignores the aspect ratio; "center_crop" takes the largest central square.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    height, width = image.shape[:2]
+    box: tuple[float, float, float, float] | None
+    if mode == "squash":
+        box = None
+    elif mode == "center_crop":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    else:
+        raise ValueError(f"mode={mode!r}; use 'squash' or 'center_crop'")
+    if image.shape == (size, size, 3):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def read(path: Path | str, *, size: int, mode: ResizeMode) -> np.ndarray:
+    """The picture at path, decoded and resized: uint8 (size, size, 3). Raises DataError as decode does."""
+    return resize(decode(Path(path), str(path)), size, mode=mode)
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    """A uint8 array of a shape that Image.fromarray takes."""
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    channels_fit = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not channels_fit or array.size == 0:
+        raise ValueError(
+            f"an array of {array.dtype} {array.shape} is no picture; pass uint8 or uint16 of shape (H, W), (H, W, 3) or"
+            " (H, W, 4)"
+        )
+    return array
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """A Pillow image, whatever its mode, as an upright RGB one."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are safe to decode"
+        )
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"the picture is {image.width}×{image.height} pixels")
+    image.load()
+    profile = image.info.get("icc_profile")
+    orientation = _orientation(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Image.convert would clip to 255. Pillow itself keeps the high byte of 16-bit colour, so grey does the same.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if image.mode in ("1", "LA", "La"):
+        image = image.convert("L")
+    elif image.mode not in _COLOR_SPACE:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no known range; convert the picture to 8 bits")
+        image = image.convert("RGBA").convert("RGB") if alpha else image.convert("RGB")
+    if profile:
+        image = _to_srgb(image, profile)
+    image = image.convert("RGB")
+    if alpha:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        image = white
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation; upright when the metadata cannot be parsed, as viewers do."""
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged metadata around a good picture
+        return 1
+
+
+def _to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image:
+    """Converts through the embedded profile; a profile that is damaged or of another colour space is ignored."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+        if profile.profile.xcolor_space != _COLOR_SPACE[image.mode]:
+            return image
+        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return image  # most photographs: nothing to convert
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+
+
+def _reason(error: Exception) -> str:
+    """One line a person can act on."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

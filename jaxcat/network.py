@@ -1,0 +1,220 @@
+"""Stages stem … cut, pool, hidden, logits as pure functions over plain dictionaries of arrays.
+
+The only room that knows NNX's split and merge: modules define the layers, everywhere else parameters and statistics are
+nested dictionaries `{stage: {layer: …}}`. The *boundary* is the first stage that owns a trained parameter: what lies
+before it is the *prefix* (frozen, deterministic), from it on the *suffix*.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from jaxcat import inception
+from jaxcat.errors import ConfigError
+from jaxcat.weights.registry import Preprocessing
+
+HEAD = ("pool", "hidden", "logits")
+
+Tree = dict[str, Any]
+
+
+class Pool(nnx.Module):
+    """(B, H, W, C) → (B, features): a grid of averages or maxima, or the whole map, flattened row by row as Keras does."""
+
+    def __init__(self, kind: str, grid: int, size: tuple[int, int], channels: int):
+        self.kind, self.grid, self.size = kind, grid, size
+        self.features = channels * (math.prod(size) if kind == "flatten" else grid**2)
+
+    def __call__(self, x: Array) -> Array:
+        if self.kind == "flatten":
+            return x.reshape(x.shape[0], -1)
+        reduce = jnp.mean if self.kind == "avg" else jnp.max
+        rows, columns = (_cells(side, self.grid) for side in x.shape[1:3])
+        cells = [reduce(x[:, top:bottom, left:right], axis=(1, 2)) for top, bottom in rows for left, right in columns]
+        return jnp.stack(cells, axis=1).reshape(x.shape[0], -1)
+
+
+def _cells(side: int, grid: int) -> list[tuple[int, int]]:
+    """The `grid` stretches that cover `side` cells, overlapping by one where it does not divide (adaptive pooling)."""
+    return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]
+
+
+class Network:
+    """Inception-v3 with a classification head, as functions; holds no arrays.
+
+    Attributes:
+        stages: names in the order the data flows; those that own nothing (pool) included.
+        boundary: name of the first stage that owns a trained parameter.
+        outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
+    """
+
+    def __init__(
+        self,
+        model: ConfigDict,
+        *,
+        classes: int,
+        image_size: int,
+        preprocessing: Preprocessing,
+        pool_counts_padding: bool,
+    ):
+        self.config, self.preprocessing, self.pool_counts_padding = model, preprocessing, pool_counts_padding
+        self.classes, self.outputs = classes, 1 if classes == 2 else classes
+        options = inception.Options(
+            width=model.width,
+            pool_counts_padding=pool_counts_padding,
+            bn_momentum=model.bn_momentum,
+            dtype=model.dtype,
+        )
+        modules = nnx.eval_shape(lambda: self._modules(options, image_size))
+        blocks = [stage for stage in inception.STAGES if stage in modules]  # eval_shape sorts by name
+        self.stages = (*blocks, *(stage for stage in HEAD if stage in modules))
+        self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
+        self._graphs, self._parameters, self._statistics = {}, {}, {}
+        for stage in self.stages:
+            graph, parameters, statistics, rest = nnx.split(modules[stage], nnx.Param, nnx.BatchStat, ...)
+            if jax.tree.leaves(rest):
+                raise AssertionError(f"{stage} holds state that is neither a parameter nor a statistic: {rest}")
+            self._graphs[stage] = graph
+            self._parameters[stage] = nnx.to_pure_dict(parameters)
+            self._statistics[stage] = nnx.to_pure_dict(statistics)
+
+    def _modules(self, options: inception.Options, image_size: int) -> dict[str, nnx.Module]:
+        model = self.config
+        modules = inception.build(model.cut, options)
+        channels = modules[model.cut].features
+        size = _map_size(modules, image_size)
+        if model.pool_grid > min(size):
+            raise ConfigError(
+                f"--config.model.pool_grid={model.pool_grid}: {model.cut} gives a {size[0]}×{size[1]} map at "
+                f"--config.data.image_size={image_size}; use at most {min(size)}"
+            )
+        modules["pool"] = Pool(model.pool, model.pool_grid, size, channels)
+        features = modules["pool"].features
+        dtype, rngs = jnp.dtype(model.dtype), nnx.Rngs(0)
+        if model.hidden:
+            modules["hidden"] = nnx.Linear(features, model.hidden, dtype=dtype, rngs=rngs)
+            features = model.hidden
+        modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
+        return modules
+
+    # who is trained ---------------------------------------------------------------------------------------------------
+
+    def label(self, stage: str) -> str:
+        """`head`, `backbone` or `frozen`: the one rule that decides what training may move."""
+        if stage in HEAD:
+            return "head"
+        first, blocks = self.config.train_from, inception.STAGES
+        if first == "head" or list(blocks).index(stage) < list(blocks).index(first):
+            return "frozen"
+        return "backbone"
+
+    def labels(self, tree: Tree) -> Tree:
+        """The same tree with a label in place of every leaf."""
+        return {stage: jax.tree.map(lambda _, label=self.label(stage): label, leaf) for stage, leaf in tree.items()}
+
+    @property
+    def prefix_stages(self) -> tuple[str, ...]:
+        return self.stages[: self.stages.index(self.boundary)]
+
+    @property
+    def suffix_stages(self) -> tuple[str, ...]:
+        return self.stages[self.stages.index(self.boundary) :]
+
+    def divide(self, tree: Tree) -> tuple[Tree, Tree]:
+        """Parameters or statistics of all stages → those of the prefix, those of the suffix."""
+        return {s: tree[s] for s in self.prefix_stages}, {s: tree[s] for s in self.suffix_stages}
+
+    # values -----------------------------------------------------------------------------------------------------------
+
+    def shapes(self) -> tuple[Tree, Tree]:
+        """Parameters and statistics as `jax.ShapeDtypeStruct`s."""
+        return self._parameters, self._statistics
+
+    def initialize(self, seed: int) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics, float32 numpy.
+
+        Convolutions: He normal (arXiv:1502.01852). Dense: Glorot uniform, as keras.layers.Dense. A leaf depends on the
+        seed and its own path only, so the head of a run is the same whatever lies below it. Drawn with numpy because
+        compiling an initialiser for 94 convolutions takes longer than training a small head.
+        """
+
+        def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if not name.endswith("kernel"):
+                return np.full(leaf.shape, 1.0 if name.endswith("var") else 0.0, np.float32)
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            fan_in, fan_out = math.prod(leaf.shape[:-1]), leaf.shape[-1]
+            if len(leaf.shape) == 4:
+                return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_in))
+            limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
+            return (generator.random(leaf.shape, np.float32) * 2 - 1) * limit
+
+        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in self.shapes())  # type: ignore[return-value]
+
+    # computation ------------------------------------------------------------------------------------------------------
+
+    def prefix(self, frozen: Tree, images: Array) -> Array:
+        """uint8 (B, H, W, 3) → what enters the boundary stage; float.
+
+        `frozen` is `{"params": …, "stats": …}` of the prefix stages. The one place where pixels are normalised.
+        """
+        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.preprocessing.mean, self.preprocessing.std))
+        x = (images.astype(jnp.float32) / 255 - mean) / std
+        for stage in self.prefix_stages:
+            x = self._merge(stage, frozen["params"], frozen["stats"])(x)
+        return x
+
+    def suffix(
+        self,
+        trained: Tree,
+        stats: Tree,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Tree]:
+        """Output of the prefix → (logits float32 (B, outputs), statistics of the suffix).
+
+        Args:
+            train: dropout is on (needs `key`), and with `model.train_bn` trained blocks normalise by the rows of this
+                batch where `mask` (B,) is True and return moved statistics.
+        """
+        stats = dict(stats)
+        for stage in self.suffix_stages:
+            module = self._merge(stage, trained, stats)
+            if stage in inception.STAGES:
+                x = module(x, train=train and self.config.train_bn, mask=mask)
+                stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+            elif stage == "hidden":
+                x = nnx.relu(module(x))
+            elif stage == "logits":
+                x = module(nnx.Dropout(self.config.dropout)(x, deterministic=not train, rngs=key).astype(jnp.float32))
+            else:
+                x = module(x)
+        return x, stats
+
+    def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
+        statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns into them, which numpy would not take
+        return nnx.merge(self._graphs[stage], params[stage], statistics)
+
+
+def _map_size(modules: dict[str, nnx.Module], image_size: int) -> tuple[int, int]:
+    """Height and width of the last stage's output, without computing it."""
+
+    def forward(x: Array) -> Array:
+        for module in modules.values():
+            x = module(x)
+        return x
+
+    shape = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)).shape
+    return shape[1], shape[2]

@@ -1,0 +1,189 @@
+"""What a run says: the live line, one summary line an epoch, metrics.jsonl, TensorBoard, the learning curve."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from jaxcat.data import Store
+from jaxcat.network import Network, Tree
+from jaxcat.sharding import padded_batch_size
+from jaxcat.start import Start
+
+SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
+
+
+class Reporter:
+    """Reports the epochs of one run; silent, and without files, when not `leading` (process 0).
+
+    metrics.jsonl is rewritten from `history` at the start: after a resume no event appears twice. config.json is there to
+    be read; the config in the checkpoint is the one that counts.
+    """
+
+    def __init__(self, workdir: Path, history: list[dict], *, config: ConfigDict, leading: bool = True):
+        self.workdir, self.epochs, self.leading = workdir, config.epochs, leading
+        self.console = Console(quiet=not leading, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._updated = 0.0
+        self._board = None
+        if leading:
+            write_aside(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+            write_aside(workdir / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+            if importlib.util.find_spec("tensorboardX"):
+                from tensorboardX import SummaryWriter
+
+                self._board = SummaryWriter(str(workdir / "tensorboard"))
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_progress()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, text: str = "") -> None:
+        self._stop_progress()
+        self.console.print(text, markup=False)
+
+    def due(self) -> bool:
+        """Whether the live line wants fresh figures; never when the output is not a terminal."""
+        return self.console.is_terminal and self.leading and time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES
+
+    def live(
+        self, epoch: int, step: int, *, steps: int, loss: float, accuracy: float, images_per_second: float
+    ) -> None:
+        """Update the line of the epoch under way."""
+        if self._progress is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(
+                *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
+            )
+            self._progress.start()
+            self._progress.add_task(f"epoch {epoch}/{self.epochs}", total=steps, figures="")
+        figures = f"{images_per_second:.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.4f}"
+        self._progress.update(self._progress.task_ids[0], completed=step, figures=figures)
+        self._updated = time.monotonic()
+
+    def _stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def epoch(self, record: dict) -> None:
+        """Print the summary of an epoch and append it to metrics.jsonl and TensorBoard."""
+        if not self.leading:
+            return
+        self.say(
+            f"epoch {record['epoch']:>3}/{self.epochs}  step {record['step']:>6}"
+            f"  train loss {record['train/loss']:.4f} accuracy {record['train/accuracy']:.4f}"
+            f"  validation loss {record['validation/loss']:.4f} accuracy {record['validation/accuracy']:.4f}"
+            f"  {record['images_per_second']:.0f} images/s  {record['seconds']:.1f} s"
+        )
+        with open(self.workdir / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, record["step"])
+
+    def finish(self, history: list[dict]) -> None:
+        """Draw the learning curve."""
+        if self.leading and history:
+            learning_curve(history, self.workdir / "learning_curve.png")
+
+
+def describe_run(
+    console: Console, config: ConfigDict, run: Start, *, stores: dict[str, Store], steps_per_epoch: int, mesh: Mesh
+) -> None:
+    """What a run says of itself before it compiles."""
+    network, meta = run.network, run.meta
+    provenance, preprocessing = meta["provenance"], network.preprocessing
+    source = " ".join(str(provenance[key]) for key in ("source", "file", "workdir", "step") if provenance.get(key))
+    sha256 = f"  sha256 {provenance['sha256'][:16]}…" if "sha256" in provenance else ""
+    counts = " / ".join(f"{len(store)} {name}" for name, store in stores.items())
+    classes = ", ".join(meta["classes"][:8]) + (" …" if len(meta["classes"]) > 8 else "")
+    decoded = "in memory" if all(store.in_memory for store in stores.values()) else "decoded on demand"
+    padded = padded_batch_size(config.batch_size, mesh)
+    rows = [
+        ("weights", f"{source}{sha256}"),
+        (
+            "pixels",
+            f"{config.data.image_size}×{config.data.image_size}, {config.data.resize}, (x/255 - {preprocessing.mean[0]:g}…) / {preprocessing.std[0]:g}…, augment {config.data.augment}",
+        ),
+        (
+            "data",
+            f"{config.data.source} {config.data.dir or config.data.name}  {len(meta['classes'])} classes ({classes})  {counts}, {decoded}",
+        ),
+        (
+            "trained",
+            f"{_sizes(run.state.trained, network)}  {config.optim.name}, learning rate {config.optim.learning_rate:g}, {config.optim.schedule}",
+        ),
+        ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on its stored statistics"),
+        (
+            "devices",
+            f"{mesh.size} × {mesh.devices.flat[0].platform}, batch {config.batch_size} = {padded // mesh.size} per device"
+            + (f" ({padded - config.batch_size} rows of padding)" if padded > config.batch_size else ""),
+        ),
+        (
+            "length",
+            f"{steps_per_epoch} steps an epoch, {config.epochs} epochs, at epoch {len(run.history)} step {int(run.state.step)}",
+        ),
+    ]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in rows:
+        table.add_row(name, Text(fact))
+    console.print(table)
+    if config.model.train_bn and config.batch_size < 16:
+        console.print(
+            f"warning: --config.model.train_bn=True with --config.batch_size={config.batch_size}: statistics of so few pictures are noisy"
+        )
+    if provenance["source"] == "scratch" and jax.tree.leaves(run.frozen):
+        console.print(
+            "warning: the frozen blocks were never trained (--config.model.weights=none without --config.init_from)"
+        )
+
+
+def _sizes(tree: Tree, network: Network) -> str:
+    leaves = jax.tree.leaves(tree)
+    stages = [stage for stage in network.stages if jax.tree.leaves(tree.get(stage, {}))]
+    names = "nothing" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+    return f"{names}: {len(leaves)} tensors, {sum(leaf.size for leaf in leaves):,} parameters"
+
+
+def learning_curve(history: list[dict], path: Path) -> None:
+    """A PNG of loss and accuracy, train and validation, by epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [record["epoch"] for record in history]
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split in ("train", "validation"):
+            axes.plot(epochs, [record[f"{split}/{quantity}"] for record in history], marker=".", label=split)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(quantity)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=120)
+    os.replace(temporary, path)
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a crash leaves the old one."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

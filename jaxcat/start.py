@@ -1,0 +1,203 @@
+"""How a run starts: which numbers it begins with, and whether the workdir lets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcat import checkpoints, inception
+from jaxcat.classifier import load, versions
+from jaxcat.config import difference
+from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.network import HEAD, Network, Tree
+from jaxcat.optim import make_optimizer
+from jaxcat.sharding import place_replicated, replicated
+from jaxcat.steps import TrainState, new_state
+from jaxcat.weights import load_pretrained
+from jaxcat.weights.registry import MINUS_ONE_TO_ONE, ZERO_TO_ONE, Preprocessing
+
+
+class Origin(NamedTuple):
+    """Numbers a run begins with, and what they were trained to see.
+
+    Attributes:
+        provenance: where they come from, plain JSON.
+        params, stats: by stage; stages that are not there start fresh.
+    """
+
+    provenance: dict[str, Any]
+    preprocessing: Preprocessing
+    pool_counts_padding: bool
+    params: Tree
+    stats: Tree
+
+
+class Start(NamedTuple):
+    """A run ready to train: everything is on the devices. `meta` goes into every checkpoint, with the history."""
+
+    network: Network
+    tx: optax.GradientTransformation
+    state: TrainState
+    frozen: Tree
+    history: list[dict]
+    meta: dict[str, Any]
+
+
+def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
+    """The meta of the latest checkpoint in `workdir`, if there is one that `config` may continue.
+
+    Raises:
+        CheckpointError: the workdir holds a run that was configured otherwise, or `resume=never`.
+    """
+    found = checkpoints.steps(workdir)
+    if not found:
+        return None
+    meta = checkpoints.read_meta(workdir, found[-1])
+    if config.resume == "never":
+        raise ConfigError(
+            f"--config.resume=never: {workdir} already holds a run, at step {found[-1]}; use another --workdir"
+        )
+    changes = difference(ConfigDict(meta["config"]), config)
+    if changes and config.resume != "force":
+        raise ConfigError(
+            f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
+            "use another --workdir, or continue it all the same with --config.resume=force"
+        )
+    return meta
+
+
+def start(
+    config: ConfigDict, workdir: Path, *, meta: dict | None, classes: tuple[str, ...], steps_per_epoch: int, mesh: Mesh
+) -> Start:
+    """Begin or continue a run. The first of these that applies:
+
+    1. its own checkpoint in the workdir (`meta`, from `previous_run`);
+    2. another run, `init_from`: its best backbone, and its head if classes, cut and shapes agree;
+    3. pretrained weights, `model.weights`, under a fresh head;
+    4. scratch.
+    """
+    if meta is not None:
+        if tuple(meta["classes"]) != classes:
+            raise ConfigError(
+                f"--workdir {workdir}: trained on classes {meta['classes']}, the data have {list(classes)}"
+            )
+        preprocessing, padding = Preprocessing.from_dict(meta["preprocessing"]), meta["pool_counts_padding"]
+        origin = Origin(meta["provenance"], preprocessing, padding, {}, {})
+    elif config.init_from:
+        origin = from_run(config, classes)
+    elif config.model.weights != "none":
+        origin = from_weights(config)
+    else:
+        origin = Origin({"source": "scratch"}, _preprocessing(config, MINUS_ONE_TO_ONE), False, {}, {})
+
+    network = Network(
+        config.model,
+        classes=len(classes),
+        image_size=config.data.image_size,
+        preprocessing=origin.preprocessing,
+        pool_counts_padding=origin.pool_counts_padding,
+    )
+    steps = config.epochs * steps_per_epoch
+    tx = make_optimizer(config.optim, network.labels, steps=steps, steps_per_epoch=steps_per_epoch)
+    params, stats = network.shapes() if meta is not None else _fill(network, origin, config.seed)
+    (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
+    frozen = {"params": frozen_params, "stats": frozen_stats}
+    if meta is not None:
+        return _resume(workdir, meta, network=network, tx=tx, frozen=frozen, model=(trained, trained_stats), mesh=mesh)
+    frozen_digests = checkpoints.save_frozen(workdir, frozen)
+    meta = {
+        "config": config.to_dict(),
+        "classes": list(classes),
+        "preprocessing": origin.preprocessing.to_dict(),
+        "pool_counts_padding": origin.pool_counts_padding,
+        "provenance": origin.provenance,
+        "frozen_digests": frozen_digests,
+        "versions": versions(),
+    }
+    state = new_state(trained, trained_stats, tx)
+    return Start(network, tx, place_replicated(mesh, state), place_replicated(mesh, frozen), [], meta)
+
+
+def _resume(
+    workdir: Path,
+    meta: dict,
+    *,
+    network: Network,
+    tx: optax.GradientTransformation,
+    frozen: Tree,
+    model: tuple,
+    mesh: Mesh,
+) -> Start:
+    like = jax.eval_shape(lambda trained, stats: new_state(trained, stats, tx), *model)
+    sharding = replicated(mesh)
+    state = checkpoints.restore_state(workdir, meta["step"], like=like, sharding=sharding)
+    frozen = checkpoints.restore_frozen(workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=sharding)
+    history = meta["history"]
+    return Start(
+        network, tx, state, frozen, history, {k: v for k, v in meta.items() if k not in ("digests", "history", "step")}
+    )
+
+
+def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
+    """The best step of the run in `init_from`.
+
+    Raises:
+        ConfigError: its width, cut or preprocessing cannot serve this configuration.
+    """
+    try:
+        other = load(config.init_from, step="best")
+    except CheckpointError as error:
+        raise ConfigError(f"--config.init_from={config.init_from}: {error}") from error
+    theirs, ours = other.config.model, config.model
+    where = f"--config.init_from={config.init_from}"
+    if theirs.width != ours.width:
+        raise ConfigError(
+            f"{where} has width {theirs.width}: set --config.model.width={theirs.width}, not {ours.width}"
+        )
+    blocks = list(inception.STAGES)
+    if blocks.index(ours.cut) > blocks.index(theirs.cut):
+        raise ConfigError(
+            f"{where} ends at {theirs.cut}: --config.model.cut={ours.cut} is beyond; use at most {theirs.cut}"
+        )
+    preprocessing = other.network.preprocessing
+    if _preprocessing(config, preprocessing) != preprocessing:
+        raise ConfigError(
+            f"{where} was trained on pixels normalised by mean {preprocessing.mean}, std {preprocessing.std}: "
+            f"--config.model.preprocessing={ours.preprocessing} would feed it others; use weights"
+        )
+    params, stats = dict(other.params), dict(other.stats)
+    if other.classes != classes or theirs.cut != ours.cut:
+        params = {stage: tree for stage, tree in params.items() if stage not in HEAD}
+        stats = {stage: tree for stage, tree in stats.items() if stage not in HEAD}
+    provenance = {"source": "run", "workdir": config.init_from, "step": other.step, "before": other.meta["provenance"]}
+    return Origin(provenance, preprocessing, other.network.pool_counts_padding, params, stats)
+
+
+def from_weights(config: ConfigDict) -> Origin:
+    """Pretrained weights by registry name or file."""
+    found = load_pretrained(config.model.weights, cut=config.model.cut, width=config.model.width)
+    preprocessing = _preprocessing(config, found.preprocessing)
+    return Origin(found.provenance, preprocessing, found.pool_counts_padding, found.params, found.stats)
+
+
+def _preprocessing(config: ConfigDict, of_weights: Preprocessing) -> Preprocessing:
+    return ZERO_TO_ONE if config.model.preprocessing == "zero_one" else of_weights
+
+
+def _fill(network: Network, origin: Origin, seed: int) -> tuple[Tree, Tree]:
+    """Fresh numbers, with those of `origin` in place of theirs; a head of another shape stays fresh."""
+    params, stats = network.initialize(seed)
+    shapes = jax.tree.map(np.shape, params)
+    head = {s: origin.params[s] for s in HEAD if s in origin.params}
+    reuse_head = jax.tree.map(np.shape, head) == {s: shapes[s] for s in HEAD if s in shapes}
+    for stage in network.stages:
+        if stage in origin.params and (stage not in HEAD or reuse_head):
+            params[stage], stats[stage] = origin.params[stage], origin.stats[stage]
+    origin.provenance["head"] = "the same run's" if reuse_head and head else "new"
+    return params, stats

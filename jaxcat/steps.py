@@ -1,0 +1,109 @@
+"""The train step and the evaluation step: pure functions, no input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxcat.network import Network, Tree
+
+Batch = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes, and nothing else.
+
+    Attributes:
+        step: int32 (), optimizer steps taken.
+        trained: parameters of the suffix.
+        stats: BatchNorm statistics of the suffix; they move with `model.train_bn` only.
+        opt_state: of the trained parameters.
+        sums: `loss` float32, `correct` and `count` int32, of this epoch so far; `bad_step` int32, the first step of it
+            whose loss was not finite, or -1.
+    """
+
+    step: Array
+    trained: Tree
+    stats: Tree
+    opt_state: Any
+    sums: dict[str, Array]
+
+
+def zero_sums() -> dict[str, np.ndarray]:
+    counts = {name: np.zeros((), np.int32) for name in ("correct", "count")}
+    return {"loss": np.zeros((), np.float32), **counts, "bad_step": np.full((), -1, np.int32)}
+
+
+def new_state(trained: Tree, stats: Tree, tx: optax.GradientTransformation) -> TrainState:
+    return TrainState(np.zeros((), np.int32), trained, stats, tx.init(trained), zero_sums())  # type: ignore[arg-type]
+
+
+def losses(logits: Array, labels: Array) -> Array:
+    """Cross-entropy of every row, float32 (B,): binary where there is one logit (B, 1), else softmax (B, classes)."""
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(jnp.float32))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def predictions(logits: Array) -> Array:
+    """Predicted class of every row, (B,); with one logit, the second class is the positive one."""
+    return (logits[:, 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else jnp.argmax(logits, axis=-1)
+
+
+def masked_sums(logits: Array, batch: Batch, class_weights: Array | None = None) -> dict[str, Array]:
+    """Sums over the rows where `batch["mask"]` is True; divide once, at the end, by `count`."""
+    mask, labels = batch["mask"], batch["label"]
+    loss = losses(logits, labels)
+    if class_weights is not None:
+        loss = loss * class_weights[labels]
+    return {
+        "loss": jnp.sum(jnp.where(mask, loss, 0.0)),  # not loss × mask: a NaN in a padded row must not count
+        "correct": jnp.sum(jnp.where(mask, predictions(logits) == labels, False), dtype=jnp.int32),
+        "count": jnp.sum(mask, dtype=jnp.int32),
+    }
+
+
+def make_train_step(
+    network: Network, tx: optax.GradientTransformation, *, seed: int, class_weights: np.ndarray | None = None
+) -> Callable[[TrainState, Tree, Batch], TrainState]:
+    """`step(state, frozen, batch) -> state`.
+
+    `batch` holds `image` uint8 (B, H, W, 3), `label` int32 (B,) and `mask` bool (B,). Only the suffix is differentiated,
+    so the backward pass of the prefix does not exist. The dropout key is a function of seed and step: nothing to save.
+    """
+    weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+
+    def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        x = network.prefix(frozen, batch["image"])
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+            logits, stats = network.suffix(trained, state.stats, x, train=True, mask=batch["mask"], key=key)
+            sums = masked_sums(logits, batch, weights)
+            return sums["loss"] / sums["count"], (stats, sums)
+
+        gradients, (stats, sums) = jax.grad(loss_function, has_aux=True)(state.trained)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
+        bad_step = jnp.where(state.sums["bad_step"] < 0, first_bad, state.sums["bad_step"])
+        total = {name: state.sums[name] + sums[name] for name in sums} | {"bad_step": bad_step}
+        return TrainState(state.step + 1, trained, stats, opt_state, total)
+
+    return step
+
+
+def make_eval_step(network: Network) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:
+    """`step(trained, stats, frozen, batch) -> (logits (B, outputs), masked sums)`, in inference mode."""
+
+    def step(trained: Tree, stats: Tree, frozen: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        logits, _ = network.suffix(trained, stats, network.prefix(frozen, batch["image"]))
+        return logits, masked_sums(logits, batch)
+
+    return step

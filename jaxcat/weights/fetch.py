@@ -1,0 +1,216 @@
+"""The cache of published weights files: each is downloaded once, checked against its hash, and then given its name.
+
+Bytes arrive in `FILE.part` under a lock, so a half-written or foreign file never carries the name that others read,
+two processes that start together download once, and an interrupted download continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import filelock
+import platformdirs
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from jaxcat.errors import WeightsError
+from jaxcat.weights.registry import WeightsSpec
+
+CHUNK = 64 * 1024  # bytes; what is lost when a connection breaks
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """How long a download may take to fail; seconds.
+
+    Attributes:
+        connect: until the server answers at all.
+        read: between two packets; a server that stalls longer is left.
+        attempts: connections in all.
+        pause: before the second attempt, doubled before each further one.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    attempts: int = 4
+    pause: float = 1.0
+
+
+PATIENCE = Patience()
+
+
+class _Interrupted(Exception):
+    """This attempt failed, the next may not."""
+
+
+def cache_dir() -> Path:
+    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist."""
+    return Path(os.environ.get("JAXCAT_CACHE") or platformdirs.user_cache_dir("jaxcat"))
+
+
+def fetch(spec: WeightsSpec, *, progress: bool = True, patience: Patience = PATIENCE) -> Path:
+    """The path of the verified file in the cache, downloaded first if it is not there.
+
+    Args:
+        spec: what to fetch; size and hashes are checked on every call (0.2 s for 88 MB).
+        progress: whether to draw a bar on standard error.
+        patience: time limits of the download.
+
+    Raises:
+        WeightsError: the server cannot be reached, stalls or has no such file; what it sends or what lies in the cache
+            is not the published file; the disk is full or the cache cannot be written.
+    """
+    path = cache_dir() / spec.file
+    console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+    try:
+        if path.exists():  # before the lock: a cache prepared by someone else may be read-only
+            return _verified(path, spec)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path, console):
+            if path.exists():
+                return _verified(path, spec)
+            part = path.with_name(path.name + ".part")
+            _download(spec, part, path=path, console=console, patience=patience)
+            if difference := _difference(part, spec):
+                part.unlink()
+                raise WeightsError(
+                    f"{spec.url} sent a damaged or different file: {difference}. The download was deleted; run again. "
+                    f"{_by_hand(path)}"
+                )
+            os.replace(part, path)
+    except OSError as error:
+        raise WeightsError(
+            f"{spec.url} cannot be kept in the cache: {error}. Free space there or set JAXCAT_CACHE to another "
+            f"directory. {_by_hand(path)}"
+        ) from error
+    return path
+
+
+def _by_hand(path: Path) -> str:
+    return (
+        f"Without a network: get that file on another machine and put it at {path}, or anywhere and set "
+        "--config.model.weights=PATH."
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, console: Console) -> Iterator[None]:
+    """Hold the lock of `path`; the system releases it when its holder dies, so waiting for it cannot hang for ever."""
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        console.print(f"waiting for another process that downloads {path.name}", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _verified(path: Path, spec: WeightsSpec) -> Path:
+    if difference := _difference(path, spec):
+        raise WeightsError(
+            f"{path} is not the file that the name {spec.name!r} stands for: {difference}. Delete it and run again, or "
+            "set --config.model.weights=PATH to use another file."
+        )
+    return path
+
+
+def _difference(path: Path, spec: WeightsSpec) -> str | None:
+    """How the file differs from the published one, or None."""
+    size = path.stat().st_size
+    if spec.size is not None and size != spec.size:
+        return f"it has {size:,} bytes, the published file {spec.size:,}"
+    for name, published in (("md5", spec.md5), ("sha256", spec.sha256)):
+        if published is not None:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
+            if found != published:
+                return f"its {name} is {found}, the published one {published}"
+    return None
+
+
+def _download(spec: WeightsSpec, part: Path, *, path: Path, console: Console, patience: Patience) -> None:
+    """Fill `part`, reconnecting as often as `patience` allows."""
+    console.print(f"downloading {spec.url} to {path}", highlight=False)
+    columns = (TextColumn(spec.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        bar.add_task(spec.name, total=spec.size)
+        for attempt in range(patience.attempts):
+            if attempt:
+                time.sleep(patience.pause * 2 ** (attempt - 1))
+            try:
+                return _transfer(spec, part, path=path, bar=bar, patience=patience)
+            except (_Interrupted, requests.RequestException) as error:
+                reason = _reason(error)
+    raise WeightsError(
+        f"{spec.url} could not be downloaded in {patience.attempts} attempts, the last of which ended with: {reason}. "
+        f"What has arrived is kept, the next run continues there. {_by_hand(path)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without urllib3's wrapping: `Failed to resolve …` and not `Max retries exceeded with url …`."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", None) or inner)
+
+
+def _transfer(spec: WeightsSpec, part: Path, *, path: Path, bar: Progress, patience: Patience) -> None:
+    """One connection: append to `part` what it lacks, or start it anew where the server cannot resume."""
+    have = part.stat().st_size if part.exists() else 0
+    if spec.size is not None and have == spec.size:
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    timeout = (patience.connect, patience.read)
+    with requests.get(spec.url, headers=headers, stream=True, timeout=timeout) as response:
+        if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{have}":
+            return  # nothing is left to send
+        if response.status_code in (206, 416) and not _resumes(response, have):
+            part.unlink(missing_ok=True)
+            raise _Interrupted(f"HTTP {response.status_code} does not continue at byte {have}")
+        total = _total(response, spec, path=path)
+        resume = response.status_code == 206
+        written = have if resume else 0
+        task = bar.task_ids[0]
+        bar.update(task, completed=written, total=total)
+        with open(part, "ab" if resume else "wb") as file:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                written += len(chunk)
+                bar.update(task, completed=written)
+    if total is not None and written < total:
+        raise _Interrupted(f"the connection closed after {written:,} of {total:,} bytes")
+
+
+def _resumes(response: requests.Response, have: int) -> bool:
+    return re.match(rf"bytes {have}-\d+/", response.headers.get("Content-Range", "")) is not None
+
+
+def _total(response: requests.Response, spec: WeightsSpec, *, path: Path) -> int | None:
+    """Bytes of the whole file, from an answer that promises the right one."""
+    status = f"HTTP {response.status_code} {response.reason}"
+    if response.status_code in (408, 425, 429) or response.status_code >= 500:
+        raise _Interrupted(status)
+    if response.status_code not in (200, 206):
+        raise WeightsError(f"{spec.url} answered {status}. {_by_hand(path)}")
+    if response.status_code == 206:
+        length = response.headers["Content-Range"].rpartition("/")[2]
+    else:
+        length = response.headers.get("Content-Length", "")
+    total = int(length) if length.isdecimal() else spec.size
+    if spec.size is not None and total != spec.size:
+        raise WeightsError(
+            f"{spec.url} offers {total:,} bytes, the published file has {spec.size:,}: something else answers there, "
+            f"perhaps this network's login page. {_by_hand(path)}"
+        )
+    return total

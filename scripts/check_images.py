@@ -1,0 +1,65 @@
+"""Decodes every picture below a folder, exactly as training would, and names those that cannot be read.
+
+python scripts/check_images.py DIR [--jobs N]
+
+Exit status: 0 every picture is good, 1 some are not, 2 DIR is not there or has no pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jaxcat.data.folder import Ignored, pictures
+from jaxcat.errors import DataError
+from jaxcat.images import SUFFIXES, decode, printable
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="threads (default: one per CPU)")
+    arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs {arguments.jobs}: at least 1")
+    shown = printable(str(arguments.directory))
+    if not arguments.directory.is_dir():
+        print(f"{shown}: there is no such folder", file=sys.stderr)
+        return 2
+    ignored = Ignored()
+    try:
+        paths = list(pictures(arguments.directory, ignored))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not paths:
+        print(f"{shown}: no pictures (looked for {', '.join(sorted(SUFFIXES))})", file=sys.stderr)
+        return 2
+    bad = 0
+    for reason in failures(paths, arguments.jobs):
+        bad += 1
+        print(reason, flush=True)
+    print(f"{len(paths)} pictures, {bad} unreadable; {ignored.count} other files ignored")
+    return 1 if bad else 0
+
+
+def failures(paths: list[Path], jobs: int) -> Iterator[str]:
+    """One line for each path that does not decode, in the order of paths."""
+
+    def attempt(path: Path) -> str:
+        try:
+            decode(path, str(path))
+        except DataError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from filter(None, pool.map(attempt, paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

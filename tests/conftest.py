@@ -1,0 +1,29 @@
+"""Eight CPU devices for every test, and where the shared real pictures and weights are."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real pictures and weights that lies beside the repository, or a skip."""
+    path = Path(os.environ.get("JAXCAT_SHARED", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared folder at {path}; set JAXCAT_SHARED")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,159 @@
+"""Views are a function of seed, view and record; the article's are Keras's own; colours and rounding are right."""
+
+import numpy as np
+import pytest
+
+from jaxcat import augment
+
+
+def pictures(count: int, size: int) -> np.ndarray:
+    """Smooth pictures that are neither symmetric nor the same in two channels."""
+    y, x = np.mgrid[:size, :size] / size
+    phases = np.arange(count)[:, None, None]
+    channels = [np.sin(7 * x + phases), np.cos(5 * y + 3 * x), np.sin(4 * x * y + phases)]
+    return np.stack([np.broadcast_to(127.5 + 120 * c, (count, size, size)) for c in channels], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", augment.NAMES)
+def test_view_depends_on_seed_view_and_record_only(name):
+    def drawn(indices, seed=3, view=1):
+        return augment.parameters(name, seed=seed, view=view, indices=np.array(indices), size=32)
+
+    whole, alone = drawn([5, 9, 2, 9]), drawn([9])
+    for batch, single in zip(whole, alone, strict=True):
+        if batch is not None:
+            np.testing.assert_array_equal(batch[1], single[0])
+            np.testing.assert_array_equal(batch[1], batch[3])
+            assert batch.dtype == np.float32
+            assert len(np.unique(batch, axis=0)) == 3
+    if name != "none":
+        assert not np.array_equal(alone.matrices, drawn([9], seed=4).matrices)
+        assert not np.array_equal(alone.matrices, drawn([9], view=2).matrices)
+        assert len(drawn([]).matrices) == 0
+
+
+def test_seed_and_view_are_not_interchangeable():
+    one = augment.parameters("article", seed=1, view=2, indices=np.arange(4), size=32)
+    other = augment.parameters("article", seed=2, view=1, indices=np.arange(4), size=32)
+    assert not np.array_equal(one.matrices, other.matrices)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="artcile.*none, article, digits, inception"):
+        augment.parameters("artcile", seed=0, view=0, indices=np.arange(2), size=32)
+
+
+def test_none_is_the_identity():
+    images = pictures(2, 16)
+    nothing = augment.parameters("none", seed=0, view=0, indices=np.arange(2), size=16)
+    assert augment.apply(images, nothing, size=16) is images
+
+
+@pytest.mark.parametrize("size", [40, 75])
+def test_article_equals_keras(size):
+    pytest.importorskip("scipy")
+    from keras.src.legacy.preprocessing.image import apply_affine_transform
+
+    rng = np.random.default_rng(0)
+    count = 12
+    drawn = {
+        "theta": rng.uniform(-40, 40, count),
+        "tx": rng.uniform(-0.2, 0.2, count) * size,
+        "ty": rng.uniform(-0.2, 0.2, count) * size,
+        "shear": rng.uniform(-30, 30, count),  # more than the article's 0.2 degrees, so that a mistake shows
+        "zx": rng.uniform(0.8, 1.2, count),
+        "zy": rng.uniform(0.8, 1.2, count),
+    }
+    flip = np.arange(count) % 2 == 0
+    images = pictures(count, size)
+    matrices = augment.affine_matrices(**drawn, flip=flip, size=size)
+    ours = augment.apply(images, augment.Augmentation(matrices), size=size).numpy()
+    for i in range(count):
+        one = {key: value[i] for key, value in drawn.items()}
+        theirs = apply_affine_transform(
+            images[i].astype(np.float32), **one, row_axis=0, col_axis=1, channel_axis=2, fill_mode="nearest", order=1
+        )
+        theirs = theirs[:, ::-1] if flip[i] else theirs
+        assert np.abs(ours[i] - theirs).max() <= 0.51  # rounding alone, at the repeated edges too
+
+
+def test_article_ranges_are_those_of_the_article():
+    zero = np.zeros(4)
+    matrices = augment.parameters("article", seed=0, view=0, indices=np.arange(4000), size=100).matrices
+    linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+    flipped = np.linalg.det(linear) < 0
+    assert flipped.mean() == pytest.approx(0.5, abs=0.03)
+    linear = np.where(flipped[:, None, None], linear * [-1, 1], linear)
+    angle = np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    zoom = np.linalg.norm(linear, axis=1)
+    assert (angle.min(), angle.max()) == (pytest.approx(-40, abs=0.3), pytest.approx(40, abs=0.3))
+    for axis in (0, 1):
+        assert (zoom[:, axis].min(), zoom[:, axis].max()) == (
+            pytest.approx(0.8, abs=3e-3),
+            pytest.approx(1.2, abs=3e-3),
+        )
+    assert np.corrcoef(zoom.T)[0, 1] == pytest.approx(0, abs=0.06)  # zx and zy are drawn apart, as Keras draws them
+    still = augment.affine_matrices(
+        zero, tx=zero, ty=zero, shear=zero, zx=zero + 1, zy=zero + 1, flip=zero > 0, size=100
+    )
+    np.testing.assert_allclose(still, np.tile([1, 0, 0, 0, 1, 0, 0, 0], (4, 1)), atol=1e-6)
+
+
+def test_digits_are_never_mirrored():
+    matrices = augment.parameters("digits", seed=0, view=0, indices=np.arange(500), size=75).matrices
+    linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+    assert np.linalg.det(linear).min() > 0
+    assert np.abs(np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))).max() <= 12
+
+
+def test_between_pixels_the_value_is_rounded_not_cut_off():
+    images = np.tile(np.array([0, 1, 2, 3], np.uint8)[None, None, :, None], (1, 4, 1, 3))
+    shift = np.array([[1, 0, 0.75, 0, 1, 0, 0, 0]], np.float32)
+    views = augment.apply(images, augment.Augmentation(shift), size=4).numpy()
+    np.testing.assert_array_equal(views[0, 0, :, 0], [1, 2, 3, 3])
+
+
+def test_inception_crops_lie_inside_a_larger_store():
+    size, count = 50, 2000
+    store = augment.store_size("inception", size)
+    assert (store, augment.store_size("inception", 299), augment.store_size("article", 299)) == (75, 449, 299)
+    matrices = augment.parameters("inception", seed=0, view=0, indices=np.arange(count), size=size).matrices
+    corners = np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])
+    x = matrices[:, [0]] * corners[:, 0] + matrices[:, [2]]
+    y = matrices[:, [4]] * corners[:, 1] + matrices[:, [5]]
+    assert min(x.min(), y.min()) >= -0.5 - 1e-3
+    assert max(x.max(), y.max()) <= store - 0.5 + 1e-3
+    width, height = np.abs(np.diff(x)[:, 0]), np.diff(y)[:, 0]
+    area, aspect = width * height / store**2, width / height
+    assert (area.min(), area.max()) == (pytest.approx(0.3, abs=0.01), pytest.approx(1, abs=0.05))
+    assert (aspect.min(), aspect.max()) == (pytest.approx(3 / 4, abs=0.01), pytest.approx(4 / 3, abs=0.01))
+    assert (matrices[:, 0] < 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_inception_view_has_the_output_size():
+    drawn = augment.parameters("inception", seed=0, view=0, indices=np.arange(3), size=20)
+    views = augment.apply(pictures(3, 30), drawn, size=20)
+    assert views.shape == (3, 20, 20, 3)
+    assert views.dtype == "uint8"
+
+
+@pytest.mark.parametrize(("column", "method"), [(0, "Brightness"), (1, "Contrast"), (2, "Color")])
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_colour_factors_are_pillows(column, method, factor):
+    from PIL import Image, ImageEnhance
+
+    images = pictures(1, 24) // 2 + 50  # no channel reaches 0 or 255, where Pillow's separate steps clip
+    colours = np.ones((1, 3), np.float32)
+    colours[0, column] = factor
+    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
+    ours = augment.apply(images, augment.Augmentation(still, colours), size=24).numpy()[0].astype(int)
+    theirs = np.array(getattr(ImageEnhance, method)(Image.fromarray(images[0])).enhance(factor)).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - images[0]).max() > 3
+
+
+def test_colours_do_not_wrap_around():
+    images = np.full((1, 4, 4, 3), 250, np.uint8)
+    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
+    brighter = augment.apply(images, augment.Augmentation(still, np.array([[1.2, 1, 1]], np.float32)), size=4)
+    assert brighter.numpy().min() == 255

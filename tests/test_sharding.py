@@ -1,0 +1,120 @@
+"""Placements on eight devices, and two real processes that see one batch as one process does."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcat import sharding
+from jaxcat.errors import ConfigError
+
+
+def test_batches_are_split_and_trees_are_whole():
+    mesh = sharding.make_mesh()
+    batch = sharding.to_global(mesh, {"x": np.arange(32).reshape(16, 2), "mask": np.ones(16, bool)})
+    assert batch["x"].sharding.is_equivalent_to(sharding.by_batch(mesh), 2)
+    assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2, 2)}
+    np.testing.assert_array_equal(batch["x"], np.arange(32).reshape(16, 2))
+    tree = sharding.place_replicated(mesh, {"a": np.ones((3, 2)), "b": [np.zeros(1)]})
+    assert {shard.data.shape for shard in tree["a"].addressable_shards} == {(3, 2)}
+    assert len(tree["b"][0].addressable_shards) == 8
+
+
+@pytest.mark.parametrize(("batch_size", "padded"), [(1, 8), (8, 8), (20, 24), (64, 64), (65, 72)])
+def test_padded_batch_size(batch_size, padded):
+    assert sharding.padded_batch_size(batch_size, sharding.make_mesh()) == padded
+
+
+def test_one_process_joins_nobody(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("joined")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # a shell inside an allocation, not a process that srun started
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    sharding.initialize_distributed()
+    sharding.initialize_distributed("localhost:1", num_processes=1, process_id=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SLURM_STEP_NUM_TASKS", "2"), ("OMPI_COMM_WORLD_SIZE", "4"), ("TPU_WORKER_HOSTNAMES", "a,b")],
+)
+def test_a_launcher_of_several_is_left_to_jax(monkeypatch, name, value):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: calls.append(given))
+    monkeypatch.setenv(name, value)
+    sharding.initialize_distributed()
+    assert calls == [()]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"coordinator": "localhost:1"},
+        {"coordinator": "localhost:1", "num_processes": 2},
+        {"num_processes": 2, "process_id": 0},
+        {"coordinator": "auto", "process_id": 1},
+        {"coordinator": "localhost:1", "num_processes": 2, "process_id": 2},
+    ],
+)
+def test_half_a_request_is_refused(given):
+    with pytest.raises(ConfigError, match=f"process_id={given.get('process_id')}"):
+        sharding.initialize_distributed(**given)
+
+
+PROCESS = """
+import sys
+import jax, numpy as np
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8 // int(sys.argv[2]))
+from jaxcat import pipeline, sharding
+
+class Store:
+    def gather(self, indices):
+        return np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)[indices]
+
+sharding.initialize_distributed(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
+mesh = sharding.make_mesh()
+weights = sharding.place_replicated(mesh, np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3))
+
+@jax.jit
+def total(weights, batch):
+    sums = (weights * batch["image"]).sum((1, 2, 3)) * batch["mask"] * (1 + batch["label"])
+    return sums.sum(), batch["mask"].sum()
+
+order = np.random.default_rng(1).permutation(50)
+for batch in pipeline.batches(Store(), np.arange(50) % 5, order, batch_size=20, size=16, mesh=mesh, augment="article"):
+    print(*[float(x) for x in total(weights, batch)])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_batches_of_one():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    root = str(Path(sharding.__file__).parent.parent)
+
+    def start(processes: int, process: int) -> subprocess.Popen:
+        command = [sys.executable, "-c", PROCESS, address, str(processes), str(process)]
+        environment = {**os.environ, "PYTHONPATH": root}
+        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def results(running: list[subprocess.Popen]) -> list[np.ndarray]:
+        outputs = [process.communicate(timeout=120) for process in running]
+        assert [process.returncode for process in running] == [0] * len(running), outputs
+        # gloo announces its connections on standard output.
+        lines = [[line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in outputs]
+        return [np.array([line.split() for line in of_one], float) for of_one in lines]
+
+    first, second = results([start(2, 0), start(2, 1)])
+    (alone,) = results([start(1, 0)])
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(alone[:, 1], [20, 20, 10])
+    np.testing.assert_allclose(first, alone, rtol=1e-6)
