@@ -113,7 +113,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def with_zero_logit(logits: np.ndarray) -> np.ndarray:
-    """One logit z → the two logits (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)); more logits are returned as is."""
+    """One logit z → two, (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)); more logits come back as they are."""
     return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits
 
 

@@ -49,10 +49,10 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     path = specification.partition(":")[0]
     if not Path(path).is_file():
         raise ConfigError(f"--config {path}: no such file; configs/ in the repository has the ones shipped")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    values, line = flags.FlagValues(), ["jaxcat", f"--config={specification}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=line)
     try:
-        rest = values(["jaxcat", f"--config={specification}", *overrides])
+        rest = values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
         raise ConfigError(f"--config {specification} {' '.join(overrides)}: {reason}") from error

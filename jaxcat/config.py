@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -86,6 +86,12 @@ def default() -> ConfigDict:
     config.checkpoint.every_steps = 0  # also save within an epoch [0]
     config.checkpoint.keep = 1  # how many of the best to keep, besides the latest
     return config
+
+
+def check_variant(variant: str, variants: Sequence[str]) -> None:
+    """For a config file: raises ConfigError unless `FILE.py:VARIANT` names one it has."""
+    if variant not in variants:
+        raise ConfigError(f"--config: no variant {variant!r}; this file has {', '.join(variants)}")
 
 
 def one_of(*allowed: str) -> Callable[[Any], str]:
@@ -215,7 +221,7 @@ def _validate_combinations(config: ConfigDict) -> None:
         )
     if model.pool == "flatten" and model.pool_grid != 1:
         raise ConfigError(
-            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg or max; flatten keeps the whole map"
+            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg or max; flatten keeps all cells"
         )
     if optim.name == "adamw" and not optim.weight_decay:
         raise ConfigError("--config.optim.name=adamw needs --config.optim.weight_decay above 0; without decay use adam")

@@ -27,6 +27,7 @@ from jaxcat.compilation import enable_compilation_cache
 from jaxcat.data import Split, Store, open_data, open_labelled_folder, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import batches
+from jaxcat.report import write_aside
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 
@@ -35,7 +36,7 @@ def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> n
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order."""
     indices, size = np.arange(len(store)), classifier.config.data.image_size
     source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
-    rows = []
+    rows: list[np.ndarray] = []
     for batch in source:
         logits, _ = classifier.evaluate_batch(batch)
         mask = np.arange(logits.shape[0]) < min(batch_size, len(store) - batch_size * len(rows))
@@ -46,9 +47,9 @@ def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> n
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """The figures of one evaluation, plain JSON.
 
-    `loss` is the mean negative log-likelihood (nats), `auc` the area under the ROC curve (two classes: the second is the
-    positive one; more: macro one-vs-rest; null where a class has no picture), `calibration_error` the expected
-    difference between confidence and accuracy over 15 bins, `confusion` has true classes as rows.
+    `loss` is the mean negative log-likelihood in nats; `auc` the area under the ROC curve (two classes: the second is
+    the positive one; more: macro one-vs-rest; null where a class has no picture); `calibration_error` the expected
+    difference between confidence and accuracy over 15 bins; `confusion` has true classes as rows.
     """
     probabilities, every = np.exp(log_probabilities), list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
@@ -100,21 +101,16 @@ def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, cl
 def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, probabilities: np.ndarray) -> Path:
     """Both files, each complete or not there at all; returns the path of the JSON."""
     folder = workdir / "evaluation"
+    table, figures = folder / f"{name}.predictions.csv", folder / f"{name}.json"
     try:
         folder.mkdir(exist_ok=True)
-        for path, write in (
-            (
-                folder / f"{name}.predictions.csv",
-                lambda p: write_predictions(p, split, probabilities, classes=summary["classes"]),
-            ),
-            (folder / f"{name}.json", lambda p: p.write_text(json.dumps(summary, indent=2) + "\n")),
-        ):
-            aside = path.with_name(f".{path.name}")
-            write(aside)
-            os.replace(aside, path)
+        aside = folder / f".{name}.predictions.csv"
+        write_predictions(aside, split, probabilities, classes=summary["classes"])
+        os.replace(aside, table)
+        write_aside(figures, json.dumps(summary, indent=2) + "\n")
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from error
-    return folder / f"{name}.json"
+    return figures
 
 
 def show(console: Console, summary: dict, title: str) -> None:
@@ -141,10 +137,8 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
         return open_labelled_folder(data, classifier.classes)
     opened = open_data(classifier.config)
     if opened.classes != classifier.classes:
-        raise ConfigError(
-            f"{classifier.config.data.dir or classifier.config.data.source}: the data now have classes {opened.classes}, "
-            f"the classifier was trained on {classifier.classes}"
-        )
+        here = ", ".join(opened.classes)
+        raise ConfigError(f"the data now have classes {here}; trained on {', '.join(classifier.classes)}")
     if split not in opened.splits:
         raise ConfigError(f"--split {split}: the data have {', '.join(opened.splits)}")
     return opened.splits[split]

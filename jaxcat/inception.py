@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -219,11 +220,11 @@ class MixedE(nnx.Module):
     def __call__(self, x: Array, **mode) -> Array:
         one = self.branch1x1(x, **mode)
         three = self.branch3x3(x, **mode)
-        three = [self.branch3x3_1x3(three, **mode), self.branch3x3_3x1(three, **mode)]
+        threes = [self.branch3x3_1x3(three, **mode), self.branch3x3_3x1(three, **mode)]
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x, **mode), **mode)
-        double = [self.branch3x3dbl_1x3(double, **mode), self.branch3x3dbl_3x1(double, **mode)]
+        doubles = [self.branch3x3dbl_1x3(double, **mode), self.branch3x3dbl_3x1(double, **mode)]
         pool = self.branch_pool(average_pool(x, o=self.o), **mode)
-        return jnp.concatenate([one, *three, *double, pool], axis=-1)
+        return jnp.concatenate([one, *threes, *doubles, pool], axis=-1)
 
 
 # Name → constructor, in the order the data flows. The names are Keras's and the public vocabulary of `model.cut` and
@@ -244,14 +245,14 @@ STAGES: dict[str, Callable[..., nnx.Module]] = {
 }
 
 
-def build(cut: str, options: Options) -> dict[str, nnx.Module]:
-    """The stages from the stem to `cut`, each `(B, H, W, C) → (B, H', W', module.features)`.
+def build(cut: str, options: Options) -> dict[str, Any]:
+    """Modules by name: the stages from the stem to `cut`, each `(B, H, W, C) → (B, H', W', module.features)`.
 
     Raises:
         KeyError: `cut` is not a name in `STAGES`.
     """
     names = list(STAGES)
-    modules: dict[str, nnx.Module] = {}
+    modules: dict[str, Any] = {}
     features = 3
     for name in names[: names.index(cut) + 1] if cut in STAGES else [cut]:
         modules[name] = STAGES[name](features, o=options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ Tree = dict[str, Any]
 
 
 class Pool(nnx.Module):
-    """(B, H, W, C) → (B, features): a grid of averages or maxima, or the whole map, flattened row by row as Keras does."""
+    """(B, H, W, C) → (B, features): a grid of averages or maxima, or the whole map; flattened as Keras does."""
 
     def __init__(self, kind: str, grid: int, size: tuple[int, int], channels: int):
         self.kind, self.grid, self.size = kind, grid, size
@@ -41,6 +42,10 @@ class Pool(nnx.Module):
         rows, columns = (_cells(side, self.grid) for side in x.shape[1:3])
         cells = [reduce(x[:, top:bottom, left:right], axis=(1, 2)) for top, bottom in rows for left, right in columns]
         return jnp.stack(cells, axis=1).reshape(x.shape[0], -1)
+
+
+def _constant(value: str, _: Any) -> str:
+    return value
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:
@@ -78,16 +83,16 @@ class Network:
         blocks = [stage for stage in inception.STAGES if stage in modules]  # eval_shape sorts by name
         self.stages = (*blocks, *(stage for stage in HEAD if stage in modules))
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
-        self._graphs, self._parameters, self._statistics = {}, {}, {}
+        self._graphs: Tree = {}
+        self._parameters: Tree = {}
+        self._statistics: Tree = {}
         for stage in self.stages:
-            graph, parameters, statistics, rest = nnx.split(modules[stage], nnx.Param, nnx.BatchStat, ...)
-            if jax.tree.leaves(rest):
-                raise AssertionError(f"{stage} holds state that is neither a parameter nor a statistic: {rest}")
+            # split raises if the module holds anything else, such as random state
+            graph, *states = nnx.split(modules[stage], nnx.Param, nnx.BatchStat)
             self._graphs[stage] = graph
-            self._parameters[stage] = nnx.to_pure_dict(parameters)
-            self._statistics[stage] = nnx.to_pure_dict(statistics)
+            self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
 
-    def _modules(self, options: inception.Options, image_size: int) -> dict[str, nnx.Module]:
+    def _modules(self, options: inception.Options, image_size: int) -> dict[str, Any]:
         model = self.config
         modules = inception.build(model.cut, options)
         channels = modules[model.cut].features
@@ -119,7 +124,7 @@ class Network:
 
     def labels(self, tree: Tree) -> Tree:
         """The same tree with a label in place of every leaf."""
-        return {stage: jax.tree.map(lambda _, label=self.label(stage): label, leaf) for stage, leaf in tree.items()}
+        return {stage: jax.tree.map(partial(_constant, self.label(stage)), leaves) for stage, leaves in tree.items()}
 
     @property
     def prefix_stages(self) -> tuple[str, ...]:
@@ -158,7 +163,7 @@ class Network:
             limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
             return (generator.random(leaf.shape, np.float32) * 2 - 1) * limit
 
-        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in self.shapes())  # type: ignore[return-value]
+        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in self.shapes())
 
     # computation ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +213,7 @@ class Network:
         return nnx.merge(self._graphs[stage], params[stage], statistics)
 
 
-def _map_size(modules: dict[str, nnx.Module], image_size: int) -> tuple[int, int]:
+def _map_size(modules: dict[str, Any], image_size: int) -> tuple[int, int]:
     """Height and width of the last stage's output, without computing it."""
 
     def forward(x: Array) -> Array:

@@ -45,7 +45,7 @@ def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
 def predict(
     classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32
 ) -> Iterator[tuple[Path, np.ndarray] | DataError]:
-    """(path, probabilities (classes,)) or an error for each picture below `paths`, in order, a batch in memory at a time."""
+    """(path, probabilities (classes,)) or an error for each picture below `paths`, in order, a batch at a time."""
 
     def prepare(item: Path | DataError) -> np.ndarray | DataError:
         if isinstance(item, DataError):

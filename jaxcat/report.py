@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -27,8 +28,8 @@ SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, 
 class Reporter:
     """Reports the epochs of one run; silent, and without files, when not `leading` (process 0).
 
-    metrics.jsonl is rewritten from `history` at the start: after a resume no event appears twice. config.json is there to
-    be read; the config in the checkpoint is the one that counts.
+    metrics.jsonl is rewritten from `history` at the start: after a resume no event appears twice. config.json is there
+    to be read; the config in the checkpoint is the one that counts.
     """
 
     def __init__(self, workdir: Path, history: list[dict], *, config: ConfigDict, leading: bool = True):
@@ -108,53 +109,46 @@ def describe_run(
     console: Console, config: ConfigDict, run: Start, *, stores: dict[str, Store], steps_per_epoch: int, mesh: Mesh
 ) -> None:
     """What a run says of itself before it compiles."""
-    network, meta = run.network, run.meta
-    provenance, preprocessing = meta["provenance"], network.preprocessing
-    source = " ".join(str(provenance[key]) for key in ("source", "file", "workdir", "step") if provenance.get(key))
-    sha256 = f"  sha256 {provenance['sha256'][:16]}…" if "sha256" in provenance else ""
-    counts = " / ".join(f"{len(store)} {name}" for name, store in stores.items())
-    classes = ", ".join(meta["classes"][:8]) + (" …" if len(meta["classes"]) > 8 else "")
-    decoded = "in memory" if all(store.in_memory for store in stores.values()) else "decoded on demand"
+    network, provenance, pixels = run.network, run.meta["provenance"], run.network.preprocessing
+    data, optim, classes = config.data, config.optim, run.meta["classes"]
+    source = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
+    if "sha256" in provenance:
+        source.append(f"sha256 {provenance['sha256'][:16]}…")
+    counts = [f"{len(store)} {name}" for name, store in stores.items()]
+    held = "in memory" if all(store.in_memory for store in stores.values()) else "decoded on demand"
     padded = padded_batch_size(config.batch_size, mesh)
-    rows = [
-        ("weights", f"{source}{sha256}"),
-        (
-            "pixels",
-            f"{config.data.image_size}×{config.data.image_size}, {config.data.resize}, (x/255 - {preprocessing.mean[0]:g}…) / {preprocessing.std[0]:g}…, augment {config.data.augment}",
-        ),
-        (
-            "data",
-            f"{config.data.source} {config.data.dir or config.data.name}  {len(meta['classes'])} classes ({classes})  {counts}, {decoded}",
-        ),
-        (
-            "trained",
-            f"{_sizes(run.state.trained, network)}  {config.optim.name}, learning rate {config.optim.learning_rate:g}, {config.optim.schedule}",
-        ),
-        ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on its stored statistics"),
-        (
-            "devices",
-            f"{mesh.size} × {mesh.devices.flat[0].platform}, batch {config.batch_size} = {padded // mesh.size} per device"
-            + (f" ({padded - config.batch_size} rows of padding)" if padded > config.batch_size else ""),
-        ),
-        (
-            "length",
-            f"{steps_per_epoch} steps an epoch, {config.epochs} epochs, at epoch {len(run.history)} step {int(run.state.step)}",
-        ),
-    ]
+    padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, fact in rows:
+    for name, fact in (
+        ("weights", "  ".join(source)),
+        ("data", f"{data.source} {data.dir or data.name}  {' / '.join(counts)}, {held}"),
+        ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
+        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
+        ("", f"(x/255 - {_triple(pixels.mean)}) / {_triple(pixels.std)}"),
+        ("trained", _sizes(run.state.trained, network)),
+        ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
+        ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on stored statistics"),
+        ("devices", f"{mesh.size} × {mesh.devices.flat[0].platform}, batch {config.batch_size}{padding}"),
+        ("length", f"{config.epochs} epochs of {steps_per_epoch} steps, now at step {int(run.state.step)}"),
+    ):
         table.add_row(name, Text(fact))
     console.print(table)
+    for warning in _warnings(config, run):
+        console.print(f"warning: {warning}", markup=False)
+    console.print("compiling the first step …")
+
+
+def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
     if config.model.train_bn and config.batch_size < 16:
-        console.print(
-            f"warning: --config.model.train_bn=True with --config.batch_size={config.batch_size}: statistics of so few pictures are noisy"
-        )
-    if provenance["source"] == "scratch" and jax.tree.leaves(run.frozen):
-        console.print(
-            "warning: the frozen blocks were never trained (--config.model.weights=none without --config.init_from)"
-        )
+        yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
+    if run.meta["provenance"]["source"] == "scratch" and jax.tree.leaves(run.frozen):
+        yield "the frozen blocks were never trained: --config.model.weights=none without --config.init_from"
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _sizes(tree: Tree, network: Network) -> str:

@@ -74,8 +74,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """`step(state, frozen, batch) -> state`.
 
-    `batch` holds `image` uint8 (B, H, W, 3), `label` int32 (B,) and `mask` bool (B,). Only the suffix is differentiated,
-    so the backward pass of the prefix does not exist. The dropout key is a function of seed and step: nothing to save.
+    `batch` holds `image` uint8 (B, H, W, 3), `label` int32 (B,) and `mask` bool (B,). Only the suffix is
+    differentiated, so the backward pass of the prefix does not exist.
+    The dropout key is a function of seed and step: nothing to save.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 

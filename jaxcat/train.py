@@ -86,10 +86,11 @@ def train_epochs(
                     speed = (number - first) * config.batch_size / (time.perf_counter() - started)
                     report.live(epoch + 1, number, steps=steps_per_epoch, images_per_second=speed, **averages(state))
                 due = every and (epoch * steps_per_epoch + number) % every == 0 and number < steps_per_epoch
-                if due or interruption.received:
+                interrupted = interruption.received  # read once: it may come between two looks
+                if due or interrupted:
                     averages(state)
                     saved.save(state, {**run.meta, "history": history})
-                if interruption.received:
+                if interrupted:
                     report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
                     return interruption.exit_status
             trained = averages(state)
@@ -157,8 +158,8 @@ def averages(state: TrainState) -> dict[str, float]:
     sums = jax.device_get(state.sums)
     if sums["bad_step"] >= 0:
         raise TrainingError(
-            f"the loss was not finite at step {sums['bad_step'] + 1}; the last good checkpoint is kept: continue from it "
-            "in a new workdir (--config.init_from) with a smaller --config.optim.learning_rate or --config.optim.clip_norm=1"
+            f"the loss was not finite at step {sums['bad_step'] + 1}; the last good checkpoint is kept. Start a new "
+            "--workdir with a smaller --config.optim.learning_rate, or --config.optim.clip_norm=1"
         )
     count = max(1, int(sums["count"]))
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}

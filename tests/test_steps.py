@@ -52,7 +52,8 @@ def test_frozen_is_frozen_bit_for_bit(train_from):
     assert bytes_of(frozen) == before
     assert bytes_of(state.stats) == stats_before, "train_bn=False: no statistic moves, not even of trained blocks"
     assert all(new != old for new, old in zip(bytes_of(state.trained), trained_before, strict=True))
-    assert ("stem" in frozen["params"]) and ("stem" not in state.trained)
+    assert "stem" in frozen["params"]
+    assert "stem" not in state.trained
 
 
 def test_the_partition_is_a_second_lock_on_the_full_tree():

@@ -1,0 +1,100 @@
+"""The commands as a user types them: statuses, one-line errors, nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
+    )
+
+
+def train(folder: Path | str, workdir: Path, *more: str) -> subprocess.CompletedProcess:
+    settings = (f"--config.data.dir={folder}", "--config.model.weights=none", "--config.model.width=0.0625")
+    settings += ("--config.data.image_size=75", "--config.epochs=1", "--config.model.cut=mixed0")
+    return run("-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", workdir, *settings, *more)
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "predict"])
+def test_help_exits_with_0(module):
+    result = run("-m", f"jaxcat.{module}", "--help")
+    assert result.returncode == 0
+    assert "--workdir" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "statement", ["import jaxcat", "import jaxcat.train", "import jaxcat.evaluate, jaxcat.predict"]
+)
+def test_importing_brings_no_tensorflow(statement):
+    result = run("-c", f"{statement}; import sys; sys.exit('tensorflow' in sys.modules)")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.optim.learning_rat=1"], ["learning_rat", "learning_rate"]),
+        (["--config.epochs=many"], ["epochs", "many"]),
+        (["--config.epochs=0"], ["--config.epochs=0", "at least 1"]),
+        (["--config.model.cut=mixed11"], ["--config.model.cut=mixed11", "did you mean mixed1"]),
+        (["--config.optim.learning_rate=nan"], ["--config.optim.learning_rate", "finite"]),
+        (["--config.model.train_from=mixed3"], ["--config.model.train_from=mixed3", "--config.model.cut=mixed0"]),
+        (["stray"], ["stray"]),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_status_2(tmp_path, arguments, says):
+    result = train("pictures", tmp_path / "run", *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert all(words in result.stderr for words in says), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_config_file_and_variant(tmp_path):
+    for config in ("configs/nonesuch.py", "configs/digits.py:nonesuch"):
+        result = run("-m", "jaxcat.train", "--config", config, "--workdir", tmp_path / "run")
+        assert result.returncode == 2
+        assert "nonesuch" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_bad_pictures_are_all_listed_before_training(tmp_path):
+    folder = small.picture_folder(tmp_path / "pictures")
+    for name in ("000", "003"):
+        path = folder / "train" / "disc" / f"{name}.png"
+        path.write_bytes(path.read_bytes()[:200])
+    result = train(folder, tmp_path / "run")
+    assert result.returncode == 2
+    assert "000.png" in result.stderr
+    assert "003.png" in result.stderr
+    assert "--config.data.skip_bad=True" in result.stderr
+    result = train(folder, tmp_path / "run", "--config.data.skip_bad=True")
+    assert result.returncode == 0, result.stderr
+    assert "22 train" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "jaxcat.evaluate", "--workdir", "nowhere"], "nowhere"),
+        (["-m", "jaxcat.evaluate", "--workdir", "configs"], "no finished checkpoint"),
+        (["-m", "jaxcat.predict", "--workdir", "configs", "x.jpg"], "no finished checkpoint"),
+    ],
+)
+def test_a_workdir_without_a_run(arguments, says):
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,320 @@
+"""Whole runs, small: train, continue, stop, fail, restore."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small
+
+import jaxcat
+from jaxcat import checkpoints
+from jaxcat.cli import read_config
+from jaxcat.config import default
+from jaxcat.errors import CheckpointError, ConfigError, TrainingError
+from jaxcat.train import class_weights, stop_reason, train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TIMES = ("images_per_second", "data_wait_seconds", "seconds")
+
+
+def metrics(workdir: Path) -> list[dict]:
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return small.picture_folder(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, folder) -> Path:
+    """A finished run of three epochs on drawn pictures, its backbone trained from scratch."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = small.tiny_config(folder)
+    config.epochs, config.model.train_from, config.model.train_bn = 3, "mixed0", True
+    config.model.dropout, config.data.augment = 0.2, "article"
+    assert train(config, workdir) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_the_contract_says(finished):
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    keys = {
+        "event",
+        "epoch",
+        "step",
+        *TIMES,
+        *(f"{s}/{q}" for s in ("train", "validation") for q in ("loss", "accuracy")),
+    }
+    assert all(set(record) == keys for record in records)
+    assert json.loads((finished / "config.json").read_text())["model"]["cut"] == "mixed0"
+    assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert (finished / "frozen").is_dir()
+    assert len(checkpoints.steps(finished)) <= 2, "the latest and the best"
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished, folder, capsys):
+    before = (finished / "metrics.jsonl").stat().st_mtime_ns
+    config = small.tiny_config(folder)
+    config.epochs, config.model.train_from, config.model.train_bn = 3, "mixed0", True
+    config.model.dropout, config.data.augment = 0.2, "article"
+    assert train(config, finished) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_with_a_diff(finished, folder):
+    config = small.tiny_config(folder)
+    config.optim.learning_rate = 0.5
+    with pytest.raises(ConfigError, match=r"optim.learning_rate: 0.001 → 0.5") as caught:
+        train(config, finished)
+    assert "--config.resume=force" in str(caught.value)
+
+
+def test_resume_never_refuses_a_workdir_that_holds_a_run(finished, folder):
+    config = small.tiny_config(folder)
+    config.resume = "never"
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(config, finished)
+
+
+def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path, folder, monkeypatch):
+    """Stopped after any step, the same command ends at the same bits: parameters, optimizer, statistics, metrics."""
+    config = small.tiny_config(folder)
+    config.model.train_from, config.model.train_bn, config.model.dropout = "mixed0", True, 0.3
+    config.data.augment, config.batch_size = "article", 7  # 24 pictures: 4 steps, the last of 3
+    assert train(config, tmp_path / "whole") == 0
+
+    class InterruptedAt:
+        """Asks to stop at the n-th look, as a SIGTERM would."""
+
+        exit_status, looks = 143, 0
+
+        def __init__(self, at: int):
+            self.at = at
+
+        def __call__(self):
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        @property
+        def received(self) -> bool:
+            self.looks += 1
+            return self.looks >= self.at
+
+    import jaxcat.train as module
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Interruption", InterruptedAt(2))
+        assert train(config, tmp_path / "cut") == 143
+    assert checkpoints.steps(tmp_path / "cut") == [2]
+    assert train(config, tmp_path / "cut") == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    whole, cut = (checkpoints.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
+    assert whole == cut
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_started_again_equals_uninterrupted(tmp_path, folder):
+    """SIGKILL, several times, at growing delays; then SIGTERM must answer 143 with a checkpoint."""
+    config_file = tmp_path / "config.py"
+    config_file.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(REPOSITORY / 'tests')!r})\n"
+        "from pathlib import Path\nimport small\n"
+        "def get_config():\n"
+        f"    config = small.tiny_config(Path({str(folder)!r}))\n"
+        "    config.epochs, config.checkpoint.every_steps, config.batch_size = 12, 2, 3\n"
+        "    config.model.train_from = 'mixed0'\n"
+        "    return config\n"
+    )
+    command = [sys.executable, "-m", "jaxcat.train", "--config", str(config_file), "--workdir"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def begin(workdir: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, str(workdir)], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+
+    assert begin(tmp_path / "whole").wait() == 0
+    kills = 0
+    for extra in (0.0, 0.4, 0.8):
+        process = begin(tmp_path / "cut")
+        deadline, seen = time.monotonic() + 120, checkpoints.steps(tmp_path / "cut")
+        while process.poll() is None and checkpoints.steps(tmp_path / "cut") == seen and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(extra)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 1
+    process = begin(tmp_path / "cut")
+    assert process.wait() == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    last = checkpoints.steps(tmp_path / "whole")[-1]
+    cut, whole = (checkpoints.read_meta(tmp_path / name, last)["digests"] for name in ("cut", "whole"))
+    assert cut == whole
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
+    arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
+    arguments += ["--config.data.image_size=75", "--config.epochs=5000", "--config.batch_size=4"]
+    command = [sys.executable, "-m", "jaxcat.train", "--config", str(REPOSITORY / "configs/folder.py")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [*command, "--workdir", str(tmp_path / "run"), *arguments], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoints.steps(tmp_path / "run") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted at step" in output
+    assert checkpoints.steps(tmp_path / "run")
+
+
+def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, folder):
+    config = small.tiny_config(folder)
+    config.epochs, config.optim.name = 20, "sgd"
+    config.optim.learning_rate, config.optim.weight_decay = 1000.0, 1.0  # each step multiplies the head by -999
+    with pytest.raises(TrainingError, match=r"not finite at step \d+") as caught:
+        train(config, tmp_path / "run")
+    assert "--config.optim.learning_rate" in str(caught.value)
+    for step in checkpoints.steps(tmp_path / "run"):
+        assert np.isfinite(checkpoints.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
+
+
+def test_a_workdir_held_by_another_run_is_refused(tmp_path, folder):
+    from jaxcat.train import held
+
+    with held(tmp_path), pytest.raises(CheckpointError, match="another run holds it"):
+        train(small.tiny_config(folder), tmp_path)
+
+
+def test_damage_on_disk_is_noticed(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "copy")
+    assert jaxcat.load(tmp_path / "copy").classes == ("disc", "square")
+    arrays = [path for path in (tmp_path / "copy" / "frozen").rglob("d/*") if path.is_file()]
+    largest = max(arrays, key=lambda path: path.stat().st_size)
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    largest.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged on disk|cannot be restored"):
+        jaxcat.load(tmp_path / "copy")
+
+
+def test_init_from_takes_the_backbone_and_the_head_only_for_the_same_classes(finished, folder, tmp_path):
+    source = jaxcat.load(finished)
+    config = small.tiny_config(folder)
+    config.epochs, config.init_from = 1, str(finished)
+    assert train(config, tmp_path / "same") == 0
+    same = jaxcat.load(tmp_path / "same")
+    assert same.meta["provenance"]["head"] == "the same run's"
+    other_folder = small.picture_folder(tmp_path / "others", classes=small.SHAPES)
+    config.data.dir = str(other_folder)
+    assert train(config, tmp_path / "other") == 0
+    other = jaxcat.load(tmp_path / "other")
+    assert other.meta["provenance"]["head"] == "new"
+    for run in (same, other):
+        for a, b in zip(jax.tree.leaves(run.params["mixed0"]), jax.tree.leaves(source.params["mixed0"]), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.width": 0.125}, "has width 0.0625"),
+        ({"model.cut": "mixed1"}, "ends at mixed0"),
+        ({"model.preprocessing": "zero_one"}, "normalised by mean"),
+    ],
+)
+def test_init_from_a_run_that_does_not_fit_is_an_error(finished, folder, tmp_path, changes, message):
+    config = small.tiny_config(folder)
+    config.init_from = str(finished)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        train(config, tmp_path / "run")
+
+
+def test_stops():
+    config = default()
+    config.epochs = 10
+    history = [
+        {"epoch": i + 1, "train/accuracy": t, "validation/accuracy": v, "validation/loss": 1.0}
+        for i, (t, v) in enumerate([(0.5, 0.6), (0.9, 0.8), (0.95, 0.8), (0.97, 0.7)])
+    ]
+    assert stop_reason(config, history) == ""
+    config.stop.accuracy, config.stop.on = 0.97, "train"
+    assert "reached" in stop_reason(config, history)
+    assert stop_reason(config, history[:3]) == ""
+    config.stop.on = "validation"
+    assert stop_reason(config, history) == ""
+    config.stop.patience = 2
+    assert "no better" in stop_reason(config, history)
+    assert stop_reason(config, history[:3]) == ""
+    config.stop.patience, config.epochs = 0, 4
+    assert stop_reason(config, history) == "4 epochs"
+
+
+def test_balanced_class_weights():
+    np.testing.assert_allclose(class_weights(np.array([0, 0, 0, 1]), 2), [4 / 6, 2])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_checkpoint_of_eight_devices_serves_any_number(finished, devices, tmp_path):
+    """Restored in a process with another device count, the probabilities are the same."""
+    here = jaxcat.load(finished).predict(list(small.pictures(5)))
+    code = (
+        "import jax, sys, numpy as np; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
+        "import jaxcat, small\n"
+        "np.save(sys.argv[3], jaxcat.load(sys.argv[2]).predict(list(small.pictures(5))))\n"
+        "assert 'tensorflow' not in sys.modules, 'predicting needs no TensorFlow'"
+    )
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    out = tmp_path / "out.npy"
+    subprocess.run(
+        [sys.executable, "-c", code, str(devices), str(finished), str(out)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    np.testing.assert_allclose(np.load(out), here, atol=1e-5)
+
+
+def test_shipped_configs_validate_and_variants_are_named():
+    from jaxcat.config import validate
+
+    for path in sorted((REPOSITORY / "configs").glob("*.py")):
+        variants = ["", *_variants(path)]
+        for variant in variants:
+            config = read_config(
+                f"{path}:{variant}" if variant else str(path), ["--config.data.dir=x", "--config.data.name=y"]
+            )
+            validate(config)
+        with pytest.raises(ConfigError, match="nonesuch"):
+            read_config(f"{path}:nonesuch", [])
+
+
+def _variants(path: Path) -> list[str]:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.VARIANTS)
