@@ -2,8 +2,8 @@
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 
-Frozen Inception-v3 with ImageNet weights, 299 px, global average pool, one dense layer. The weights are downloaded once;
-without a network, name a file: --config.model.weights=FILE.h5
+Frozen Inception-v3 with ImageNet weights, 299 px, global average pool, one dense layer. The weights are downloaded
+once; without a network, name a file: --config.model.weights=FILE.h5
 """
 
 from ml_collections import ConfigDict
