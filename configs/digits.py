@@ -5,8 +5,8 @@
     python -m jaxcat.train --config configs/digits.py:finetune --workdir runs/digits/finetune
 
 A narrow Inception-v3 learns printed letters from scratch (`source`); frozen and cut at mixed4 it gives the features on
-which a new head learns the ten handwritten digits from ten examples each (`transfer`); then the last blocks learn too
-(`finetune`). scripts/quickstart.sh runs all of it.
+which a new head learns the ten handwritten digits from ten examples each (`transfer`); then the blocks above the stem
+learn too (`finetune`). scripts/quickstart.sh runs all of it.
 """
 
 from ml_collections import ConfigDict
@@ -37,13 +37,15 @@ def get_config(variant: str = "transfer") -> ConfigDict:
     config.data.augment = "digits"
     config.batch_size = 20
     config.epochs = 30
+    config.data.validation_size = 100
     config.model.cut = "mixed4"
+    config.model.pool = "flatten"
     config.init_from = "runs/digits/source"
     config.optim.name = "adam"
     config.optim.learning_rate = 3e-3
     config.optim.schedule = "cosine"
     if variant == "finetune":
         config.init_from = "runs/digits/transfer"
-        config.model.train_from = "mixed2"
-        config.optim.learning_rate = 1e-3
+        config.model.train_from = "mixed0"
+        config.model.train_bn = True
     return config

@@ -178,5 +178,7 @@ def _reason(error: Exception) -> str:
     """One line a person can act on."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | MemoryError | Image.DecompressionBombError):
+        return text
+    return f"damaged or cut short ({text})"  # on its own, libwebp's "could not create decoder object" helps nobody

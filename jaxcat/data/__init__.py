@@ -33,7 +33,7 @@ def open_data(config: Any) -> Data:
             glyphs: letters, Greek and symbols from matplotlib's fonts; validation is of fonts that train never shows.
 
     Returns:
-        "train" always; "validation" unless there is none and `data.validation_fraction` is 0; "test" where there is.
+        "train" and "validation" always (held out of train where the source has none); "test" where there is one.
 
     Raises:
         ConfigError, DataError: the request or the data cannot work; the message names the flag or the folder.

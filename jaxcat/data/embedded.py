@@ -82,14 +82,13 @@ def open_glyphs(config: Any) -> Data:
     patches = _printed()
     available = tuple(GLYPHS)
     classes = choose_classes(available, config.data.classes)
-    fraction = config.data.validation_fraction
-    held_count = max(1, min(round(fraction * len(FONTS + LETTER_FONTS)), len(FONTS) - 1)) if fraction else 0
+    wanted = round(config.data.validation_fraction * len(FONTS + LETTER_FONTS))
+    held_count = max(1, min(wanted, len(FONTS) - 1))
     held = set(sorted(FONTS, key=lambda font: rank_key(config.seed, font))[:held_count])
     splits = {}
     for name, fonts in (("train", set(FONTS + LETTER_FONTS) - held), ("validation", held)):
-        if fonts:
-            split = _glyph_split(name, {key: patch for key, patch in patches.items() if key[0] in fonts})
-            splits[name] = keep_classes(split, available, classes)
+        split = _glyph_split(name, {key: patch for key, patch in patches.items() if key[0] in fonts})
+        splits[name] = keep_classes(split, available, classes)
     return Data(classes, limit(splits, config, classes))
 
 

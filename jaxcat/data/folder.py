@@ -66,6 +66,11 @@ def open_folder(config: Any) -> Data:
             f"{split_roots['train']}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
             f" with pictures ({_LOOKED_FOR})"
         )
+    for name in available:
+        if printable(name) != name:  # class names go into tables, JSON and CSV
+            raise DataError(
+                f"{split_roots['train']}: class {printable(name)!r} is not printable UTF-8; rename the folder"
+            )
     classes = choose_classes(available, config.data.classes)
     splits = {}
     for name, split_root in split_roots.items():
@@ -112,7 +117,8 @@ def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
 
     Links to directories are followed, except back to a directory that encloses them. Hidden entries are passed over.
     """
-    yield from _walk(directory, frozenset(), ignored)
+    above = Path(os.path.realpath(directory)).parents
+    yield from _walk(directory, frozenset(map(str, above)), ignored)
 
 
 def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Iterator[Path]:
@@ -152,7 +158,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
         has_classes = any(path.is_dir() for path in _visible(found["train"]))
         if has_classes or len(found) == len(directories):
             return {name: found[name] for name in ("train", "validation", "test") if name in found}
-    elif found:
+    elif any(path.is_dir() for split_root in found.values() for path in _visible(split_root)):
         there = ", ".join(path.name for path in found.values())
         raise DataError(f"{root} has {there} and no train folder; name it {root / 'train'}")
     return {"train": root}

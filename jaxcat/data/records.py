@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """Class names, in the order of the labels, and the splits there are ("train" always)."""
+    """Class names, in the order of the labels, and the splits there are ("train" and "validation" always)."""
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
@@ -92,17 +92,15 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
     """Parts a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
 
-    A fraction of 0 gives train alone. Otherwise every class has a record on either side.
+    Every class has a record on either side; DataError where a class has too few for that.
     """
     fraction = config.data.validation_fraction
-    if fraction == 0:
-        return {"train": train}
     chosen = []
     for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
         if len(members) < 2:
             raise DataError(
                 f"class {classes[label]!r} has {len(members)} picture(s): too few to hold one out for validation;"
-                " add pictures, give a validation split, or set --config.data.validation_fraction=0"
+                " add pictures, give a validation split, or leave the class out with --config.data.classes"
             )
         chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     held = np.sort(np.array(chosen, np.int64))
@@ -114,8 +112,6 @@ def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict
     """Cuts train and validation to the balanced subsets that `data.train_size` and `data.validation_size` ask for."""
     limited = dict(splits)
     for name, size in (("train", config.data.train_size), ("validation", config.data.validation_size)):
-        if size and name not in splits:
-            raise DataError(f"--config.data.{name}_size={size}, and there is no {name} split; set it to 0")
         if size:
             limited[name] = _subset(splits[name], size, seed=config.seed, classes=classes)
     return limited

@@ -1,0 +1,153 @@
+"""The quickstart's main job: learn print, transfer to handwriting, and compare honestly.
+
+    python scripts/digits_demo.py --workdir runs/digits [--seeds 2]
+
+Trains the variants of configs/digits.py and three baselines on the same 100 handwritten digits, tests all of them on
+the digits that no training or validation has seen, and prints a table (also results.json). Runs again at once: what is
+finished is not trained twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from sklearn.linear_model import LogisticRegression
+
+import jaxcat
+from jaxcat import cli
+from jaxcat.compilation import enable_compilation_cache
+from jaxcat.data import Store, open_data, open_stores
+from jaxcat.evaluate import evaluate
+from jaxcat.sharding import make_mesh
+from jaxcat.train import train, training_batches
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "digits.py"
+EXAMPLES = 8
+
+
+def config_of(variant: str, **changes: object) -> ConfigDict:
+    config = cli.read_config(f"{CONFIG}:{variant}", [])
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+def run(config: ConfigDict, workdir: Path, *, aloud: bool, heading: str) -> None:
+    """Train, with the output in the workdir's log.txt unless `aloud`."""
+    print(f"\n== {heading}" if aloud else f"   {heading} …", flush=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if not aloud:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(workdir / "log.txt", "w"))))
+        train(config, workdir)
+
+
+def stores_of(config: ConfigDict, *names: str) -> dict[str, Store]:
+    splits = open_data(config).splits
+    sizes = dict.fromkeys(names, config.data.image_size)
+    return open_stores({name: splits[name] for name in names}, sizes=sizes, mode="squash", cache_gb=1.0)
+
+
+def tested(workdir: Path) -> tuple[float, float]:
+    """(accuracy on the test split, seconds of all epochs) of the last step: no choice is made on validation."""
+    classifier = jaxcat.load(workdir, step="latest")
+    (store,) = stores_of(classifier.config, "test").values()
+    predicted = evaluate(classifier, store).argmax(axis=1)
+    return float((predicted == store.split.labels).mean()), sum(
+        record["seconds"] for record in classifier.meta["history"]
+    )
+
+
+def pixels_tested(config: ConfigDict) -> tuple[float, float]:
+    """The same for logistic regression on pixels, 25×25 of them, of the same augmented views."""
+    began, mesh = time.perf_counter(), make_mesh()
+    stores = stores_of(config, "train", "test")
+    images, labels = [], []
+    for epoch in range(config.epochs):
+        for batch in training_batches(config, stores["train"], epoch=epoch, first=0, mesh=mesh):
+            mask = np.asarray(batch["mask"])
+            images.append(np.asarray(batch["image"])[mask])
+            labels.append(np.asarray(batch["label"])[mask])
+    model = LogisticRegression(max_iter=2000).fit(shrink(np.concatenate(images)), np.concatenate(labels))
+    test = stores["test"]
+    accuracy = model.score(shrink(test.gather(np.arange(len(test)))), test.split.labels)
+    return float(accuracy), time.perf_counter() - began
+
+
+def shrink(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, 75, 75, 3) → float (N, 625), means of 3×3 pixels of one channel."""
+    return images[..., 0].reshape(-1, 25, 3, 25, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
+
+
+def write_examples(workdir: Path, config: ConfigDict) -> None:
+    """A few test digits as PNG files, for `jaxcat.predict`; the names say what they are."""
+    split, folder = open_data(config).splits["test"], workdir / "examples"
+    folder.mkdir(exist_ok=True)
+    for index in np.linspace(0, len(split) - 1, EXAMPLES).astype(int):
+        name = split.files[index].replace("/", "_")
+        Image.fromarray(split.fetch(index)).save(folder / f"{name}_is_{split.labels[index]}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    enable_compilation_cache()
+    root, began = arguments.workdir.absolute(), time.perf_counter()
+    source = str(root / "source")
+    run(config_of("source"), root / "source", aloud=True, heading="learn printed letters from scratch")
+    results: dict[str, list[tuple[float, float]]] = {}
+
+    def add(name: str, result: Callable[[], tuple[float, float]]) -> None:
+        results.setdefault(name, []).append(result())
+
+    for seed in range(arguments.seeds):
+        aloud = seed == 0
+        transfer, finetune = root / f"transfer-{seed}", root / f"finetune-{seed}"
+        untrained, scratch = root / f"untrained-{seed}", root / f"scratch-{seed}"
+        config = config_of("transfer", seed=seed, init_from=source)
+        run(config, transfer, aloud=aloud, heading="a new head for ten digits, the letters' backbone frozen")
+        add("head on the letters' backbone, frozen", lambda: tested(transfer))
+        tuned = config_of("finetune", seed=seed, init_from=str(transfer))
+        run(tuned, finetune, aloud=aloud, heading="then the blocks above the stem as well")
+        add("the same, blocks above the stem fine-tuned", lambda: tested(finetune))
+        if aloud:
+            print("\n== baselines, and another seed", flush=True)
+            write_examples(root, config)
+        bare = config_of("transfer", seed=seed, init_from="")
+        run(bare, untrained, aloud=False, heading=f"seed {seed}: the head on an untrained backbone")
+        add("head on an untrained backbone", lambda: tested(untrained))
+        add("logistic regression on pixels", lambda: pixels_tested(config))
+        whole = config_of("transfer", seed=seed, init_from="", model__train_from="stem", model__train_bn=True)
+        run(whole, scratch, aloud=False, heading=f"seed {seed}: the whole network from scratch")
+        add("the whole network from scratch", lambda: tested(scratch))
+
+    table = Table("trained on 100 handwritten digits", "test accuracy", "seeds", "seconds", box=None, pad_edge=False)
+    for name, runs in results.items():
+        accuracy, seconds = zip(*runs, strict=True)
+        each = " ".join(f"{value:.3f}" for value in accuracy)
+        table.add_row(name, f"{np.mean(accuracy):.3f}", each, f"{np.mean(seconds):.0f}")
+    print()
+    Console(highlight=False).print(table)
+    (root / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(
+        f"{time.perf_counter() - began:.0f} s in all, of which learning letters took {tested_seconds(root / 'source'):.0f}"
+    )
+
+
+def tested_seconds(workdir: Path) -> float:
+    return sum(record["seconds"] for record in jaxcat.load(workdir, step="latest").meta["history"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained, evaluated classifier, on data that come inside Python packages.
+# Works from any directory, and again. PYTHON and VENV choose the interpreter and the environment: see environment.sh.
+set -eu
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/environment.sh
+environment ""
+runs=${1:-runs/digits}
+
+"$PY" scripts/digits_demo.py --workdir "$runs"
+"$PY" -m jaxcat.evaluate --workdir "$runs/finetune-0" --split test
+"$PY" -m jaxcat.predict --workdir "$runs/finetune-0" --top 2 "$runs/examples"
+
+cat <<END
+
+Everything is in $runs:
+  source/, transfer-0/, finetune-0/ …   a run each: checkpoints, metrics.jsonl, learning_curve.png
+  finetune-0/evaluation/                test.json and test.predictions.csv
+  examples/                             the pictures named above
+  results.json                          the table
+With your own pictures (DIR/CLASS/…):
+  ${VENV:-.venv}/bin/python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
+END

@@ -1,0 +1,293 @@
+"""A folder becomes the same splits on every machine, and what is wrong with it is said before any long work."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcat.config import default
+from jaxcat.data import Ignored, open_data, open_labelled_folder, pictures
+from jaxcat.errors import ConfigError, DataError
+
+
+def save(path: Path, colour: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 6), (colour, 0, 0)).save(path)
+
+
+def flat(root: Path, **counts: int) -> Path:
+    """`root/CLASS/NNN.png`, as many as named for each class."""
+    for name, count in counts.items():
+        for i in range(count):
+            save(root / name / f"{i:03}.png", i)
+    return root
+
+
+def opened(root: Path, **settings):
+    config = default()
+    config.data.dir = str(root)
+    config.seed = settings.pop("seed", 0)
+    config.data.update(settings)
+    return open_data(config)
+
+
+def names(data) -> dict[str, tuple[str, ...]]:
+    return {name: split.files for name, split in data.splits.items()}
+
+
+def counts(split, classes: int = 2) -> list[int]:
+    return np.bincount(split.labels, minlength=classes).tolist()
+
+
+def refused(root: Path, *fragments: str, kind=DataError, **settings) -> str:
+    with pytest.raises(kind) as caught:
+        opened(root, **settings)
+    message = str(caught.value)
+    for fragment in fragments:
+        assert fragment in message
+    return message
+
+
+# Folders with splits
+
+
+@pytest.mark.parametrize("spelling", ["validation", "val", "Valid", "dev"])
+def test_folders_of_splits(spelling, tmp_path):
+    flat(tmp_path / "train", dog=3, cat=2)
+    flat(tmp_path / spelling, dog=1, cat=2)
+    flat(tmp_path / "test", dog=1, cat=1)
+    data = opened(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert {name: counts(split) for name, split in data.splits.items()} == {
+        "train": [2, 3],
+        "validation": [2, 1],
+        "test": [1, 1],
+    }
+    assert data.splits["validation"].files[0] == f"{spelling}/cat/000.png"
+    train = data.splits["train"]
+    for index, (file, label) in enumerate(zip(train.files, train.labels, strict=True)):
+        assert file.split("/")[1] == data.classes[label]
+        np.testing.assert_array_equal(train.fetch(index), np.asarray(Image.open(tmp_path / file)))
+
+
+def test_without_a_validation_folder_some_of_train_is_held_out(tmp_path):
+    flat(tmp_path / "train", cat=10, dog=20)
+    flat(tmp_path / "test", cat=1, dog=1)
+    data = opened(tmp_path)
+    assert counts(data.splits["train"]) == [8, 16]
+    assert counts(data.splits["validation"]) == [2, 4]
+    assert counts(data.splits["test"]) == [1, 1]
+
+
+@pytest.mark.parametrize("classes", [("train", "bus", "car"), ("valid", "invalid"), ("test", "train", "rest")])
+def test_classes_may_be_called_as_splits_are(classes, tmp_path):
+    flat(tmp_path, **dict.fromkeys(classes, 3))
+    assert opened(tmp_path).classes == tuple(sorted(classes))
+
+
+def test_a_class_that_train_has_and_validation_has_not(tmp_path):
+    flat(tmp_path / "train", cat=2, dog=2, fox=2)
+    flat(tmp_path / "validation", cat=2, dog=2)
+    refused(tmp_path, "validation", "'fox'")
+    assert opened(tmp_path, classes="cat,dog").classes == ("cat", "dog")  # the missing class is not asked for
+
+
+def test_a_class_that_is_new_in_validation_names_the_nearest(tmp_path):
+    flat(tmp_path / "train", cat=2, dog=2)
+    flat(tmp_path / "validation", cat=2, dog=2, dogs=1)
+    refused(tmp_path, "'dogs'", "did you mean 'dog'")
+
+
+def test_splits_without_train_or_twice(tmp_path):
+    flat(tmp_path / "val", cat=2, dog=2)
+    refused(tmp_path, "no train folder")
+    flat(tmp_path / "train", cat=2, dog=2)
+    flat(tmp_path / "validation", cat=2, dog=2)
+    refused(tmp_path, "both the validation split")
+
+
+def test_empty_class(tmp_path):
+    flat(tmp_path, cat=2, dog=2)
+    (tmp_path / "fox").mkdir()
+    (tmp_path / "fox" / "notes.txt").write_text("soon")
+    refused(tmp_path, str(tmp_path / "fox"), "no picture")
+
+
+def test_directories_that_cannot_be_data(tmp_path):
+    refused(tmp_path, str(tmp_path), "no class folders", "DIR/CLASS")
+    save(tmp_path / "loose.png")
+    refused(tmp_path, "no class folders")
+    flat(tmp_path, cat=3)
+    refused(tmp_path, "two classes", "'cat'")
+    refused(tmp_path / "nowhere", f"--config.data.dir={tmp_path / 'nowhere'}", "no such folder")
+    refused(tmp_path / "loose.png", "--config.data.dir=")
+    refused("", "--config.data.dir=DIR")
+
+
+def test_pictures_directly_in_train(tmp_path):
+    save(tmp_path / "train" / "cat.0.png")
+    save(tmp_path / "test" / "1.png")
+    refused(tmp_path, str(tmp_path / "train"), "no class folders")
+
+
+# What counts as a picture
+
+
+def test_suffixes_nested_folders_and_what_is_passed_over(tmp_path, caplog):
+    flat(tmp_path, cat=2, dog=1)
+    save(tmp_path / "dog" / "deep" / "er" / "UPPER.PNG")
+    for name in ("cat/.hidden.png", "cat/Thumbs.db", "cat/._1.jpg", "cat/notes.txt", "dog/list.csv", "loose.png"):
+        (tmp_path / name).write_bytes(b"x")
+    data = opened(tmp_path)
+    everything = {file for files in names(data).values() for file in files}
+    assert everything == {"cat/000.png", "cat/001.png", "dog/000.png", "dog/deep/er/UPPER.PNG"}
+    (record,) = caplog.records
+    assert "3 files" in record.getMessage()  # notes.txt, list.csv and the one without a class
+    assert "notes.txt" in record.getMessage()
+
+
+def test_links(tmp_path):
+    """A link back to an enclosing folder ends the walk; one to another folder or file is followed; a dead one shows."""
+    flat(tmp_path / "data", cat=1, dog=1)
+    save(tmp_path / "elsewhere" / "far.png")
+    cat = tmp_path / "data" / "cat"
+    (cat / "loop").symlink_to(tmp_path / "data" / "cat")
+    (cat / "up").symlink_to(tmp_path / "data")
+    (cat / "outside").symlink_to(tmp_path / "elsewhere")
+    (cat / "dead.png").symlink_to(tmp_path / "none.png")
+    (cat / "file.png").symlink_to(tmp_path / "elsewhere" / "far.png")
+    found = [path.relative_to(cat).as_posix() for path in pictures(cat, Ignored())]
+    assert found == ["000.png", "dead.png", "file.png", "outside/far.png"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    flat(tmp_path, cat=3, dog=3)
+    os.rename(os.fsencode(tmp_path / "cat/000.png"), os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
+    data = opened(tmp_path)
+    split, index = next((split, i) for split in data.splits.values() for i, f in enumerate(split.files) if "caf" in f)
+    assert os.fsencode(split.files[index]) == b"cat/caf\xe9.png"
+    assert split.fetch(index).shape == (6, 4, 3)
+    (tmp_path / split.files[index]).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        split.fetch(index)
+    str(caught.value).encode()  # can be printed
+
+
+def test_class_names_that_are_not_utf8_are_refused(tmp_path):
+    flat(tmp_path, cat=3, dog=3)
+    os.rename(os.fsencode(tmp_path / "cat"), os.fsencode(tmp_path) + b"/caf\xe9")
+    refused(tmp_path, "UTF-8", "udce9").encode()
+
+
+# The seeded split
+
+
+def test_split_does_not_depend_on_listing_order_or_place(tmp_path, monkeypatch):
+    here = flat(tmp_path / "here", cat=30, dog=20)
+    expected = names(opened(here))
+    listdir, generator = os.listdir, random.Random(0)
+
+    def shuffled(directory):
+        entries = listdir(directory)
+        generator.shuffle(entries)
+        return entries
+
+    monkeypatch.setattr(os, "listdir", shuffled)
+    assert names(opened(here)) == expected
+    for file in reversed([file for files in expected.values() for file in files]):
+        (tmp_path / "there" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(here / file, tmp_path / "there" / file)
+    assert names(opened(tmp_path / "there")) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_split_is_stratified_complete_and_disjoint(fraction, tmp_path):
+    flat(tmp_path, cat=40, dog=10)
+    data = opened(tmp_path, validation_fraction=fraction)
+    train, validation = data.splits["train"], data.splits["validation"]
+    assert counts(validation) == [40 * fraction, 10 * fraction]
+    assert len(set(train.files) | set(validation.files)) == len(train) + len(validation) == 50
+
+
+def test_split_follows_the_seed(tmp_path):
+    flat(tmp_path, cat=30, dog=30)
+    first, again, other = (set(opened(tmp_path, seed=seed).splits["validation"].files) for seed in (0, 0, 1))
+    assert first == again
+    assert len(first & other) < len(first) / 2
+
+
+def test_a_new_picture_moves_at_most_one_other(tmp_path):
+    flat(tmp_path, cat=50, dog=50)
+    before = set(opened(tmp_path).splits["validation"].files)
+    for i in range(20):
+        save(tmp_path / "cat" / f"new{i}.png")
+        after = set(opened(tmp_path).splits["validation"].files)
+        assert len((before ^ after) - {f"cat/new{i}.png"}) <= 1
+        before = after
+
+
+def test_every_class_is_on_either_side(tmp_path):
+    flat(tmp_path, cat=2, dog=50)
+    for fraction in (0.01, 0.9):
+        data = opened(tmp_path, validation_fraction=fraction)
+        assert all(min(counts(split)) >= 1 for split in data.splits.values())
+    flat(tmp_path, fox=1)
+    refused(tmp_path, "'fox'", "1 picture")
+
+
+# Subsets
+
+
+def test_subsets_are_balanced_nested_and_seeded(tmp_path):
+    flat(tmp_path, cat=40, dog=25)
+    small, large = (opened(tmp_path, train_size=size, validation_size=4) for size in (10, 31))
+    assert counts(small.splits["train"]) == [5, 5]
+    assert counts(large.splits["train"]) == [16, 15]
+    assert counts(small.splits["validation"]) == [2, 2]
+    assert set(small.splits["train"].files) < set(large.splits["train"].files)
+    assert small.splits["validation"].files == large.splits["validation"].files
+    assert not set(large.splits["train"].files) & set(opened(tmp_path).splits["validation"].files)
+    assert names(opened(tmp_path, train_size=10, validation_size=4)) == names(small)
+    assert names(opened(tmp_path, train_size=10, validation_size=4, seed=1)) != names(small)
+
+
+def test_a_subset_that_cannot_be(tmp_path):
+    flat(tmp_path, cat=40, dog=25)
+    refused(tmp_path, "--config.data.train_size=42", "'dog'", "20", "2 to 40", train_size=42)
+    refused(tmp_path, "--config.data.validation_size=12", "'dog'", "2 to 10", validation_size=12)
+    refused(tmp_path, "--config.data.train_size=1", train_size=1)
+    assert counts(opened(tmp_path, train_size=40).splits["train"]) == [20, 20]
+
+
+def test_chosen_classes(tmp_path):
+    flat(tmp_path, cat=5, dog=5, fox=5)
+    data = opened(tmp_path, classes="fox, cat")
+    assert data.classes == ("cat", "fox")  # whatever order the flag has
+    for split in data.splits.values():
+        assert [data.classes[label] for label in split.labels] == [file.split("/")[0] for file in split.files]
+    refused(tmp_path, "--config.data.classes=cat,foz", "'foz'", "fox", kind=ConfigError, classes="cat,foz")
+    refused(tmp_path, "--config.data.classes='cat'", "two classes", classes="cat")
+
+
+def test_unknown_source():
+    config = default()
+    config.data.source = "s3"
+    with pytest.raises(ConfigError, match="folder, tfds, digits or glyphs"):
+        open_data(config)
+
+
+# A folder for evaluation
+
+
+def test_labelled_folder(tmp_path):
+    flat(tmp_path, zebra=1, cat=2)
+    split = open_labelled_folder(tmp_path, ("dog", "zebra", "cat"))
+    assert dict(zip(split.files, split.labels, strict=True)) == {"cat/000.png": 2, "cat/001.png": 2, "zebra/000.png": 1}
+    assert split.fetch(0).shape == (6, 4, 3)
+    for root, message in ((tmp_path, "'zebra'"), (tmp_path / "none", "no such folder"), (tmp_path / "cat", "pictures")):
+        with pytest.raises(DataError, match=message):
+            open_labelled_folder(root, ("cat", "dog"))
