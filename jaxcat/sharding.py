@@ -81,10 +81,10 @@ def initialize_distributed(
     """
     if jax.distributed.is_initialized():
         return
-    given = f"coordinator={coordinator!r}, num_processes={num_processes}, process_id={process_id}"
+    given = f"--coordinator={coordinator} --num-processes={num_processes} --process-id={process_id}"
     named = coordinator not in ("", "auto")
     if len({named, num_processes is not None, process_id is not None}) > 1:
-        raise ConfigError(f"several processes need coordinator=HOST:PORT, num_processes and process_id; got {given}")
+        raise ConfigError(f"{given}: give --coordinator=HOST:PORT, --num-processes and --process-id, or none of them")
     if num_processes == 1 or not (coordinator or _several_launched()):
         return
     try:
@@ -95,7 +95,7 @@ def initialize_distributed(
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot join the other processes of this run ({given}): {error}; "
-            "set coordinator=HOST:PORT, num_processes and process_id in every process"
+            "give --coordinator=HOST:PORT, --num-processes and --process-id to every process"
         ) from error
 
 

@@ -64,7 +64,7 @@ def test_a_launcher_of_several_is_left_to_jax(monkeypatch, name, value):
     ],
 )
 def test_half_a_request_is_refused(given):
-    with pytest.raises(ConfigError, match=f"process_id={given.get('process_id')}"):
+    with pytest.raises(ConfigError, match=f"--process-id={given.get('process_id')}"):
         sharding.initialize_distributed(**given)
 
 
