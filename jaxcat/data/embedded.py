@@ -1,8 +1,8 @@
-"""Data that come inside Python packages, with nothing to download: scikit-learn's digits, matplotlib's glyphs.
+"""Data that come inside Python packages: scikit-learn's digits, glyphs of matplotlib's fonts.
 
-Handwriting was scanned and print is drawn at 8×8 pixels of bright ink on black. Both are then turned, scaled and shifted
-a little onto a 75×75 canvas, so that a network that learned print can be carried over to handwriting. Where a record is
-placed depends on its name alone: neither the seed nor the split changes what a picture looks like.
+Handwriting was scanned and print is drawn at 8×8 pixels of bright ink on black. Both are then turned, scaled and
+shifted a little onto a 75×75 canvas, so that a network that learned print can be carried over to handwriting. Where a
+record is placed depends on its name alone: neither the seed nor the split changes what a picture looks like.
 """
 
 from __future__ import annotations
