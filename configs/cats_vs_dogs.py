@@ -11,6 +11,10 @@ on the global average. `finetune` continues the default's run from mixed8 up at 
         --config.data.dir=cats_and_dogs_filtered
     python -m jaxcat.train --config configs/cats_vs_dogs.py:finetune --workdir runs/cats_finetuned \
         --config.data.dir=cats_and_dogs_filtered --config.init_from=runs/cats
+
+Measured: article_mixed7 with stand-in weights (README, Results; not ImageNet's), 3 seeds, epochs 4 to 8: validation
+accuracy 0.8623 ± 0.0178, and 0.8657 ± 0.0160 for the article's program in Keras on the same pictures and weights. The
+other variants are unmeasured.
 """
 
 from ml_collections import ConfigDict

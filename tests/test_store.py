@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from small import draw, picture_folder
 
 from jaxcat.config import default
 from jaxcat.data import Split, Store, open_data, open_stores, order
 from jaxcat.errors import DataError
 from jaxcat.images import read
-from tests.small import draw, picture_folder
 
 SIZE = 32
 
@@ -135,9 +135,6 @@ def test_order_is_a_permutation_of_seed_and_epoch():
         assert (visits == order(1000, seed=seed, epoch=epoch)).mean() < 0.05
 
 
-def test_orders_stay_the_same_from_release_to_release():
-    """A run that is continued after an update must visit what it would have visited."""
-    assert order(8, seed=0, epoch=1).tolist() == GOLDEN
-
-
-GOLDEN: list[int] = []
+def test_orders_stay_the_same_from_version_to_version():
+    """A run that goes on after an update of numpy must visit what it would have visited."""
+    assert order(8, seed=0, epoch=1).tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
