@@ -9,36 +9,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from jaxcat import cli
 from jaxcat.data.folder import Ignored, pictures
 from jaxcat.errors import DataError
 from jaxcat.images import SUFFIXES, decode, printable
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="threads (default: one per CPU)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.jobs < 1:
-        parser.error(f"--jobs {arguments.jobs}: at least 1")
+        parser.error(f"--jobs {arguments.jobs}: must be at least 1")
     shown = printable(str(arguments.directory))
     if not arguments.directory.is_dir():
-        print(f"{shown}: there is no such folder", file=sys.stderr)
-        return 2
+        raise DataError(f"{shown}: there is no such folder")
     ignored = Ignored()
-    try:
-        paths = list(pictures(arguments.directory, ignored))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+    paths = list(pictures(arguments.directory, ignored))
     if not paths:
-        print(f"{shown}: no pictures (looked for {', '.join(sorted(SUFFIXES))})", file=sys.stderr)
-        return 2
+        raise DataError(f"{shown}: no pictures ({', '.join(sorted(SUFFIXES))})")
     bad = 0
     for reason in failures(paths, arguments.jobs):
         bad += 1
@@ -62,4 +56,4 @@ def failures(paths: list[Path], jobs: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -79,7 +79,7 @@ def open_glyphs(config: Any) -> Data:
     glyph, so validation measures letter shapes that training never showed. (A family's other weights and slants may
     stay in train.)
     """
-    patches = _printed()
+    patches = printed()
     available = tuple(GLYPHS)
     classes = choose_classes(available, config.data.classes)
     wanted = round(config.data.validation_fraction * len(FONTS + LETTER_FONTS))
@@ -132,7 +132,7 @@ def _glyph_split(name: str, patches: dict[tuple[str, str], np.ndarray]) -> Split
 
 
 @functools.cache
-def _printed() -> dict[tuple[str, str], np.ndarray]:
+def printed() -> dict[tuple[str, str], np.ndarray]:
     """(font, class) → the glyph at the detail of the scanned digits, uint8 (DETAIL, DETAIL)."""
     import matplotlib
     from matplotlib.ft2font import FT2Font

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,12 +52,23 @@ def _builder(config: Any, **options: str) -> Any:
     """The TFDS builder of `data.name`; existing data decide their own file format unless options say otherwise."""
     import tensorflow_datasets as tfds
 
+    logging.getLogger("absl").addFilter(_not_about_preparation)
     try:
+        namespace = tfds.core.naming.parse_builder_name_kwargs(config.data.name)[0].namespace
+        if namespace:  # TFDS would ask the network what it is, whatever `data.download` says
+            raise ValueError(
+                f"sets of {namespace} are not supported; name one that TFDS itself defines, or one it has prepared"
+            )
         return tfds.builder(config.data.name, data_dir=config.data.dir or None, **options)
     except Exception as error:  # unknown names, versions and configurations come as four kinds of exception
         near = difflib.get_close_matches(config.data.name, tfds.list_builders(with_community_datasets=False), n=3)
         hint = f" Nearest: {', '.join(near)}." if near else ""
         raise ConfigError(f"--config.data.name={config.data.name}: {_first_line(error)}{hint}") from error
+
+
+def _not_about_preparation(record: logging.LogRecord) -> bool:
+    """False for TFDS's warning that a folder has no data set yet: _not_prepared says it better."""
+    return "has no dataset_info.json" not in record.getMessage()
 
 
 def _not_prepared(config: Any, builder: Any) -> str:
