@@ -24,7 +24,7 @@ from jaxcat.checkpoints import Checkpoints, best_epoch
 from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import validate
 from jaxcat.data import Data, Store, open_data, open_stores, order
-from jaxcat.errors import CheckpointError, ConfigError, TrainingError
+from jaxcat.errors import CheckpointError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.pipeline import Batches, batches
 from jaxcat.report import Reporter, describe_run
@@ -181,8 +181,6 @@ def stop_reason(config: ConfigDict, history: list[dict]) -> str:
 def open_pictures(config: ConfigDict) -> tuple[Data, dict[str, Store]]:
     """The data set, with every picture of train and validation checked and in memory as far as `data.cache_gb` goes."""
     data = open_data(config)
-    if "validation" not in data.splits:
-        raise ConfigError("there is no validation split: set --config.data.validation_fraction above 0")
     size = config.data.image_size
     stores = open_stores(
         {name: data.splits[name] for name in ("train", "validation")},
