@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxcat.errors import ConfigError
 
 BLOCKS = ("stem", *(f"mixed{i}" for i in range(11)))  # the stages of inception.py, in the order the data flows
-MIN_IMAGE_SIZE = 75
+MIN_IMAGE_SIZE = 75  # below this the last valid convolution has nothing left to read (Keras refuses it too)
 
 # What may differ when a run is continued: how long it goes on and where things lie, never what it computes.
 MAY_CHANGE_ON_RESUME = ("epochs", "resume", "stop.", "checkpoint.", "data.dir", "data.cache_gb", "data.download")

@@ -4,7 +4,7 @@ Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (arX
 keras/src/applications/inception_v3.py. Within a block, convolutions are declared in the order Keras creates them
 (`conv2d_1` … `conv2d_94`); weights/keras.py holds that order as a table.
 
-Sizes in comments are for an input of 299×299; any height and width of at least `MIN_SIZE` pixels work.
+Sizes in comments are for an input of 299×299; any height and width of at least 75 pixels work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-MIN_SIZE = 75  # below this the last valid convolution has nothing left to read (Keras refuses it too)
 BN_EPSILON = 1e-3  # TF-slim's inception_arg_scope; Keras and torchvision inherit it. Flax's default is 1e-5.
 
 

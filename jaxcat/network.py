@@ -32,7 +32,7 @@ class Pool(nnx.Module):
     """(B, H, W, C) → (B, features): a grid of averages or maxima, or the whole map; flattened as Keras does."""
 
     def __init__(self, kind: str, grid: int, size: tuple[int, int], channels: int):
-        self.kind, self.grid, self.size = kind, grid, size
+        self.kind, self.grid = kind, grid
         self.features = channels * (math.prod(size) if kind == "flatten" else grid**2)
 
     def __call__(self, x: Array) -> Array:
