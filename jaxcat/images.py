@@ -102,11 +102,6 @@ def resize(image: np.ndarray, size: int, *, mode: ResizeMode) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def read(path: Path | str, *, size: int, mode: ResizeMode) -> np.ndarray:
-    """The picture at path, decoded and resized: uint8 (size, size, 3). Raises DataError as decode does."""
-    return resize(decode(Path(path), str(path)), size, mode=mode)
-
-
 def _checked_array(array: np.ndarray) -> np.ndarray:
     """A uint8 array of a shape that Image.fromarray takes."""
     if array.dtype == np.uint16:

@@ -44,7 +44,8 @@ class Reporter:
             if importlib.util.find_spec("tensorboardX"):
                 from tensorboardX import SummaryWriter
 
-                self._board = SummaryWriter(str(workdir / "tensorboard"))
+                after = history[-1]["step"] + 1 if history else 0  # of an earlier start, what no checkpoint kept
+                self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after)
 
     def __enter__(self) -> Reporter:
         return self

@@ -72,15 +72,15 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
     return meta
 
 
-def start(
-    config: ConfigDict, workdir: Path, *, meta: dict | None, classes: tuple[str, ...], steps_per_epoch: int, mesh: Mesh
-) -> Start:
-    """Begin or continue a run. The first of these that applies:
+def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes: tuple[str, ...]) -> Origin:
+    """Which numbers a run begins with. The first of these that applies:
 
-    1. its own checkpoint in the workdir (`meta`, from `previous_run`);
+    1. its own checkpoint in the workdir (`meta`, from `previous_run`); `start` restores it;
     2. another run, `init_from`: its best backbone, and its head if classes, cut and shapes agree;
     3. pretrained weights, `model.weights`, under a fresh head;
     4. scratch.
+
+    Called before any picture is decoded: a damaged weights file should not be found out an hour later.
     """
     if meta is not None:
         if tuple(meta["classes"]) != classes:
@@ -88,21 +88,37 @@ def start(
                 f"--workdir {workdir}: trained on classes {meta['classes']}, the data have {list(classes)}"
             )
         preprocessing, padding = Preprocessing.from_dict(meta["preprocessing"]), meta["pool_counts_padding"]
-        origin = Origin(meta["provenance"], preprocessing, padding, {}, {})
-    elif config.init_from:
-        origin = from_run(config, classes)
-    elif config.model.weights != "none":
-        origin = from_weights(config)
-    else:
-        origin = Origin({"source": "scratch"}, _preprocessing(config, MINUS_ONE_TO_ONE), False, {}, {})
+        return Origin(meta["provenance"], preprocessing, padding, {}, {})
+    if config.init_from:
+        return from_run(config, classes)
+    if config.model.weights != "none":
+        return from_weights(config)
+    return Origin({"source": "scratch"}, _preprocessing(config, MINUS_ONE_TO_ONE), False, {}, {})
 
-    network = Network(
+
+def make_network(config: ConfigDict, origin: Origin, *, classes: tuple[str, ...]) -> Network:
+    """The network that `config` describes, fed and pooled as the numbers of `origin` were trained."""
+    return Network(
         config.model,
         classes=len(classes),
         image_size=config.data.image_size,
         preprocessing=origin.preprocessing,
         pool_counts_padding=origin.pool_counts_padding,
     )
+
+
+def start(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    network: Network,
+    origin: Origin,
+    meta: dict | None,
+    classes: tuple[str, ...],
+    steps_per_epoch: int,
+    mesh: Mesh,
+) -> Start:
+    """Begin a run with the numbers of `origin`, or continue the one that `meta` describes."""
     steps = config.epochs * steps_per_epoch
     tx = make_optimizer(config.optim, network.labels, steps=steps, steps_per_epoch=steps_per_epoch)
     params, stats = network.shapes() if meta is not None else _fill(network, origin, config.seed)

@@ -29,7 +29,7 @@ from jaxcat.interruption import Interruption
 from jaxcat.pipeline import Batches, batches
 from jaxcat.report import Reporter, describe_run
 from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated
-from jaxcat.start import Start, previous_run, start
+from jaxcat.start import Start, find_origin, make_network, previous_run, start
 from jaxcat.steps import TrainState, make_eval_step, make_train_step, zero_sums
 
 
@@ -49,9 +49,21 @@ def train(config: ConfigDict, workdir: Path) -> int:
             print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} says how good it is")
             return 0
         mesh = make_mesh()
-        data, stores = open_pictures(config)
+        data = open_data(config)
+        origin = find_origin(config, workdir, meta=meta, classes=data.classes)
+        network = make_network(config, origin, classes=data.classes)
+        stores = open_pictures(config, data)
         steps_per_epoch = math.ceil(len(stores["train"]) / config.batch_size)
-        run = start(config, workdir, meta=meta, classes=data.classes, steps_per_epoch=steps_per_epoch, mesh=mesh)
+        run = start(
+            config,
+            workdir,
+            network=network,
+            origin=origin,
+            meta=meta,
+            classes=data.classes,
+            steps_per_epoch=steps_per_epoch,
+            mesh=mesh,
+        )
         return train_epochs(config, workdir, run=run, stores=stores, steps_per_epoch=steps_per_epoch, mesh=mesh)
 
 
@@ -178,18 +190,16 @@ def stop_reason(config: ConfigDict, history: list[dict]) -> str:
     return f"{config.epochs} epochs" if len(history) >= config.epochs else ""
 
 
-def open_pictures(config: ConfigDict) -> tuple[Data, dict[str, Store]]:
-    """The data set, with every picture of train and validation checked and in memory as far as `data.cache_gb` goes."""
-    data = open_data(config)
+def open_pictures(config: ConfigDict, data: Data) -> dict[str, Store]:
+    """Train and validation, every picture checked and in memory as far as `data.cache_gb` goes."""
     size = config.data.image_size
-    stores = open_stores(
+    return open_stores(
         {name: data.splits[name] for name in ("train", "validation")},
         sizes={"train": store_size(config.data.augment, size), "validation": size},
         mode=config.data.resize,
         cache_gb=config.data.cache_gb,
         skip_bad=config.data.skip_bad,
     )
-    return data, stores
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

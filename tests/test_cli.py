@@ -98,3 +98,10 @@ def test_a_workdir_without_a_run(arguments, says):
     assert result.returncode == 1
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_config_knows_the_blocks_of_the_network():
+    """config.py names them itself, so that a flag is checked without importing flax."""
+    from jaxcat import config, inception
+
+    assert tuple(inception.STAGES) == config.BLOCKS

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from jaxcat.errors import DataError
-from jaxcat.images import MAX_PIXELS, SUFFIXES, decode, read, resize
+from jaxcat.images import MAX_PIXELS, SUFFIXES, decode, resize
 
 RED, GREEN, BLUE, YELLOW, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)
 
@@ -290,9 +290,3 @@ def test_reduction_is_antialiased_and_bilinear():
     close(resize(lines, 8, mode="squash"), np.full((8, 8, 3), 128, np.uint8), 5)  # 0 or 255 without
     doubled = resize(np.tile(np.array([0, 100], np.uint8)[None, :, None], (2, 1, 3)), 4, mode="squash")
     close(doubled[0, :, 0], np.array([0, 25, 75, 100], np.uint8))
-
-
-@pytest.mark.parametrize("mode", ["squash", "center_crop"])
-def test_read_is_decode_then_resize(mode, tmp_path):
-    Image.fromarray(quarters()).save(tmp_path / "x.png")
-    close(read(tmp_path / "x.png", size=20, mode=mode), resize(quarters(), 20, mode=mode))

@@ -7,7 +7,7 @@ from small import draw, picture_folder
 from jaxcat.config import default
 from jaxcat.data import Split, Store, open_data, open_stores, order
 from jaxcat.errors import DataError
-from jaxcat.images import read
+from jaxcat.images import decode, resize
 
 SIZE = 32
 
@@ -36,7 +36,7 @@ def test_memory_and_disk_give_the_same_bytes(splits, mode, tmp_path):
     for name, split in splits.items():
         assert len(held[name]) == len(on_demand[name]) == len(split)
         for index, file in enumerate(split.files):
-            expected = read(tmp_path / "data" / file, size=SIZE, mode=mode)
+            expected = resize(decode(tmp_path / "data" / file, file), SIZE, mode=mode)
             np.testing.assert_array_equal(held[name][index], expected)
             np.testing.assert_array_equal(on_demand[name][index], expected)
     gathered = held["train"].gather(indices)

@@ -156,6 +156,15 @@ def test_both_formats_hold_the_same_and_reading_again_changes_nothing(prepared):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+def test_a_record_has_one_name_however_it_is_reached(prepared, file_format):
+    part, whole = (opened(prepared[file_format], train=train, validation="test") for train in ("train[30:]", "train"))
+    names = dict(zip(whole.splits["train"].files, numbers(whole.splits["train"]), strict=True))
+    found = numbers(part.splits["train"])
+    assert [names[name] for name in part.splits["train"].files] == found
+    assert len(found) == 30
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_without_a_validation_expression_some_of_train_is_held_out(prepared, file_format):
     data = opened(prepared[file_format])
     assert {name: np.bincount(split.labels).tolist() for name, split in data.splits.items()} == {
@@ -183,7 +192,8 @@ def test_subsets_and_classes(prepared):
     [
         ({"train": "training"}, ConfigError, ("--config.data.train=training", "train (60)", "test (12)")),
         ({"validation": "train[:1.5.2%]"}, ConfigError, ("--config.data.validation=train[:1.5.2%]",)),
-        ({"validation": "train[:1]"}, DataError, ("--config.data.validation=train[:1]", "no record of class")),
+        ({"validation": "test[:1]"}, DataError, ("--config.data.validation=test[:1]", "no record of class")),
+        ({"test": "train[:10%]"}, ConfigError, ("--config.data.test=train[:10%]", "share 6 records", "do not overlap")),
         ({"train": ""}, ConfigError, ("--config.data.train",)),
         ({"name": ""}, ConfigError, ("--config.data.name",)),
         ({"name": "jaxcat_tinny"}, ConfigError, ("--config.data.name=jaxcat_tinny", "jaxcat_tiny")),

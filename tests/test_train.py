@@ -19,7 +19,7 @@ import jaxcat
 from jaxcat import checkpoints
 from jaxcat.cli import read_config
 from jaxcat.config import default
-from jaxcat.errors import CheckpointError, ConfigError, TrainingError
+from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
 from jaxcat.train import class_weights, stop_reason, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -251,6 +251,30 @@ def test_init_from_a_run_that_does_not_fit_is_an_error(finished, folder, tmp_pat
     config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
         train(config, tmp_path / "run")
+
+
+def test_bad_weights_are_refused_before_any_picture_is_decoded(tmp_path):
+    folder = small.picture_folder(tmp_path / "pictures")
+    (folder / "train" / "disc" / "000.png").write_bytes(b"not a picture")
+    (tmp_path / "half.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    config = small.tiny_config(folder)
+    config.model.weights = str(tmp_path / "half.h5")
+    with pytest.raises(WeightsError, match=r"half\.h5"):
+        train(config, tmp_path / "run")
+
+
+def test_tensorboard_gets_the_figures_of_every_epoch(finished):
+    events = pytest.importorskip("tensorboardX.proto.event_pb2", reason="the tensorboard extra is not installed")
+    import tensorflow as tf
+
+    found = {}
+    for path in (finished / "tensorboard").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = events.Event.FromString(record)
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    for record in metrics(finished):
+        for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
+            assert found[name, record["step"]] == pytest.approx(record[name])
 
 
 def test_stops():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +44,7 @@ def open_tfds(config: Any) -> Data:
             if len(split) and split.labels.min() < 0:
                 raise DataError(f"--config.data.{name}={expression}: this split of {config.data.name} has no labels")
             splits[name] = _every_class(keep_classes(split, available, classes), classes, expression)
+    _check_disjoint(splits, config)
     if "validation" not in splits:
         splits |= hold_out(splits["train"], config, classes)
     return Data(classes, limit(splits, config, classes))
@@ -126,8 +128,32 @@ def _read(builder: Any, name: str, expression: str, image: str, label: str) -> S
         raise ConfigError(
             f"--config.data.{name}={expression}: {_first_line(error)}; {builder.name} has {there}"
         ) from error
-    files = tuple(f"{builder.name}/{expression}/{index:06d}" for index in range(len(labels)))
+    files = _names(builder, expression)
     return Split(name, files, np.array(labels, np.int32), lambda index: decode(encoded(index), files[index]))
+
+
+def _names(builder: Any, expression: str) -> tuple[str, ...]:
+    """`SET/SPLIT/INDEX` of each record: the same name whatever expression it is reached by."""
+    import tensorflow_datasets as tfds
+
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    parts = tfds.core.ReadInstruction.from_spec(expression).to_absolute(sizes)
+    return tuple(
+        f"{builder.name}/{part.splitname}/{index:06d}"
+        for part in parts
+        for index in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)
+    )
+
+
+def _check_disjoint(splits: dict[str, Split], config: Any) -> None:
+    """No record may be in two splits: a validation that training has seen measures nothing."""
+    for first, second in itertools.combinations(splits, 2):
+        if common := set(splits[first].files) & set(splits[second].files):
+            raise ConfigError(
+                f"--config.data.{first}={getattr(config.data, first)} and --config.data.{second}="
+                f"{getattr(config.data, second)} share {len(common)} records, such as {min(common)}; use expressions"
+                " that do not overlap, such as train[:80%] and train[80%:]"
+            )
 
 
 Records = tuple[Sequence[int], Callable[[int], bytes]]
