@@ -137,7 +137,7 @@ def _names(builder: Any, expression: str) -> tuple[str, ...]:
     import tensorflow_datasets as tfds
 
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
-    parts = tfds.core.ReadInstruction.from_spec(expression).to_absolute(sizes)
+    parts = tfds.core.ReadInstruction.from_spec(expression).to_absolute(builder.info.splits)
     return tuple(
         f"{builder.name}/{part.splitname}/{index:06d}"
         for part in parts
