@@ -17,5 +17,6 @@ def get_config(variant: str = "default") -> ConfigDict:
     check_variant(variant, VARIANTS)
     config = default()
     config.data.source = "folder"
+    config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
     config.optim.learning_rate = 1e-3  # a single dense layer on pooled features takes ten times the article's
     return config

@@ -21,6 +21,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     check_variant(variant, VARIANTS)
     config = default()
     config.data.source = "tfds"
+    config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
     config.optim.learning_rate = 1e-3
     if variant == "cats_vs_dogs":
         config.data.name = "cats_vs_dogs"

@@ -114,14 +114,13 @@ def _reported(workdir: Path) -> Iterator[None]:
         raise CheckpointError(f"--workdir {workdir}: cannot write there: {reason}") from error
 
 
-def save_frozen(workdir: Path, frozen: Tree) -> dict[str, str]:
-    """Write the frozen tree unless this workdir already has it; returns its digests."""
+def save_frozen(workdir: Path, frozen: Tree) -> None:
+    """Write the frozen tree of a new run, over one that an earlier start left without a checkpoint."""
     path = workdir.absolute() / "frozen"
-    found = digests(frozen)
-    if not path.exists() and found:
+    if jax.tree.leaves(frozen):
         with _reported(workdir), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, frozen)  # Orbax writes aside and renames when all of it is there
-    return found
+            # Orbax writes aside and renames when all of it is there
+            checkpointer.save(path, frozen, force=True)
 
 
 def steps(workdir: Path) -> list[int]:

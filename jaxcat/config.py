@@ -82,6 +82,12 @@ def default() -> ConfigDict:
     config.stop.on = "validation"  # train | validation: whose accuracy
     config.stop.patience = 0  # end after this many epochs without a better validation result [0]
 
+    config.bottleneck = ConfigDict()
+    config.bottleneck.views = (
+        0  # keep the frozen prefix's output of so many augmented views of each picture [0: stream]
+    )
+    config.bottleneck.dtype = "float16"  # float16 | float32: as they lie on disk
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 0  # also save within an epoch [0]
     config.checkpoint.keep = 1  # how many of the best to keep, besides the latest
@@ -167,6 +173,8 @@ RULES: dict[str, Callable[[Any], str]] = {
     "stop.accuracy": number(0, 1),
     "stop.on": one_of("train", "validation"),
     "stop.patience": number(0),
+    "bottleneck.views": number(0, 10**4),
+    "bottleneck.dtype": one_of("float16", "float32"),
     "checkpoint.every_steps": number(0),
     "checkpoint.keep": number(1, 100),
 }
@@ -225,6 +233,11 @@ def _validate_combinations(config: ConfigDict) -> None:
         )
     if optim.name == "adamw" and not optim.weight_decay:
         raise ConfigError("--config.optim.name=adamw needs --config.optim.weight_decay above 0; without decay use adam")
+    if config.bottleneck.views and model.train_from == "stem":
+        raise ConfigError(
+            f"--config.bottleneck.views={config.bottleneck.views} keeps what frozen blocks make of a picture, and "
+            "--config.model.train_from=stem freezes none: set --config.bottleneck.views=0"
+        )
     if model.weights == "":
         raise ConfigError("--config.model.weights is empty: give a registry name, the path of a file, or none")
 

@@ -35,3 +35,7 @@ class CheckpointError(JaxcatError):
 
 class TrainingError(JaxcatError):
     """Training cannot go on, for example because the loss is not a number."""
+
+
+class CacheError(JaxcatError):
+    """The cache directory cannot hold what is wanted of it."""

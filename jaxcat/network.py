@@ -60,6 +60,7 @@ class Network:
         stages: names in the order the data flows; those that own nothing (pool) included.
         boundary: name of the first stage that owns a trained parameter.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
+        dtype: of the computation.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Network:
     ):
         self.config, self.preprocessing, self.pool_counts_padding = model, preprocessing, pool_counts_padding
         self.classes, self.outputs = classes, 1 if classes == 2 else classes
+        self.dtype = jnp.dtype(model.dtype)
         options = inception.Options(
             width=model.width,
             pool_counts_padding=pool_counts_padding,
@@ -104,9 +106,9 @@ class Network:
             )
         modules["pool"] = Pool(model.pool, model.pool_grid, size, channels)
         features = modules["pool"].features
-        dtype, rngs = jnp.dtype(model.dtype), nnx.Rngs(0)
+        rngs = nnx.Rngs(0)
         if model.hidden:
-            modules["hidden"] = nnx.Linear(features, model.hidden, dtype=dtype, rngs=rngs)
+            modules["hidden"] = nnx.Linear(features, model.hidden, dtype=self.dtype, rngs=rngs)
             features = model.hidden
         modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
         return modules

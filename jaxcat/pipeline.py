@@ -160,7 +160,7 @@ class Batches(Iterator[dict[str, jax.Array]]):
         records = self._share.records(self._step)
         mask = np.arange(self._share.rows) < len(records)
         self._step += 1
-        label = _padded(self._labels[records], self._share.rows)
+        label = padded(self._labels[records], self._share.rows)
         return to_global(self._mesh, {"image": image, "label": label, "mask": mask})
 
 
@@ -199,7 +199,7 @@ class _Views:
             self._failures[int(step)] = error
             records = records[:0]
             images = self._gather(records)
-        return [_padded(array, self.share.rows) for array in (images, *self._parameters(records))]
+        return [padded(array, self.share.rows) for array in (images, *self._parameters(records))]
 
     def _gather(self, records: np.ndarray) -> np.ndarray:
         shape = (len(records), self._side, self._side, 3)
@@ -239,7 +239,7 @@ def _dataset(views: _Views, *, prefetch: int, threads: int) -> Any:
     return dataset.prefetch(prefetch).with_options(options)
 
 
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
+def padded(array: np.ndarray, rows: int) -> np.ndarray:
     """(n, ...) → (rows, ...) by zeros; the array itself when it is full."""
     if len(array) == rows:
         return array

@@ -17,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jaxcat.data import Store
+from jaxcat.checkpoints import best_epoch
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import padded_batch_size
 from jaxcat.start import Start
+from jaxcat.steps import TrainState
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
 
@@ -32,8 +33,8 @@ class Reporter:
     to be read; the config in the checkpoint is the one that counts.
     """
 
-    def __init__(self, workdir: Path, history: list[dict], *, config: ConfigDict, leading: bool = True):
-        self.workdir, self.epochs, self.leading = workdir, config.epochs, leading
+    def __init__(self, workdir: Path, history: list[dict], *, config: ConfigDict, steps: int, leading: bool = True):
+        self.workdir, self.epochs, self.steps, self.leading = workdir, config.epochs, steps, leading
         self.console = Console(quiet=not leading, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._updated = 0.0
@@ -63,9 +64,7 @@ class Reporter:
         """Whether the live line wants fresh figures; never when the output is not a terminal."""
         return self.console.is_terminal and self.leading and time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES
 
-    def live(
-        self, epoch: int, step: int, *, steps: int, loss: float, accuracy: float, images_per_second: float
-    ) -> None:
+    def live(self, epoch: int, step: int, images_per_second: float, *, loss: float, accuracy: float) -> None:
         """Update the line of the epoch under way."""
         if self._progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -73,7 +72,7 @@ class Reporter:
                 *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
             )
             self._progress.start()
-            self._progress.add_task(f"epoch {epoch}/{self.epochs}", total=steps, figures="")
+            self._progress.add_task(f"epoch {epoch}/{self.epochs}", total=self.steps, figures="")
         figures = f"{images_per_second:.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.4f}"
         self._progress.update(self._progress.task_ids[0], completed=step, figures=figures)
         self._updated = time.monotonic()
@@ -100,45 +99,52 @@ class Reporter:
                 if isinstance(value, float):
                     self._board.add_scalar(name, value, record["step"])
 
-    def finish(self, history: list[dict]) -> None:
-        """Draw the learning curve."""
-        if self.leading and history:
+    def finish(self, history: list[dict], reason: str) -> None:
+        """Draw the learning curve; say why training ended, and which epoch was best."""
+        best = best_epoch(history)
+        if self.leading and best is not None:
             learning_curve(history, self.workdir / "learning_curve.png")
+            accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
+            self.say(f"done: {reason}; {accuracy}")
 
 
 def describe_run(
-    console: Console, config: ConfigDict, run: Start, *, stores: dict[str, Store], steps_per_epoch: int, mesh: Mesh
+    console: Console,
+    config: ConfigDict,
+    run: Start,
+    state: TrainState,
+    *,
+    source: str,
+    length: dict[str, int],
+    mesh: Mesh,
 ) -> None:
-    """What a run says of itself before it compiles."""
+    """What a run says of itself before it compiles; `source` are the words of `Source.describe`."""
     network, provenance, pixels = run.network, run.meta["provenance"], run.network.preprocessing
     data, optim, classes = config.data, config.optim, run.meta["classes"]
-    source = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
+    weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
     if "sha256" in provenance:
-        source.append(f"sha256 {provenance['sha256'][:16]}…")
-    counts = [f"{len(store)} {name}" for name, store in stores.items()]
-    held = "in memory" if all(store.in_memory for store in stores.values()) else "decoded on demand"
+        weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)
     padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in (
-        ("weights", "  ".join(source)),
-        ("data", f"{data.source} {data.dir or data.name}  {' / '.join(counts)}, {held}"),
+        ("weights", "  ".join(weights)),
+        ("data", f"{data.source} {data.dir or data.name}  {source}"),
         ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
         ("", f"(x/255 - {_triple(pixels.mean)}) / {_triple(pixels.std)}"),
-        ("trained", _sizes(run.state.trained, network)),
+        ("trained", _sizes(state.trained, network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
         ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on stored statistics"),
         ("devices", f"{mesh.size} × {mesh.devices.flat[0].platform}, batch {config.batch_size}{padding}"),
-        ("length", f"{config.epochs} epochs of {steps_per_epoch} steps, now at step {int(run.state.step)}"),
+        ("length", f"{config.epochs} epochs of {length['steps_per_epoch']} steps, now at step {int(state.step)}"),
     ):
         table.add_row(name, Text(fact))
     console.print(table)
     for warning in _warnings(config, run):
         console.print(f"warning: {warning}", markup=False)
-    console.print("compiling the first step …")
 
 
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:

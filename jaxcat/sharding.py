@@ -46,17 +46,18 @@ def padded_batch_size(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // mesh.size) * mesh.size
 
 
-def to_global(mesh: Mesh, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows of a batch → the global batch, split over the devices by its first dimension.
+def to_global(mesh: Mesh, local_batch: Mapping[str, np.ndarray], *, stacked: bool = False) -> dict[str, jax.Array]:
+    """This process's rows of a batch → the global batch, its rows split over the devices.
 
     Args:
         mesh: from `make_mesh`.
         local_batch: arrays (P / number of processes, ...), the same share of the P padded rows in every process.
+        stacked: whether the arrays are several batches, (K, P / number of processes, ...).
 
     Returns:
-        The same names with arrays (P, ...); the transfer goes on while the caller does other work.
+        The same names with arrays (P, ...) or (K, P, ...); the transfer goes on while the caller does other work.
     """
-    sharding = by_batch(mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data")) if stacked else by_batch(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local_batch.items()}
 
 

@@ -16,7 +16,6 @@ from jaxcat.classifier import load, versions
 from jaxcat.config import difference
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.network import HEAD, Network, Tree
-from jaxcat.optim import make_optimizer
 from jaxcat.sharding import place_replicated, replicated
 from jaxcat.steps import TrainState, new_state
 from jaxcat.weights import load_pretrained
@@ -39,12 +38,21 @@ class Origin(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A run ready to train: everything is on the devices. `meta` goes into every checkpoint, with the history."""
+    """A run about to begin or to go on; `first_state` gives it the state to train.
+
+    Attributes:
+        frozen: `{"params", "stats"}` of the prefix, on the devices.
+        trained, stats: of the suffix, numpy; only their shapes where a checkpoint has the numbers.
+        checkpoint: step of the checkpoint to go on from, or None.
+        history: the epoch records so far.
+        meta: goes into every checkpoint, with the history.
+    """
 
     network: Network
-    tx: optax.GradientTransformation
-    state: TrainState
     frozen: Tree
+    trained: Tree
+    stats: Tree
+    checkpoint: int | None
     history: list[dict]
     meta: dict[str, Any]
 
@@ -115,49 +123,37 @@ def start(
     origin: Origin,
     meta: dict | None,
     classes: tuple[str, ...],
-    steps_per_epoch: int,
     mesh: Mesh,
 ) -> Start:
-    """Begin a run with the numbers of `origin`, or continue the one that `meta` describes."""
-    steps = config.epochs * steps_per_epoch
-    tx = make_optimizer(config.optim, network.labels, steps=steps, steps_per_epoch=steps_per_epoch)
+    """Begin a run with the numbers of `origin`, or go on with the one that `meta` describes."""
     params, stats = network.shapes() if meta is not None else _fill(network, origin, config.seed)
     (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
     frozen = {"params": frozen_params, "stats": frozen_stats}
     if meta is not None:
-        return _resume(workdir, meta, network=network, tx=tx, frozen=frozen, model=(trained, trained_stats), mesh=mesh)
-    frozen_digests = checkpoints.save_frozen(workdir, frozen)
+        frozen = checkpoints.restore_frozen(
+            workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=replicated(mesh)
+        )
+        kept = {key: value for key, value in meta.items() if key not in ("digests", "history", "step")}
+        return Start(network, frozen, trained, trained_stats, meta["step"], meta["history"], kept)
     meta = {
         "config": config.to_dict(),
         "classes": list(classes),
         "preprocessing": origin.preprocessing.to_dict(),
         "pool_counts_padding": origin.pool_counts_padding,
         "provenance": origin.provenance,
-        "frozen_digests": frozen_digests,
+        "frozen_digests": checkpoints.digests(frozen),
         "versions": versions(),
     }
-    state = new_state(trained, trained_stats, tx)
-    return Start(network, tx, place_replicated(mesh, state), place_replicated(mesh, frozen), [], meta)
+    return Start(network, place_replicated(mesh, frozen), trained, trained_stats, None, [], meta)
 
 
-def _resume(
-    workdir: Path,
-    meta: dict,
-    *,
-    network: Network,
-    tx: optax.GradientTransformation,
-    frozen: Tree,
-    model: tuple,
-    mesh: Mesh,
-) -> Start:
-    like = jax.eval_shape(lambda trained, stats: new_state(trained, stats, tx), *model)
-    sharding = replicated(mesh)
-    state = checkpoints.restore_state(workdir, meta["step"], like=like, sharding=sharding)
-    frozen = checkpoints.restore_frozen(workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=sharding)
-    history = meta["history"]
-    return Start(
-        network, tx, state, frozen, history, {k: v for k, v in meta.items() if k not in ("digests", "history", "step")}
-    )
+def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state to train, on the devices: from the checkpoint, or new, with the frozen tree written to the workdir."""
+    if run.checkpoint is not None:
+        like = jax.eval_shape(lambda trained, stats: new_state(trained, stats, tx), run.trained, run.stats)
+        return checkpoints.restore_state(workdir, run.checkpoint, like=like, sharding=replicated(mesh))
+    checkpoints.save_frozen(workdir, run.frozen)
+    return place_replicated(mesh, new_state(run.trained, run.stats, tx))
 
 
 def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:

@@ -74,14 +74,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """`step(state, frozen, batch) -> state`.
 
-    `batch` holds `image` uint8 (B, H, W, 3), `label` int32 (B,) and `mask` bool (B,). Only the suffix is
-    differentiated, so the backward pass of the prefix does not exist.
+    `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
+    and `mask` bool (B,). Only the suffix is differentiated, so the backward pass of the prefix does not exist.
     The dropout key is a function of seed and step: nothing to save.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
-        x = network.prefix(frozen, batch["image"])
+        x = boundary_input(network, frozen, batch)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
@@ -100,11 +100,32 @@ def make_train_step(
     return step
 
 
+def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
+    """What enters the first trained stage: read from the batch where it is cached, else computed by the prefix."""
+    if "bottleneck" in batch:
+        return batch["bottleneck"].astype(network.dtype)
+    return network.prefix(frozen, batch["image"])
+
+
+def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[[TrainState, Tree, Batch], TrainState]:
+    """The same step over K stacked batches, (K, B, …) each, in one compiled loop."""
+
+    def steps(state: TrainState, frozen: Tree, stacked: Batch) -> TrainState:
+        return jax.lax.scan(lambda state, batch: (step(state, frozen, batch), None), state, stacked)[0]
+
+    return steps
+
+
+def steps_in(batch: Batch) -> int:
+    """How many steps a batch holds: K where K are stacked, else 1."""
+    return batch["label"].shape[0] if batch["label"].ndim == 2 else 1
+
+
 def make_eval_step(network: Network) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:
     """`step(trained, stats, frozen, batch) -> (logits (B, outputs), masked sums)`, in inference mode."""
 
     def step(trained: Tree, stats: Tree, frozen: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        logits, _ = network.suffix(trained, stats, network.prefix(frozen, batch["image"]))
+        logits, _ = network.suffix(trained, stats, boundary_input(network, frozen, batch))
         return logits, masked_sums(logits, batch)
 
     return step

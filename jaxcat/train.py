@@ -7,30 +7,34 @@ the same DIR continues the run. Every setting, with its meaning and default, sta
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcat import cli
-from jaxcat.augment import store_size
+from jaxcat.bottleneck import key_of
+from jaxcat.cached import Cached
 from jaxcat.checkpoints import Checkpoints, best_epoch
 from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import validate
-from jaxcat.data import Data, Store, open_data, open_stores, order
+from jaxcat.data import Data, open_data
 from jaxcat.errors import CheckpointError, TrainingError
 from jaxcat.interruption import Interruption
-from jaxcat.pipeline import Batches, batches
+from jaxcat.optim import make_optimizer
 from jaxcat.report import Reporter, describe_run
 from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated
-from jaxcat.start import Start, find_origin, make_network, previous_run, start
-from jaxcat.steps import TrainState, make_eval_step, make_train_step, zero_sums
+from jaxcat.sources import Source, Streaming
+from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
+from jaxcat.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -52,113 +56,111 @@ def train(config: ConfigDict, workdir: Path) -> int:
         data = open_data(config)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
         network = make_network(config, origin, classes=data.classes)
-        stores = open_pictures(config, data)
-        steps_per_epoch = math.ceil(len(stores["train"]) / config.batch_size)
-        run = start(
-            config,
-            workdir,
-            network=network,
-            origin=origin,
-            meta=meta,
-            classes=data.classes,
-            steps_per_epoch=steps_per_epoch,
-            mesh=mesh,
-        )
-        return train_epochs(config, workdir, run=run, stores=stores, steps_per_epoch=steps_per_epoch, mesh=mesh)
+        run = start(config, workdir, network=network, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
+        source = open_source(config, data, run=run, mesh=mesh)
+        return train_epochs(config, workdir, run=run, source=source, mesh=mesh)
 
 
-def train_epochs(
-    config: ConfigDict, workdir: Path, *, run: Start, stores: dict[str, Store], steps_per_epoch: int, mesh: Mesh
-) -> int:
+def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> Source:
+    """Bottlenecks where `bottleneck.views` asks for them, else the pictures."""
+    if not config.bottleneck.views:
+        return Streaming(config, data, mesh=mesh)
+    key = key_of(config, run.network, frozen_digests=run.meta["frozen_digests"])
+    return Cached(config, data, network=run.network, frozen=run.frozen, key=key, mesh=mesh)
+
+
+def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Source, mesh: Mesh) -> int:
     """The loop: epochs until a reason to stop, each of them train steps, one exact validation, one checkpoint."""
-    state, history, labels = run.state, list(run.history), stores["train"].split.labels
-    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
-    train_step = make_train_step(run.network, run.tx, seed=config.seed, class_weights=balanced)
-    step = jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
-    eval_step = jit(make_eval_step(run.network), out_shardings=replicated(mesh))
-    every, began = config.checkpoint.every_steps, time.perf_counter()
+    labels, history = source.splits["train"].labels, list(run.history)
+    steps_per_epoch, every = math.ceil(len(labels) / config.batch_size), config.checkpoint.every_steps
+    length = {"steps": config.epochs * steps_per_epoch, "steps_per_epoch": steps_per_epoch}
+    tx = make_optimizer(config.optim, run.network.labels, **length)
+    state = first_state(run, workdir, tx=tx, mesh=mesh)
+    take, evaluate = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
+
+    def speed(number: int, since: tuple[int, float]) -> float:
+        pictures = min(number * config.batch_size, len(labels)) - since[0] * config.batch_size
+        return pictures / (time.perf_counter() - since[1])
 
     with (
         Checkpoints(workdir, keep=config.checkpoint.keep) as saved,
-        Reporter(workdir, history, config=config, leading=jax.process_index() == 0) as report,
-        Interruption() as interruption,
+        Reporter(workdir, history, config=config, steps=steps_per_epoch, leading=jax.process_index() == 0) as report,
     ):
-        describe_run(report.console, config, run, stores=stores, steps_per_epoch=steps_per_epoch, mesh=mesh)
-        while not (reason := stop_reason(config, history)):
-            epoch, started = len(history), time.perf_counter()
-            first = int(state.step) - epoch * steps_per_epoch  # above 0 when a run was cut within an epoch
-            source = training_batches(config, stores["train"], epoch=epoch, first=first, mesh=mesh)
-            for number, batch in enumerate(source, first + 1):
-                state = step(state, run.frozen, batch)
-                if not history and number == first + 1:
-                    jax.block_until_ready(state)
-                    report.say(f"first step {time.perf_counter() - began:.1f} s after the start, compilation included")
-                    began = started = time.perf_counter()
-                if report.due():
-                    speed = (number - first) * config.batch_size / (time.perf_counter() - started)
-                    report.live(epoch + 1, number, steps=steps_per_epoch, images_per_second=speed, **averages(state))
-                due = every and (epoch * steps_per_epoch + number) % every == 0 and number < steps_per_epoch
-                interrupted = interruption.received  # read once: it may come between two looks
-                if due or interrupted:
-                    averages(state)
-                    saved.save(state, {**run.meta, "history": history})
-                if interrupted:
-                    report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
-                    return interruption.exit_status
-            trained = averages(state)
-            train_seconds = time.perf_counter() - started
-            validated = validation(config, stores["validation"], run=run, state=state, eval_step=eval_step, mesh=mesh)
-            record = {
-                "event": "epoch",
-                "epoch": epoch + 1,
-                "step": int(state.step),
-                **{f"train/{name}": value for name, value in trained.items()},
-                **{f"validation/{name}": value for name, value in validated.items()},
-                "images_per_second": (len(labels) - first * config.batch_size) / train_seconds,
-                "data_wait_seconds": source.wait_seconds,
-                "seconds": time.perf_counter() - started,
-            }
-            history.append(record)
-            report.epoch(record)
-            state = state._replace(sums=place_replicated(mesh, zero_sums()))
-            saved.save(state, {**run.meta, "history": history})
-        report.finish(history)
-        best = best_epoch(history)
-        if best is not None:
-            report.say(
-                f"done: {reason}; best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            )
+        describe_run(report.console, config, run, state, source=source.describe(), length=length, mesh=mesh)
+        source.prepare(report.console)
+        began, compiling = time.perf_counter(), True
+        with Interruption() as interruption:
+            while not (reason := stop_reason(config, history)):
+                epoch, started = len(history), time.perf_counter()
+                number = first = int(state.step) - epoch * steps_per_epoch  # above 0 when cut within an epoch
+                timed_from = number, started
+                batches = source.train(epoch, first=first)
+                for batch in batches:
+                    state = take(state, batch)
+                    number += steps_in(batch)
+                    if compiling:
+                        jax.block_until_ready(state)
+                        now, compiling = time.perf_counter(), False
+                        report.say(f"first step {now - began:.1f} s after the start, compilation included")
+                        timed_from = (number, now) if number < steps_per_epoch else timed_from
+                    if report.due():
+                        report.live(epoch + 1, number, speed(number, timed_from), **averages(state))
+                    due = every and (epoch * steps_per_epoch + number) % every == 0 and number < steps_per_epoch
+                    interrupted = interruption.received  # read once: it may come between two looks
+                    if due or interrupted:
+                        averages(state)
+                        saved.save(state, {**run.meta, "history": history})
+                    if interrupted:
+                        report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
+                        return interruption.exit_status
+                trained, images_per_second = averages(state), speed(number, timed_from)
+                validated = validation(source, functools.partial(evaluate, state))
+                record = {
+                    "event": "epoch",
+                    "epoch": epoch + 1,
+                    "step": int(state.step),
+                    **{f"train/{name}": value for name, value in trained.items()},
+                    **{f"validation/{name}": value for name, value in validated.items()},
+                    "images_per_second": images_per_second,
+                    "data_wait_seconds": batches.wait_seconds,
+                    "seconds": time.perf_counter() - started,
+                }
+                history.append(record)
+                report.epoch(record)
+                state = state._replace(sums=place_replicated(mesh, zero_sums()))
+                saved.save(state, {**run.meta, "history": history})
+        report.finish(history, reason)
     return 0
 
 
-def training_batches(config: ConfigDict, store: Store, *, epoch: int, first: int, mesh: Mesh) -> Batches:
-    """What is left of an epoch after its `first` steps, in the epoch's own order, seen through the epoch's own view."""
-    indices = order(len(store), seed=config.seed, epoch=epoch)[first * config.batch_size :]
-    return batches(
-        store,
-        store.split.labels,
-        indices,
-        batch_size=config.batch_size,
-        size=config.data.image_size,
-        mesh=mesh,
-        augment=config.data.augment,
-        seed=config.seed,
-        view=epoch,
+def compiled(
+    config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
+) -> tuple[Callable[[TrainState, Batch], TrainState], Callable[[TrainState, Batch], dict[str, jax.Array]]]:
+    """The two functions that run on the devices, for one run: `take(state, batch) -> state` and
+    `evaluate(state, batch) -> masked sums`. Each is compiled at its first call."""
+    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
+    step = make_train_step(run.network, tx, seed=config.seed, class_weights=balanced)
+    one, several = (
+        jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
     )
+    evaluated = jit(make_eval_step(run.network), out_shardings=replicated(mesh))
+
+    def take(state: TrainState, batch: Batch) -> TrainState:
+        return (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
+
+    def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        return evaluated(state.trained, state.stats, run.frozen, batch)[1]
+
+    return take, evaluate
 
 
-def validation(
-    config: ConfigDict, store: Store, *, run: Start, state: TrainState, eval_step, mesh: Mesh
-) -> dict[str, float]:
-    """Loss and accuracy on every validation picture, each counted once."""
-    everything = np.arange(len(store))
-    size = config.data.image_size
-    source = batches(store, store.split.labels, everything, batch_size=config.batch_size, size=size, mesh=mesh)
-    parts = [eval_step(state.trained, state.stats, run.frozen, batch)[1] for batch in source]
+def validation(source: Source, evaluate: Callable[[Batch], dict[str, jax.Array]]) -> dict[str, float]:
+    """Loss and accuracy on every validation record, each counted once."""
+    parts, count = [evaluate(batch) for batch in source.validation()], len(source.splits["validation"])
     total = {name: sum(float(part[name]) for part in parts) for name in ("loss", "correct", "count")}
-    if total["count"] != len(store):
-        raise TrainingError(f"validated {total['count']:.0f} of {len(store)} pictures: this is a defect of jaxcat")
-    return {"loss": total["loss"] / total["count"], "accuracy": total["correct"] / total["count"]}
+    if total["count"] != count:
+        raise TrainingError(f"validated {total['count']:.0f} of {count} pictures: this is a defect of jaxcat")
+    return {"loss": total["loss"] / count, "accuracy": total["correct"] / count}
 
 
 def averages(state: TrainState) -> dict[str, float]:
@@ -188,18 +190,6 @@ def stop_reason(config: ConfigDict, history: list[dict]) -> str:
     if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
         return f"no better validation accuracy in {stop.patience} epochs"
     return f"{config.epochs} epochs" if len(history) >= config.epochs else ""
-
-
-def open_pictures(config: ConfigDict, data: Data) -> dict[str, Store]:
-    """Train and validation, every picture checked and in memory as far as `data.cache_gb` goes."""
-    size = config.data.image_size
-    return open_stores(
-        {name: data.splits[name] for name in ("train", "validation")},
-        sizes={"train": store_size(config.data.augment, size), "validation": size},
-        mode=config.data.resize,
-        cache_gb=config.data.cache_gb,
-        skip_bad=config.data.skip_bad,
-    )
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -28,7 +28,8 @@ from jaxcat.compilation import enable_compilation_cache
 from jaxcat.data import Store, open_data, open_stores
 from jaxcat.evaluate import evaluate
 from jaxcat.sharding import make_mesh
-from jaxcat.train import train, training_batches
+from jaxcat.sources import Streaming
+from jaxcat.train import train
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "digits.py"
 EXAMPLES = 8
@@ -68,16 +69,15 @@ def tested(workdir: Path) -> tuple[float, float]:
 
 def pixels_tested(config: ConfigDict) -> tuple[float, float]:
     """The same for logistic regression on pixels, 25×25 of them, of the same augmented views."""
-    began, mesh = time.perf_counter(), make_mesh()
-    stores = stores_of(config, "train", "test")
+    began, source = time.perf_counter(), Streaming(config, open_data(config), mesh=make_mesh())
     images, labels = [], []
     for epoch in range(config.epochs):
-        for batch in training_batches(config, stores["train"], epoch=epoch, first=0, mesh=mesh):
+        for batch in source.train(epoch, first=0):
             mask = np.asarray(batch["mask"])
             images.append(np.asarray(batch["image"])[mask])
             labels.append(np.asarray(batch["label"])[mask])
     model = LogisticRegression(max_iter=2000).fit(shrink(np.concatenate(images)), np.concatenate(labels))
-    test = stores["test"]
+    (test,) = stores_of(config, "test").values()
     accuracy = model.score(shrink(test.gather(np.arange(len(test)))), test.split.labels)
     return float(accuracy), time.perf_counter() - began
 

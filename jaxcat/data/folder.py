@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcat.data.records import Data, Split, choose_classes, hold_out, limit
 from jaxcat.errors import DataError
-from jaxcat.images import SUFFIXES, decode, printable
+from jaxcat.images import SUFFIXES, printable
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
         raise DataError(f"--data {root}: no pictures in class folders ({_LOOKED_FOR})")
     files = tuple(path.relative_to(root).as_posix() for path, _ in found)
     labels = np.array([label for _, label in found], np.int32)
-    return Split(printable(root.name), files, labels, lambda index: decode(found[index][0], str(found[index][0])))
+    return Split(printable(root.name), files, labels, lambda index: found[index][0])
 
 
 def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
@@ -192,8 +192,4 @@ def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ig
         if path.is_file():
             ignored.add(path)  # even a picture: it has no label
 
-    def fetch(index: int) -> np.ndarray:
-        path = root / files[index]
-        return decode(path, str(path))
-
-    return Split(name, tuple(files), np.array(labels, np.int32), fetch)
+    return Split(name, tuple(files), np.array(labels, np.int32), lambda index: root / files[index])

@@ -10,11 +10,13 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.images import decode, printable
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,39 @@ class Split:
         name: "train", "validation" or "test".
         files: N names that identify the records: paths relative to `data.dir`, or such as "digits/0123".
         labels: int32 (N,), indices into the class names.
-        fetch: i → the decoded picture, uint8 (H, W, 3) of any size; raises DataError where it is unreadable.
+        source: i → the picture as it lies there: the path of a file, its encoded bytes, or uint8 (H, W, 3).
     """
 
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
-    fetch: Callable[[int], np.ndarray]
+    source: Callable[[int], Path | bytes | np.ndarray]
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def fetch(self, index: int) -> np.ndarray:
+        """The decoded picture, uint8 (H, W, 3) of any size. Raises DataError where it is unreadable."""
+        source = self.source(index)
+        return decode(source, str(source) if isinstance(source, Path) else self.files[index])
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes that stand for the picture's content, without decoding it. Raises DataError where it is gone."""
+        source = self.source(index)
+        if isinstance(source, np.ndarray):
+            source = f"{source.dtype} {source.shape} ".encode() + source.tobytes()
+        elif isinstance(source, Path):
+            try:
+                source = source.read_bytes()
+            except OSError as error:
+                raise DataError(f"{printable(str(source))}: {error.strerror}") from error
+        return hashlib.blake2b(source, digest_size=16).digest()
+
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
-        files, fetch = tuple(self.files[i] for i in chosen), self.fetch
-        return Split(name or self.name, files, self.labels[chosen], lambda i: fetch(chosen[i]))
+        files, source = tuple(self.files[i] for i in chosen), self.source
+        return Split(name or self.name, files, self.labels[chosen], lambda i: source(chosen[i]))
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
     reduced = split.take(kept)
-    return Split(split.name, reduced.files, labels[kept], reduced.fetch)
+    return Split(split.name, reduced.files, labels[kept], reduced.source)
 
 
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:

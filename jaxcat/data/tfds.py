@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxcat.data.records import Data, Split, choose_classes, hold_out, keep_classes, limit
 from jaxcat.errors import ConfigError, DataError
-from jaxcat.images import decode
 
 
 def open_tfds(config: Any) -> Data:
@@ -129,7 +128,7 @@ def _read(builder: Any, name: str, expression: str, image: str, label: str) -> S
             f"--config.data.{name}={expression}: {_first_line(error)}; {builder.name} has {there}"
         ) from error
     files = _names(builder, expression)
-    return Split(name, files, np.array(labels, np.int32), lambda index: decode(encoded(index), files[index]))
+    return Split(name, files, np.array(labels, np.int32), encoded)
 
 
 def _names(builder: Any, expression: str) -> tuple[str, ...]:

@@ -1,0 +1,229 @@
+"""What the frozen prefix makes of every picture, computed once and kept on disk.
+
+    CACHE/bottlenecks/KEY/key.json      everything that shapes a row except the picture
+    CACHE/bottlenecks/KEY/BLOCK.npy     up to 256 rows; read through a memory map
+    CACHE/bottlenecks/KEY/BLOCK.json    which rows these are and their checksum; written last: the block is done
+
+A row is found by its identity: a hash of the picture's content and, where views are augmented, of record and view too.
+So a changed picture loses its own rows and no others, several data sets share a key, a block is worth the same to any
+number of processes, and two runs that write the same block write the same bytes under the same name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import logging
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxcat import augment, images, inception, network
+from jaxcat.compilation import compiler_options
+from jaxcat.errors import CacheError
+from jaxcat.weights.fetch import cache_dir
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
+OPEN_BLOCKS = 256  # memory maps held at a time: each takes a file descriptor, and 1024 of those is a common limit
+
+
+def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str, str]) -> dict[str, Any]:
+    """Everything that shapes a row except the picture, as plain JSON.
+
+    Args:
+        frozen_digests: of the prefix's parameters and statistics, from `checkpoints.digests`; they stand for the
+            weights, whatever file or run those came from.
+    """
+    model, data = config.model, config.data
+    code = b"".join(inspect.getsource(module).encode() for module in (inception, network, augment, images))
+    return {
+        "format": FORMAT,
+        "numbers": hashlib.sha256(json.dumps(frozen_digests, sort_keys=True).encode()).hexdigest(),
+        "stages": list(net.prefix_stages),
+        "width": model.width,
+        "pool": [model.pool, model.pool_grid] if "pool" in net.prefix_stages else None,
+        "pool_counts_padding": net.pool_counts_padding,
+        "preprocessing": net.preprocessing.to_dict(),
+        "image_size": data.image_size,
+        "resize": data.resize,
+        "augment": data.augment,
+        "seed": None if data.augment == "none" else config.seed,
+        "compute_dtype": model.dtype,
+        "dtype": config.bottleneck.dtype,
+        "platform": jax.default_backend(),
+        "compiler_options": compiler_options(),
+        "code": hashlib.sha256(code).hexdigest(),
+        "versions": _versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
+    }
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:
+    """16 bytes for each record: its digest, or with a view what record number and view make of it."""
+    if view is None:
+        return list(digests)
+    return [
+        hashlib.blake2b(digest + np.array([record, view], np.int64).tobytes(), digest_size=16).digest()
+        for record, digest in enumerate(digests)
+    ]
+
+
+class Rows:
+    """The rows of one key: look up, add, gather. Any number of processes may have the same key open.
+
+    Attributes:
+        folder: where the blocks lie.
+        shape: of a row.
+        dtype: float16 or float32.
+        row_bytes: size of a row.
+        block_rows: rows in a full block.
+    """
+
+    def __init__(self, key: dict[str, Any], *, shape: tuple[int, ...]):
+        self.shape, self.dtype = tuple(shape), np.dtype(key["dtype"])
+        self.row_bytes = math.prod(self.shape) * self.dtype.itemsize
+        self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes))
+        text = json.dumps(key, indent=1, sort_keys=True)
+        name = f"{key['stages'][-1]}-{key['image_size']}px-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.folder = cache_dir() / "bottlenecks" / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(self.folder / "key.json", text.encode())
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+        self._blocks: list[str] = []
+        self._where: dict[bytes, tuple[int, int]] = {}
+        self._mapped = functools.lru_cache(maxsize=OPEN_BLOCKS)(self._map)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take notice of blocks that others have finished, and drop damaged ones."""
+        markers = {path.stem: path for path in self.folder.glob("*.json") if path.name != "key.json"}
+        new = sorted(markers.keys() - set(self._blocks))
+        with ThreadPoolExecutor() as threads:
+            checked = threads.map(self._checked, [markers[name] for name in new])
+            for name, found in zip(new, checked, strict=True):
+                if found is not None:
+                    self._remember(name, found)
+
+    def _checked(self, marker: Path) -> list[bytes] | None:
+        """The identities in a block, or None and the block removed where it is not what its marker says."""
+        array = marker.with_suffix(".npy")
+        try:
+            said = json.loads(marker.read_text())
+            found = [bytes.fromhex(name) for name in said["rows"]]
+            block = np.load(array, mmap_mode="r", allow_pickle=False)
+            if (
+                block.shape == (len(found), *self.shape)
+                and block.dtype == self.dtype
+                and _checksum(block) == said["crc32"]
+            ):
+                return found
+        except FileNotFoundError:
+            if not marker.exists():
+                return None  # someone cleared the cache
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            pass
+        logger.warning("%s is damaged: its rows are computed again", array)
+        for path in (marker, array):
+            path.unlink(missing_ok=True)
+        return None
+
+    def _remember(self, name: str, found: Sequence[bytes]) -> None:
+        self._blocks.append(name)
+        self._where |= {identity: (len(self._blocks) - 1, offset) for offset, identity in enumerate(found)}
+
+    def missing(self, wanted: Sequence[bytes]) -> np.ndarray:
+        """bool (n,): which of these rows are not there."""
+        return np.array([identity not in self._where for identity in wanted], bool)
+
+    def positions(self, wanted: Sequence[bytes]) -> np.ndarray:
+        """int32 (n, 2): block and offset of rows that are there, for `gather`."""
+        return np.array([self._where[identity] for identity in wanted], np.int32).reshape(-1, 2)
+
+    def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows at `positions` (n, 2) into the first n of `out` (m, *shape)."""
+        blocks, offsets = positions[:, 0], positions[:, 1]
+        for number in np.unique(blocks):
+            here = np.flatnonzero(blocks == number)
+            out[here] = self._mapped(int(number))[offsets[here]]
+
+    def _map(self, number: int) -> np.ndarray:
+        path = self.folder / f"{self._blocks[number]}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise CacheError(
+                f"{path}: {error.strerror or error}: was the cache cleared? Run the same command again"
+            ) from error
+
+    def add(self, wanted: Sequence[bytes], rows: np.ndarray) -> None:
+        """Write a block: `rows` (n, *shape), any floating dtype, under their identities.
+
+        Raises:
+            CacheError: the disk is full or cannot be written, with nothing half-written left; or a value does not fit.
+        """
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(rows, self.dtype)
+        if not np.isfinite(rows).all():
+            raise CacheError(
+                f"the prefix gives values that {self.dtype} cannot hold: set --config.bottleneck.dtype=float32 if it "
+                "is float16; otherwise the weights or the pictures give NaN"
+            )
+        name = hashlib.blake2b(b"".join(wanted), digest_size=16).hexdigest()
+        marker = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
+        try:
+            self._write(self.folder / f"{name}.npy", rows)
+            self._write(self.folder / f"{name}.json", json.dumps(marker).encode())
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+        self._remember(name, wanted)
+
+    def _write(self, path: Path, content: bytes | np.ndarray) -> None:
+        """Aside first, so that a name stands for a whole file."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(aside, "wb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    np.save(file, content, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _cannot_write(folder: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"{folder}: cannot be written: {error.strerror or error}. Free space (python -m jaxcat.cache list), set "
+        "JAXCAT_CACHE to another directory, or do without: --config.bottleneck.views=0"
+    )

@@ -1,0 +1,116 @@
+"""python -m jaxcat.cache list | clear NAME… | clear --all
+
+Shows what jaxcat keeps under $JAXCAT_CACHE (default: the platform's cache directory) and frees space there. `--all` is
+every set of bottlenecks and all compiled programs; downloaded weights go by name only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxcat import cli
+from jaxcat.errors import CacheError, ConfigError
+from jaxcat.weights.fetch import cache_dir
+
+
+class Entry(NamedTuple):
+    """Something in the cache that can be removed by itself."""
+
+    name: str
+    path: Path
+    about: str
+    remade: bool  # whether jaxcat makes it again by itself when it is wanted
+
+
+def entries(root: Path) -> Iterator[Entry]:
+    """Everything there is, bottlenecks first."""
+    for folder in sorted((root / "bottlenecks").glob("*")):
+        if folder.is_dir():
+            yield Entry(folder.name, folder, _about(folder), True)
+    if (root / "xla").is_dir():
+        yield Entry("xla", root / "xla", "compiled programs", True)
+    for path in sorted(root.glob("*")):
+        if path.is_file() and path.suffix != ".lock":
+            yield Entry(path.name, path, "weights", False)
+
+
+def _about(folder: Path) -> str:
+    try:
+        key = json.loads((folder / "key.json").read_text())
+        views = "not augmented" if key["augment"] == "none" else f"augment {key['augment']}, seed {key['seed']}"
+        rows = sum(len(json.loads(path.read_text())["rows"]) for path in folder.glob("*.json") if path.stem != "key")
+        return f"{rows} rows up to {key['stages'][-1]}, {key['dtype']}, {views}"
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return "bottlenecks without a readable key"
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def show(root: Path) -> None:
+    table = Table("name", "MB", "what", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for entry in entries(root):
+        table.add_row(Text(entry.name, overflow="fold"), f"{size(entry.path) / 1e6:.1f}", Text(entry.about))
+    console = Console(highlight=False)
+    console.print(f"{root}: {size(root) / 1e6:.1f} MB", soft_wrap=True)
+    if table.row_count:
+        console.print(table)
+
+
+def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
+    """Remove the named entries.
+
+    Raises:
+        ConfigError: a name that is not there.
+        CacheError: something cannot be removed.
+    """
+    there = {entry.name: entry for entry in entries(root)}
+    if unknown := [name for name in names if name not in there]:
+        raise ConfigError(f"{unknown[0]}: not in {root}, which has {', '.join(there) or 'nothing'}")
+    for entry in there.values():
+        if entry.name in names or (everything and entry.remade):
+            freed = size(entry.path)
+            try:
+                # markers first: a block without its marker is nothing, a marker without its block looks like damage
+                for marker in entry.path.glob("*.json") if entry.path.is_dir() else ():
+                    marker.unlink()
+                shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+            except OSError as error:
+                raise CacheError(f"{entry.path}: cannot be removed: {error.strerror}") from error
+            print(f"removed {entry.name}: {freed / 1e6:.1f} MB")
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = cli.ArgumentParser(
+        prog="python -m jaxcat.cache", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what there is, with its size")
+    removal = commands.add_parser("clear", help="remove what is named, or --all")
+    removal.add_argument("names", nargs="*", metavar="NAME", help="as `list` prints them")
+    removal.add_argument("--all", action="store_true", help="all bottlenecks and compiled programs")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "list":
+        show(cache_dir())
+    elif not arguments.names and not arguments.all:
+        parser.error("clear: name what to remove, or say --all")
+    else:
+        clear(cache_dir(), arguments.names, everything=arguments.all)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,287 @@
+"""Training on bottlenecks: the frozen prefix's outputs, computed once for every view, then read from disk.
+
+Where the suffix has no convolution, many steps come stacked and run in one compiled loop. Convolution gradients inside
+a loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batches one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import filelock
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxcat.bottleneck import Rows, identities
+from jaxcat.compilation import jit
+from jaxcat.data import Data, Split, Store, order
+from jaxcat.errors import CacheError
+from jaxcat.network import HEAD, Network, Tree
+from jaxcat.pipeline import Share, batches, padded
+from jaxcat.sharding import padded_batch_size, replicated, to_global
+from jaxcat.sources import TimedBatches, counts, open_pictures
+
+# Pictures that a device takes through the prefix at a time; more bring nothing on a CPU.
+PICTURES_PER_DEVICE = {"cpu": 32}
+PICTURES_PER_ACCELERATOR = 256
+MOST_STEPS = 64  # in one compiled loop
+MOST_BYTES = 2**26  # of rows in one transfer
+EVALUATED_TOGETHER = 256  # rows
+
+
+class Pass(NamedTuple):
+    """One pass of a split through the prefix; `view` is None where nothing is augmented."""
+
+    split: str
+    view: int | None
+
+
+class Cached:
+    """Rows of the prefix's output: `bottleneck.views` views of every training picture, validation as it is.
+
+    See `sources.Source`. Pictures are opened, and so checked, only where a row is missing.
+
+    Args:
+        frozen: parameters and statistics of the prefix, on the devices.
+        key: from `bottleneck.key_of`.
+    """
+
+    def __init__(
+        self, config: ConfigDict, data: Data, *, network: Network, frozen: Tree, key: dict[str, Any], mesh: Mesh
+    ):
+        self._config, self._network, self._frozen, self._mesh = config, network, frozen, mesh
+        size = config.data.image_size
+        picture = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+        self._rows = Rows(key, shape=jax.eval_shape(network.prefix, frozen, picture).shape[1:])
+        augmented = config.data.augment != "none"
+        self.views = config.bottleneck.views if augmented else 1
+        self._passes = [Pass("validation", None)]
+        self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
+        self._stores: dict[str, Store] = {}
+        self._positions: dict[Pass, np.ndarray] = {}
+        self._identify({name: data.splits[name] for name in ("train", "validation")})
+        self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
+        if self.to_compute:
+            self._check_space()
+            self._stores = open_pictures(config, self.splits)
+            if any(store.unreadable for store in self._stores.values()):
+                self._identify({name: store.split for name, store in self._stores.items()})
+
+    def _identify(self, splits: dict[str, Split]) -> None:
+        self.splits = splits
+        with ThreadPoolExecutor() as threads:
+            digests = {name: list(threads.map(split.digest, range(len(split)))) for name, split in splits.items()}
+        self._identities = {each: identities(digests[each.split], view=each.view) for each in self._passes}
+
+    def _missing(self) -> dict[Pass, np.ndarray]:
+        """bool (records,) for each pass: what this process lacks, or any process of the run."""
+        missing = {each: self._rows.missing(wanted) for each, wanted in self._identities.items()}
+        if jax.process_count() > 1:
+            missing = {each: multihost_utils.process_allgather(lacks).any(axis=0) for each, lacks in missing.items()}
+        return missing
+
+    def _check_space(self) -> None:
+        needed, free = self.to_compute * self._rows.row_bytes, shutil.disk_usage(self._rows.folder).free
+        if needed > free:
+            raise CacheError(
+                f"the bottlenecks need {gigabytes(needed)}, {self._rows.folder} has {gigabytes(free)} free: take fewer "
+                "--config.bottleneck.views, --config.bottleneck.dtype=float16, another JAXCAT_CACHE, or "
+                "--config.bottleneck.views=0 to do without"
+            )
+
+    def describe(self) -> str:
+        rows = sum(map(len, self._identities.values()))
+        shape, size = "×".join(map(str, self._rows.shape)), gigabytes(rows * self._rows.row_bytes)
+        found = f"{self.to_compute} of {rows} to compute" if self.to_compute else f"all {rows} found"
+        views = "1 view" if self.views == 1 else f"{self.views} views"
+        return f"{counts(self.splits)} bottlenecks, {views}, {shape} {self._rows.dtype}, {size}, {found}"
+
+    def prepare(self, console: Console) -> None:
+        """Compute the missing rows. Killed in the middle, the next start goes on after the last whole block."""
+        if self.to_compute:
+            with self._alone(console):
+                self._rows.refresh()
+                self._compute_missing(console)
+        self._stores = {}
+        self._positions = {each: self._rows.positions(wanted) for each, wanted in self._identities.items()}
+
+    @contextlib.contextmanager
+    def _alone(self, console: Console) -> Iterator[None]:
+        """Wait for another run that computes rows of this key; the processes of one run compute together."""
+        if jax.process_count() > 1:
+            yield
+            return
+        lock = filelock.FileLock(self._rows.folder / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            console.print("waiting for another run that computes the same bottlenecks")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _compute_missing(self, console: Console) -> None:
+        missing = {each: np.flatnonzero(lacks) for each, lacks in self._missing().items()}
+        prefix = jit(self._network.prefix, out_shardings=replicated(self._mesh))
+        columns = (TextColumn("bottlenecks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        began, total = time.perf_counter(), sum(map(len, missing.values()))
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("", total=total)
+            for each, records in missing.items():
+                outputs = self._outputs(prefix, each, records, report=lambda count: progress.advance(task, count))
+                added = 0
+                for rows in regroup(outputs, self._rows.block_rows):
+                    block = records[added : added + len(rows)]
+                    self._rows.add([self._identities[each][record] for record in block], rows)
+                    added += len(rows)
+        seconds = time.perf_counter() - began
+        console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} pictures/s")
+
+    def _outputs(
+        self, prefix: Callable[[Tree, Array], Array], each: Pass, records: np.ndarray, *, report: Callable[[int], None]
+    ) -> Iterator[np.ndarray]:
+        """The prefix's output for these records in their order, a batch at a time, one batch ahead on the device."""
+        per_device = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR)
+        store, batch_size = self._stores[each.split], per_device * self._mesh.size
+        source = batches(
+            store,
+            store.split.labels,
+            records,
+            batch_size=batch_size,
+            size=self._config.data.image_size,
+            mesh=self._mesh,
+            augment="none" if each.view is None else self._config.data.augment,
+            seed=self._config.seed,
+            view=each.view or 0,
+        )
+        left, ahead = len(records), None
+        for batch in itertools.chain(source, [None]):
+            following = None if batch is None else prefix(self._frozen, batch["image"])
+            if ahead is not None:
+                rows = np.asarray(ahead)[: min(batch_size, left)]
+                left -= len(rows)
+                report(len(rows))
+                yield rows
+            ahead = following
+
+    def train(self, epoch: int, *, first: int) -> TimedBatches:
+        config, split = self._config, self.splits["train"]
+        indices = order(len(split), seed=config.seed, epoch=epoch)[first * config.batch_size :]
+        steps_per_epoch = -(-len(split) // config.batch_size)
+        begin = epoch * steps_per_epoch + first
+        most = self._stacked(steps_per_epoch, config.checkpoint.every_steps)
+        sizes = chunks(begin, (epoch + 1) * steps_per_epoch, every=config.checkpoint.every_steps, most=most)
+        each = self._passes[1 + epoch % self.views]
+        return self._batches(each, indices, batch_size=config.batch_size, sizes=sizes)
+
+    def validation(self) -> TimedBatches:
+        total = len(self.splits["validation"])
+        batch_size = max(1, min(total, EVALUATED_TOGETHER, MOST_BYTES // self._rows.row_bytes))
+        return self._batches(
+            self._passes[0], np.arange(total), batch_size=batch_size, sizes=[1] * -(-total // batch_size)
+        )
+
+    def _stacked(self, steps_per_epoch: int, every: int) -> int:
+        """How many batches to stack: about equal parts of what lies between two checkpoints, or 1."""
+        if self._network.boundary not in HEAD:
+            return 1
+        between = min(every, steps_per_epoch) if every else steps_per_epoch
+        most = max(1, min(MOST_STEPS, MOST_BYTES // (self._config.batch_size * self._rows.row_bytes)))
+        return between // -(-between // most)
+
+    def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> RowBatches:
+        share = Share(
+            indices=indices,
+            batch_size=batch_size,
+            padded=padded_batch_size(batch_size, self._mesh),
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        labels = self.splits[each.split].labels
+        return RowBatches(self._rows, self._positions[each], share, labels=labels, sizes=sizes, mesh=self._mesh)
+
+
+class RowBatches(Iterator[dict[str, Array]]):
+    """Batches of rows on the devices, one transfer ahead of their reader.
+
+    A batch is `{"bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`; where `sizes` says K > 1, K of them
+    come stacked, with K as the first dimension.
+
+    Attributes:
+        wait_seconds: spent on reading rows so far; on a device that computes meanwhile this is no loss.
+    """
+
+    def __init__(
+        self, rows: Rows, positions: np.ndarray, share: Share, *, labels: np.ndarray, sizes: Sequence[int], mesh: Mesh
+    ):
+        self.wait_seconds = 0.0
+        self._rows, self._positions, self._share, self._mesh = rows, positions, share, mesh
+        self._labels = np.asarray(labels, np.int32)
+        self._sizes, self._step = iter(sizes), 0
+        self._ahead = self._put_next()
+
+    def __next__(self) -> dict[str, Array]:
+        if self._ahead is None:
+            raise StopIteration
+        batch, self._ahead = self._ahead, self._put_next()
+        return batch
+
+    def _put_next(self) -> dict[str, Array] | None:
+        count = next(self._sizes, None)
+        if count is None:
+            return None
+        began, height = time.perf_counter(), self._share.rows
+        bottleneck = np.zeros((count, height, *self._rows.shape), self._rows.dtype)
+        label, mask = np.zeros((count, height), np.int32), np.zeros((count, height), bool)
+        for number in range(count):
+            records = self._share.records(self._step + number)
+            self._rows.gather(self._positions[records], bottleneck[number])
+            label[number], mask[number] = padded(self._labels[records], height), np.arange(height) < len(records)
+        self._step += count
+        batch = {"bottleneck": bottleneck, "label": label, "mask": mask}
+        if count == 1:
+            batch = {name: array[0] for name, array in batch.items()}
+        self.wait_seconds += time.perf_counter() - began
+        return to_global(self._mesh, batch, stacked=count > 1)
+
+
+def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in the same order, `size` at a time; the last array has what is left."""
+    held: list[np.ndarray] = []
+    for array in arrays:
+        held.append(array)
+        while sum(map(len, held)) >= size:
+            joined = np.concatenate(held)
+            yield joined[:size]
+            held = [joined[size:]]
+    if sum(map(len, held)):
+        yield np.concatenate(held)
+
+
+def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:
+    """Numbers of steps that lead from step `begin` to `end`, each `most` or 1, none across a multiple of `every`."""
+    sizes = []
+    while begin < end:
+        boundary = min(end, (begin // every + 1) * every) if every else end
+        size = most if boundary - begin >= most else 1
+        sizes.append(size)
+        begin += size
+    return sizes
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
