@@ -27,7 +27,7 @@ def get_config(variant: str = "transfer") -> ConfigDict:
     if variant == "source":
         config.data.source = "glyphs"
         config.batch_size = 32
-        config.epochs = 6
+        config.epochs = 10
         config.model.train_from = "stem"
         config.model.train_bn = True
         config.optim.name = "adam"

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
@@ -96,6 +97,21 @@ def write_examples(workdir: Path, config: ConfigDict) -> None:
         Image.fromarray(split.fetch(index)).save(folder / f"{name}_is_{split.labels[index]}.png")
 
 
+def draw_picture(path: Path, workdir: Path, *, count: int = 12) -> None:
+    """A PNG: print that the backbone learned, and handwriting with what the classifier of `workdir` takes it for."""
+    classifier = jaxcat.load(workdir, step="latest")
+    rows = (open_data(config_of("source")).splits["train"], open_data(classifier.config).splits["test"])
+    figure = Figure(figsize=(count, 2.6), layout="constrained")
+    for row, (split, axes) in enumerate(zip(rows, figure.subplots(2, count), strict=True)):
+        pictures = [split.fetch(index) for index in np.linspace(0, len(split) - 1, count).astype(int)]
+        answers = classifier.predict(pictures).argmax(axis=1)
+        for axis, picture, answer in zip(axes, pictures, answers, strict=True):
+            axis.imshow(picture)
+            axis.set_axis_off()
+            axis.set_title(classifier.classes[answer] if row else "", fontsize=10)
+    figure.savefig(path, dpi=72)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))
@@ -139,6 +155,7 @@ def main() -> None:
     print()
     Console(highlight=False).print(table)
     (root / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw_picture(root / "examples.png", root / "finetune-0")
     print(f"{time.perf_counter() - began:.0f} s in all")
 
 

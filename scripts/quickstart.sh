@@ -16,7 +16,7 @@ cat <<END
 Everything is in $runs:
   source/, transfer-0/, finetune-0/ …   a run each: checkpoints, metrics.jsonl, learning_curve.png
   finetune-0/evaluation/                test.json and test.predictions.csv
-  examples/                             the pictures named above
+  examples/, examples.png               the pictures named above; print, handwriting, and the answers
   results.json                          the table
 With your own pictures (DIR/CLASS/…):
   ${VENV:-.venv}/bin/python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
