@@ -2,13 +2,16 @@
 
     python scripts/compare_keras.py --data DIR --weights FILE.h5 --seeds 3 --epochs 8 --output runs/compare
 
-DIR holds train/CLASS/ and validation/CLASS/. For every seed the two frameworks run one after the other, each in a
-process of its own, so that drift of the machine's speed hits both. What a run measured is kept under --output, so an
-interrupted comparison continues where it stopped. Prints a table and writes comparison.json and comparison.md there.
+DIR holds train/CLASS/ and validation/CLASS/. For every seed the runs follow one another, each in a process of its own,
+so that drift of the machine's speed hits all. What a run measured is kept under --output, so an interrupted comparison
+continues where it stopped. Prints a table and writes comparison.json, comparison.md and comparison.png there.
 
-The Keras side is the article's program: InceptionV3 cut at mixed7 and frozen, Flatten, Dense 1024, Dropout 0.2,
-Dense 1 with a sigmoid, binary cross-entropy, RMSprop 1e-4, ImageDataGenerator batches of 20 at 150 px. The jaxcat side
-is configs/cats_vs_dogs.py:article_mixed7 with nothing but the seed, epochs, pictures and weights set.
+--runs chooses from
+    keras           the article's program: InceptionV3 cut at mixed7 and frozen, Flatten, Dense 1024, Dropout 0.2,
+                    Dense 1 with a sigmoid, binary cross-entropy, RMSprop 1e-4, ImageDataGenerator batches of 20 at 150
+    article_mixed7  the same in jaxcat, configs/cats_vs_dogs.py:article_mixed7, streaming
+    fast            configs/cats_vs_dogs.py:fast with an empty cache: no bottlenecks, no compiled programs
+    fast-again      the same command in another workdir, with the cache that `fast` left
 """
 
 from __future__ import annotations
@@ -16,18 +19,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RUNS = ("keras", "article_mixed7", "fast", "fast-again")
 
 
 def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path) -> None:
-    """Train the article's Keras recipe; append one JSON object per epoch to `log`."""
+    """Train the article's Keras recipe; one JSON object per epoch in `log`."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import keras
     import tensorflow as tf
@@ -55,7 +62,6 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
     model = keras.Model(backbone.input, keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(loss="binary_crossentropy", optimizer=keras.optimizers.RMSprop(1e-4), metrics=["accuracy"])
 
-    started = time.perf_counter()
     with open(log, "w") as file:
 
         class Log(keras.callbacks.Callback):
@@ -63,15 +69,14 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
                 self.began = time.perf_counter()
 
             def on_epoch_end(self, epoch, logs=None):
-                now = time.perf_counter()
                 record = {
+                    "event": "epoch",
                     "epoch": epoch + 1,
                     "train/accuracy": float(logs["accuracy"]),
                     "train/loss": float(logs["loss"]),
                     "validation/accuracy": float(logs["val_accuracy"]),
                     "validation/loss": float(logs["val_loss"]),
-                    "seconds": now - self.began,
-                    "wall_seconds": now - started,
+                    "seconds": time.perf_counter() - self.began,
                 }
                 file.write(json.dumps(record) + "\n")
                 file.flush()
@@ -79,78 +84,130 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[Log()])
 
 
-def train_jaxcat(data: Path, weights: Path, *, seed: int, epochs: int, workdir: Path) -> None:
-    """Run the command a user would type."""
-    command = [sys.executable, "-m", "jaxcat.train"]
-    command += ["--config", str(REPOSITORY / "configs/cats_vs_dogs.py:article_mixed7"), "--workdir", str(workdir)]
-    command += [f"--config.data.dir={data}", f"--config.model.weights={weights}"]
-    command += [f"--config.seed={seed}", f"--config.epochs={epochs}"]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+def command_of(name: str, arguments: argparse.Namespace, *, seed: int, folder: Path) -> tuple[list[str], Path]:
+    """The command of a run, and the file in which its epochs appear."""
+    if name == "keras":
+        log = folder / "metrics.jsonl"
+        words = [__file__, "--data", arguments.data, "--weights", arguments.weights, "--epochs", arguments.epochs]
+        return [sys.executable, *map(str, words), "--keras-worker", str(seed), "--output", str(log)], log
+    variant = name.removesuffix("-again")
+    words = ["-m", "jaxcat.train", "--config", f"{REPOSITORY / 'configs/cats_vs_dogs.py'}:{variant}"]
+    words += ["--workdir", str(folder / "run"), f"--config.seed={seed}"]
+    words += [f"--config.data.dir={arguments.data}", f"--config.model.weights={arguments.weights}"]
+    words += [] if variant == "fast" else [f"--config.epochs={arguments.epochs}"]
+    return [sys.executable, *words], folder / "run" / "metrics.jsonl"
 
 
-def read_epochs(log: Path, epochs: int) -> list[dict]:
-    """The first `epochs` epoch records of a run, or fewer when it has not got that far."""
-    if not log.exists():
-        return []
-    records = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
-    return [record for record in records if record.get("event", "epoch") == "epoch"][:epochs]
+def run_and_watch(command: list[str], log: Path, *, cache: Path) -> dict[str, Any]:
+    """Run a command; its epochs with the seconds from its start at which each appeared, and how long all of it took."""
+    began, appeared = time.perf_counter(), []
+    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "JAXCAT_CACHE": str(cache)}) as process:
+        while process.poll() is None:
+            lines = log.read_text().count("\n") if log.exists() else 0
+            appeared += [time.perf_counter() - began] * (lines - len(appeared))
+            time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    appeared += [seconds] * (len(records) - len(appeared))
+    epochs = [record | {"wall_seconds": wall} for record, wall in zip(records, appeared, strict=True)]
+    return {"epochs": epochs, "seconds": seconds}
 
 
-def table(results: dict[str, list[list[dict]]], last: int = 5) -> str:
-    """Markdown: accuracy by seed and epoch, mean and standard deviation of the last epochs, seconds an epoch."""
-    epochs = len(next(iter(results.values()))[0])
-    lines = ["| run | " + " | ".join(f"ep {e + 1}" for e in range(epochs)) + f" | mean of last {last} | s/epoch |"]
-    lines.append("|" + "---|" * (epochs + 3))
+def accuracies(run: dict[str, Any]) -> list[float]:
+    return [record["validation/accuracy"] for record in run["epochs"]]
+
+
+def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
+    """When the run reached a validation accuracy that it held to its end; None if it did not."""
+    reached = None
+    for record in run["epochs"]:
+        if record["validation/accuracy"] < accuracy:
+            reached = None
+        elif reached is None:
+            reached = record["wall_seconds"]
+    return reached
+
+
+def table(results: dict[str, list[dict]], last: int = 5) -> str:
+    """Markdown: accuracy by seed and epoch, mean and standard deviation of the last epochs, seconds."""
+    shown = max(len(run["epochs"]) for name, runs in results.items() for run in runs if not name.startswith("fast"))
+    lines = ["| run | " + " | ".join(f"ep {e + 1}" for e in range(shown)) + f" | mean of last {last} | s/epoch |"]
+    lines.append("|" + "---|" * (shown + 3))
     for name, runs in results.items():
-        for seed, run in enumerate(runs):
-            accuracy = [record["validation/accuracy"] for record in run]
-            seconds = float(np.median([record["seconds"] for record in run]))
-            cells = " | ".join(f"{value:.3f}" for value in accuracy)
-            lines.append(f"| {name} seed {seed} | {cells} | {np.mean(accuracy[-last:]):.4f} | {seconds:.0f} |")
-    lines.append("")
+        for seed, run in enumerate(runs if not name.startswith("fast") else []):
+            cells = " | ".join(f"{value:.3f}" for value in accuracies(run))
+            seconds = np.median([record["seconds"] for record in run["epochs"]])
+            lines.append(f"| {name} seed {seed} | {cells} | {np.mean(accuracies(run)[-last:]):.4f} | {seconds:.0f} |")
+    wanted = float(np.mean([accuracies(run)[-last:] for run in results["keras"]])) if "keras" in results else None
+    lines += ["", f"| run | last {last} epochs, all seeds | epochs | s/epoch | whole command, s | s to Keras's mean |"]
+    lines.append("|" + "---|" * 6)
     for name, runs in results.items():
-        final = np.array([[record["validation/accuracy"] for record in run][-last:] for run in runs])
-        seconds = np.median([record["seconds"] for run in runs for record in run])
-        lines.append(
-            f"{name}: validation accuracy {final.mean():.4f} ± {final.std(ddof=1):.4f} "
-            f"(last {last} epochs × {len(runs)} seeds), median {seconds:.0f} s an epoch"
-        )
+        final = np.array([accuracies(run)[-last:] for run in runs])
+        seconds = np.median([record["seconds"] for run in runs for record in run["epochs"]])
+        whole = ", ".join(f"{run['seconds']:.1f}" for run in runs)
+        times = [None if wanted is None else seconds_to(run, wanted) for run in runs]
+        reached = ", ".join("–" if value is None else f"{value:.1f}" for value in times)
+        spread = f"{final.mean():.4f} ± {final.std(ddof=1):.4f}"
+        lines.append(f"| {name} | {spread} | {len(runs[0]['epochs'])} | {seconds:.1f} | {whole} | {reached} |")
     return "\n".join(lines)
+
+
+def draw(results: dict[str, list[dict]], path: Path) -> None:
+    """A PNG of validation accuracy against seconds since the command was typed, logarithmic, a line a run."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, runs), colour in zip(results.items(), ("tab:orange", "tab:blue", "tab:green", "tab:red"), strict=False):
+        for number, run in enumerate(runs):
+            seconds = [record["wall_seconds"] for record in run["epochs"]]
+            label = {"keras": "Keras", "fast-again": "jaxcat fast, warm cache"}.get(name, f"jaxcat {name}")
+            axes.plot(seconds, accuracies(run), marker=".", color=colour, alpha=0.7, label=None if number else label)
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds since the command was typed")
+    axes.set_ylabel("validation accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/ and validation/CLASS/")
     parser.add_argument("--weights", type=Path, required=True, help="Inception-v3 without top, Keras legacy HDF5")
+    parser.add_argument("--runs", default="keras,article_mixed7", help="comma-separated; see above")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=8, help="of keras and article_mixed7; fast has its own number")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--only", choices=["keras", "jaxcat"], help="run one of the two; the table needs both")
     parser.add_argument("--keras-worker", type=int, metavar="SEED", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    data, weights, output = (p.resolve() for p in (arguments.data, arguments.weights, arguments.output))
-    output.mkdir(parents=True, exist_ok=True)
+    arguments.data, arguments.weights, output = (
+        path.resolve() for path in (arguments.data, arguments.weights, arguments.output)
+    )
     if arguments.keras_worker is not None:
-        seed = arguments.keras_worker
-        train_keras(data, weights, seed=seed, epochs=arguments.epochs, log=output / f"keras_{seed}.jsonl")
-        return
+        seed, epochs = arguments.keras_worker, arguments.epochs
+        return train_keras(arguments.data, arguments.weights, seed=seed, epochs=epochs, log=output)
+    names = arguments.runs.split(",")
+    if unknown := set(names) - set(RUNS):
+        parser.error(f"--runs {arguments.runs}: {', '.join(sorted(unknown))} unknown; choose from {', '.join(RUNS)}")
 
-    results: dict[str, list[list[dict]]] = {}
+    results: dict[str, list[dict]] = {}
     for seed in range(arguments.seeds):
-        logs = {"keras": output / f"keras_{seed}.jsonl", "jaxcat": output / f"jaxcat_{seed}" / "metrics.jsonl"}
-        for name, log in logs.items():
-            if arguments.only not in (None, name):
-                continue
-            if len(read_epochs(log, arguments.epochs)) < arguments.epochs:
-                print(f"{name} seed {seed}: {arguments.epochs} epochs", flush=True)
-                if name == "keras":
-                    subprocess.run([sys.executable, __file__, *sys.argv[1:], "--keras-worker", str(seed)], check=True)
-                else:
-                    train_jaxcat(data, weights, seed=seed, epochs=arguments.epochs, workdir=log.parent)
-            results.setdefault(name, []).append(read_epochs(log, arguments.epochs))
+        for name in names:
+            folder, cache = output / f"{name}_{seed}", output / f"cache_{seed}"
+            kept = folder / "result.json"
+            if not kept.exists():
+                print(f"{name} seed {seed}", flush=True)
+                for left_over in [folder, *([cache] if name == "fast" else [])]:
+                    shutil.rmtree(left_over, ignore_errors=True)
+                folder.mkdir(parents=True)
+                command, log = command_of(name, arguments, seed=seed, folder=folder)
+                kept.write_text(json.dumps(run_and_watch(command, log, cache=cache)))
+            results.setdefault(name, []).append(json.loads(kept.read_text()))
     text = table(results)
     (output / "comparison.json").write_text(json.dumps(results, indent=1))
     (output / "comparison.md").write_text(text + "\n")
+    draw(results, output / "comparison.png")
     print(text)
 
 
