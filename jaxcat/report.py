@@ -106,6 +106,16 @@ class Reporter:
             learning_curve(history, self.workdir / "learning_curve.png")
 
 
+def complete_reports(workdir: Path, history: list[dict]) -> None:
+    """Write what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
+    metrics, curve = workdir / "metrics.jsonl", workdir / "learning_curve.png"
+    text = "".join(json.dumps(record) + "\n" for record in history)
+    if not metrics.is_file() or metrics.read_text() != text:
+        write_aside(metrics, text)
+    if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
+        learning_curve(history, curve)
+
+
 def describe_run(
     console: Console, config: ConfigDict, run: Start, *, stores: dict[str, Store], steps_per_epoch: int, mesh: Mesh
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat import checkpoints, inception
+from jaxcat import checkpoints, inception, recovery
 from jaxcat.classifier import load, versions
 from jaxcat.config import difference
 from jaxcat.errors import CheckpointError, ConfigError
@@ -50,18 +52,19 @@ class Start(NamedTuple):
 
 
 def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
-    """The meta of the latest checkpoint in `workdir`, if there is one that `config` may continue.
+    """The meta of the newest good checkpoint in `workdir`, if there is one that `config` may continue.
 
     Raises:
-        CheckpointError: the workdir holds a run that was configured otherwise, or `resume=never`.
+        ConfigError: the workdir holds a run that was configured otherwise, or `resume=never`.
+        CheckpointError: it holds a run, and none of its checkpoints is good.
     """
-    found = checkpoints.steps(workdir)
-    if not found:
+    meta, damaged = recovery.newest_good(workdir)
+    if meta is None:
+        recovery.warn_of_lost_checkpoints(workdir)
         return None
-    meta = checkpoints.read_meta(workdir, found[-1])
     if config.resume == "never":
         raise ConfigError(
-            f"--config.resume=never: {workdir} already holds a run, at step {found[-1]}; use another --workdir"
+            f"--config.resume=never: {workdir} already holds a run, at step {meta['step']}; use another --workdir"
         )
     changes = difference(ConfigDict(meta["config"]), config)
     if changes and config.resume != "force":
@@ -69,6 +72,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
             f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
             "use another --workdir, or continue it all the same with --config.resume=force"
         )
+    recovery.set_aside(workdir, damaged, good=meta["step"])
     return meta
 
 
@@ -89,6 +93,11 @@ def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes
             )
         preprocessing, padding = Preprocessing.from_dict(meta["preprocessing"]), meta["pool_counts_padding"]
         return Origin(meta["provenance"], preprocessing, padding, {}, {})
+    return _beginning(config, classes)
+
+
+def _beginning(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
+    """What a run without a checkpoint of its own begins with: 2, 3 or 4 of `find_origin`."""
     if config.init_from:
         return from_run(config, classes)
     if config.model.weights != "none":
@@ -125,7 +134,10 @@ def start(
     (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
     frozen = {"params": frozen_params, "stats": frozen_stats}
     if meta is not None:
-        return _resume(workdir, meta, network=network, tx=tx, frozen=frozen, model=(trained, trained_stats), mesh=mesh)
+        again = functools.partial(_frozen_again, meta, network)
+        return _resume(
+            workdir, meta, network=network, tx=tx, frozen=frozen, model=(trained, trained_stats), mesh=mesh, again=again
+        )
     frozen_digests = checkpoints.save_frozen(workdir, frozen)
     meta = {
         "config": config.to_dict(),
@@ -149,15 +161,25 @@ def _resume(
     frozen: Tree,
     model: tuple,
     mesh: Mesh,
+    again: Callable[[], Tree],
 ) -> Start:
     like = jax.eval_shape(lambda trained, stats: new_state(trained, stats, tx), *model)
     sharding = replicated(mesh)
     state = checkpoints.restore_state(workdir, meta["step"], like=like, sharding=sharding)
-    frozen = checkpoints.restore_frozen(workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=sharding)
+    frozen = recovery.restore_frozen(
+        workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=sharding, again=again
+    )
     history = meta["history"]
     return Start(
         network, tx, state, frozen, history, {k: v for k, v in meta.items() if k not in ("digests", "history", "step")}
     )
+
+
+def _frozen_again(meta: dict, network: Network) -> Tree:
+    """The frozen numbers from where the run that `meta` describes once took them."""
+    config = ConfigDict(meta["config"])
+    params, stats = _fill(network, _beginning(config, tuple(meta["classes"])), config.seed)
+    return {"params": network.divide(params)[0], "stats": network.divide(stats)[0]}
 
 
 def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,8 @@ from jaxcat.data import Data, Store, open_data, open_stores, order
 from jaxcat.errors import CheckpointError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.pipeline import Batches, batches
-from jaxcat.report import Reporter, describe_run
-from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated
+from jaxcat.report import Reporter, complete_reports, describe_run
+from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated, values_of_processes
 from jaxcat.start import Start, find_origin, make_network, previous_run, start
 from jaxcat.steps import TrainState, make_eval_step, make_train_step, zero_sums
 
@@ -46,7 +47,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta["history"])):
-            print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} says how good it is")
+            if jax.process_index() == 0:
+                complete_reports(workdir, meta["history"])
+                print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} measures it")
             return 0
         mesh = make_mesh()
         data = open_data(config)
@@ -81,7 +84,7 @@ def train_epochs(
     with (
         Checkpoints(workdir, keep=config.checkpoint.keep) as saved,
         Reporter(workdir, history, config=config, leading=jax.process_index() == 0) as report,
-        Interruption() as interruption,
+        Interruption(mesh) as interruption,
     ):
         describe_run(report.console, config, run, stores=stores, steps_per_epoch=steps_per_epoch, mesh=mesh)
         while not (reason := stop_reason(config, history)):
@@ -98,23 +101,35 @@ def train_epochs(
                     speed = (number - first) * config.batch_size / (time.perf_counter() - started)
                     report.live(epoch + 1, number, steps=steps_per_epoch, images_per_second=speed, **averages(state))
                 due = every and (epoch * steps_per_epoch + number) % every == 0 and number < steps_per_epoch
-                interrupted = interruption.received  # read once: it may come between two looks
-                if due or interrupted:
+                status = interruption.stop()  # once a step: a signal may come between two looks
+                if due or status:
                     averages(state)
                     saved.save(state, {**run.meta, "history": history})
-                if interrupted:
+                if status:
                     report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
-                    return interruption.exit_status
+                    return status
             trained = averages(state)
             train_seconds = time.perf_counter() - started
-            validated = validation(config, stores["validation"], run=run, state=state, eval_step=eval_step, mesh=mesh)
+            validated = validation(
+                config,
+                stores["validation"],
+                run=run,
+                state=state,
+                eval_step=eval_step,
+                mesh=mesh,
+                interruption=interruption,
+            )
+            if interruption.status:
+                saved.save(state, {**run.meta, "history": history})
+                report.say(f"interrupted in validation: the same command continues from step {int(state.step)}")
+                return interruption.status
             record = {
                 "event": "epoch",
                 "epoch": epoch + 1,
                 "step": int(state.step),
                 **{f"train/{name}": value for name, value in trained.items()},
                 **{f"validation/{name}": value for name, value in validated.items()},
-                "images_per_second": (len(labels) - first * config.batch_size) / train_seconds,
+                "images_per_second": max(0, len(labels) - first * config.batch_size) / train_seconds,
                 "data_wait_seconds": source.wait_seconds,
                 "seconds": time.perf_counter() - started,
             }
@@ -148,13 +163,24 @@ def training_batches(config: ConfigDict, store: Store, *, epoch: int, first: int
 
 
 def validation(
-    config: ConfigDict, store: Store, *, run: Start, state: TrainState, eval_step, mesh: Mesh
+    config: ConfigDict,
+    store: Store,
+    *,
+    run: Start,
+    state: TrainState,
+    eval_step,
+    mesh: Mesh,
+    interruption: Interruption,
 ) -> dict[str, float]:
-    """Loss and accuracy on every validation picture, each counted once."""
+    """Loss and accuracy on every validation picture, each counted once; nothing where a signal cut it short."""
     everything = np.arange(len(store))
     size = config.data.image_size
     source = batches(store, store.split.labels, everything, batch_size=config.batch_size, size=size, mesh=mesh)
-    parts = [eval_step(state.trained, state.stats, run.frozen, batch)[1] for batch in source]
+    parts = []
+    for batch in source:
+        parts.append(eval_step(state.trained, state.stats, run.frozen, batch)[1])
+        if interruption.stop():
+            return {}
     total = {name: sum(float(part[name]) for part in parts) for name in ("loss", "correct", "count")}
     if total["count"] != len(store):
         raise TrainingError(f"validated {total['count']:.0f} of {len(store)} pictures: this is a defect of jaxcat")
@@ -210,18 +236,19 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Hold the workdir against a second run; made if it is not there."""
+    """Hold the workdir against a second run; made if it is not there. Process 0 holds it for all of its run."""
+    lock, refusal = FileLock(workdir / ".lock"), ""
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            refusal = "another run holds it; wait for it, or use another --workdir"
+        except OSError as error:
+            refusal = f"cannot be written: {error.strerror}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workdir / f".lock-{jax.process_index()}")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CheckpointError(
-            f"--workdir {workdir}: another run holds it; wait for it, or use another --workdir"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"--workdir {workdir}: cannot be written: {error.strerror}") from error
-    try:
+        if any(values_of_processes(bool(refusal))):
+            raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")
         yield
     finally:
         lock.release()
@@ -246,7 +273,10 @@ def main(argv: Sequence[str]) -> int:
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     enable_compilation_cache()
-    return train(config, arguments.workdir.absolute())
+    status = train(config, arguments.workdir.absolute())
+    if status and jax.process_index() == 0:
+        print(f"to continue: python -m jaxcat.train {shlex.join(argv)}")
+    return status
 
 
 if __name__ == "__main__":
