@@ -19,7 +19,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,9 @@ class Checkpoints:
     Saving is asynchronous: the arrays are copied to the host before `save` returns, the files follow.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 1):
+    def __init__(self, workdir: Path, *, keep: int = 1, history: Sequence[dict] = ()):
         self.workdir, self.keep = workdir.absolute(), keep
-        self._history: list[dict] = []
+        self._history = list(history)  # of a run that continues: by it the best of what is there is known
         with _reported(self.workdir):
             self._manager = ocp.CheckpointManager(
                 self.workdir / "checkpoints",

@@ -82,7 +82,7 @@ def train_epochs(
     every, began = config.checkpoint.every_steps, time.perf_counter()
 
     with (
-        Checkpoints(workdir, keep=config.checkpoint.keep) as saved,
+        Checkpoints(workdir, keep=config.checkpoint.keep, history=history) as saved,
         Reporter(workdir, history, config=config, leading=jax.process_index() == 0) as report,
         Interruption(mesh) as interruption,
     ):

@@ -3,13 +3,13 @@
     python scripts/kill_test.py [--kills 50] [--seed 0] [--workdir DIR] [--config.NAME=VALUE …]
 
 A narrow Inception-v3 learns drawn pictures, with dropout, augmentation, moving BatchNorm statistics and a checkpoint
-every few steps. One run goes to its end; others are sent SIGKILL at random moments and started again by the same command
-until they end too. The moments come from three sources in turn: any time since the start of the process, any time since
-its first step, and shortly after a write of a checkpoint has begun. Just before each kill the process is asked (by
-faulthandler) where it is, which makes the table at the end. Settings of your own go to the command as they are.
+every few steps. One run goes to its end; others are sent SIGKILL at random moments and started again by the same
+command until they end too. The moments come from three sources in turn: any time since the start of the process, any
+time since its first step, and shortly after a write of a checkpoint has begun. Just before each kill the process is
+asked (by faulthandler) where it is, which makes the table at the end. Your own settings go to the command as they are.
 
-Exit status: 0 if every run ended with the same metrics (but for times), the same checkpoints and the same digest of every
-parameter, optimizer and BatchNorm array; 1 if not.
+Exit status: 0 if every run ended with the same metrics (but for times), the same checkpoints and the same digest of
+every parameter, optimizer and BatchNorm array; 1 if not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ runpy.run_module("jaxcat.train", run_name="__main__", alter_sys=True)
 
 
 def make_pictures(root: Path) -> Path:
-    """Two classes of noise, one of them redder: 32 to train on and 120 to validate, so that evaluation takes its time."""
+    """Two classes of noise, one redder: 32 to train on and 120 to validate, so that evaluation takes its time."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 16), ("validation", 60)):
         for red, name in enumerate(("blue", "red")):
@@ -106,7 +106,7 @@ class Run:
 
 
 def place(stacks: str) -> str:
-    """The innermost function of jaxcat in what faulthandler wrote of all threads, of the main thread if it is in one."""
+    """The innermost function of jaxcat in the stacks that faulthandler wrote; the main thread's before others'."""
     threads = re.split(r"\n\n", stacks)
     for thread in reversed(threads):  # faulthandler writes the main thread last
         found = re.search(r'jaxcat/([\w/]+)\.py", line \d+ in (\w+)', thread)
@@ -116,7 +116,7 @@ def place(stacks: str) -> str:
 
 
 def outcome(workdir: Path) -> dict:
-    """What must be the same: metrics without times, every checkpoint there is with its digests, the choice of the best."""
+    """What must be the same: metrics without times, the checkpoints there are, their digests, the choice of the best."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
     digests = {step: checkpoints.read_meta(workdir, step)["digests"] for step in checkpoints.steps(workdir)}
