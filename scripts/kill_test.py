@@ -45,7 +45,9 @@ SETTINGS = (
 # python -m jaxcat.train, which on SIGUSR1 writes what each thread is doing to the file named first.
 ASKABLE = """
 import faulthandler, runpy, signal, sys
-faulthandler.register(signal.SIGUSR1, file=open(sys.argv.pop(1), "w"), all_threads=True)
+stacks = open(sys.argv.pop(1), "w")
+faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+print("listening", file=stacks, flush=True)
 runpy.run_module("jaxcat.train", run_name="__main__", alter_sys=True)
 """
 
@@ -96,13 +98,14 @@ class Run:
 
     def kill(self) -> str:
         """Send SIGKILL; where the process was, or "" if it had ended before."""
-        if self.stacks.exists():  # its handler is in place once the file is
+        listening = self.stacks.exists() and self.stacks.read_text().startswith("listening")
+        if listening:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.005)
         self.process.kill()
         if self.process.wait() != -signal.SIGKILL:
             return ""
-        return place(self.stacks.read_text() if self.stacks.exists() else "")
+        return place(self.stacks.read_text() if listening else "")
 
 
 def place(stacks: str) -> str:
@@ -116,7 +119,7 @@ def place(stacks: str) -> str:
 
 
 def outcome(workdir: Path) -> dict:
-    """What must be the same: metrics without times, the checkpoints there are, their digests, the choice of the best."""
+    """What must be the same: metrics without times, the checkpoints there are, their digests, which is best."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
     digests = {step: checkpoints.read_meta(workdir, step)["digests"] for step in checkpoints.steps(workdir)}
