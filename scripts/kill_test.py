@@ -72,6 +72,7 @@ class Run:
     def __init__(self, workdir: Path, *, pictures: Path, cache: Path, settings: Sequence[str]):
         self.workdir, self.began = workdir, time.monotonic()
         self.output, self.stacks = workdir.with_suffix(".out"), workdir.with_suffix(".stacks")
+        self.stacks.unlink(missing_ok=True)  # of the process before
         command = [sys.executable, "-c", ASKABLE, str(self.stacks), "--config", str(REPOSITORY / "configs/folder.py")]
         command += ["--workdir", str(workdir), f"--config.data.dir={pictures}", *SETTINGS, *settings]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
