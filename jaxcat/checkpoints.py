@@ -5,7 +5,10 @@
     DIR/checkpoints/STEP/training   optimizer state, step, sums of the epoch
     DIR/checkpoints/STEP/meta       config, classes, preprocessing, provenance, history, versions, digests: JSON
 
-A digest of every array lies in the meta, because Orbax restores flipped bytes without a word.
+    DIR/damaged/STEP                a checkpoint that recovery.py found damaged and put there
+
+A digest of every array lies in the meta, and one of the meta itself, because Orbax restores flipped bytes without a
+word. Nothing in a workdir is ever executed or unpickled: arrays come through TensorStore, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import logging
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +29,26 @@ import orbax.checkpoint as ocp
 
 from jaxcat.errors import CheckpointError
 from jaxcat.network import Tree
+from jaxcat.sharding import values_of_processes
 from jaxcat.steps import TrainState
 
-FORMAT = 1
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+
+# What reading relies on, and its type: a workdir from elsewhere is input like any other.
+META_TYPES = {
+    "config": dict,
+    "classes": list,
+    "preprocessing": dict,
+    "pool_counts_padding": bool,
+    "provenance": dict,
+    "frozen_digests": dict,
+    "versions": dict,
+    "history": list,
+    "step": int,
+    "digests": dict,
+}
 
 
 def digests(tree: Any) -> dict[str, str]:
@@ -37,6 +60,12 @@ def digests(tree: Any) -> dict[str, str]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         result[name] = hashlib.sha256(header + array.tobytes()).hexdigest()
     return result
+
+
+def meta_digest(meta: dict) -> str:
+    """SHA-256 of the meta without its own digest: a flipped byte in JSON may well be another valid number."""
+    text = json.dumps({key: value for key, value in meta.items() if key != "meta_digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def best_epoch(history: list[dict]) -> dict | None:
@@ -51,28 +80,37 @@ def _rank(record: dict) -> tuple[float, float, int]:
 class Checkpoints:
     """The checkpoints of one workdir. Use as a context manager; leaving it waits for the last write.
 
+    Kept are the latest, the one before it (should the latest be damaged one day), and the `keep` best.
+    In a run of several processes every one of them calls every method; process 0 writes.
+
     Saving is asynchronous: the arrays are copied to the host before `save` returns, the files follow.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 1):
+    def __init__(self, workdir: Path, *, keep: int = 1, history: Sequence[dict] = ()):
         self.workdir, self.keep = workdir.absolute(), keep
-        self._history: list[dict] = []
+        self._history = list(history)  # of a run that continues: by it the best of what is there is known
         with _reported(self.workdir):
             self._manager = ocp.CheckpointManager(
                 self.workdir / "checkpoints",
                 item_names=("model", "training", "meta"),
-                options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None),
+                options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None, cleanup_tmp_directories=True),
             )
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._finish()
-        self._manager.close()
+        try:
+            self._finish()
+        finally:
+            self._manager.close()
 
     def save(self, state: TrainState, meta: dict) -> None:
-        """Write `state` under its step. `meta["history"]` decides which older checkpoints are worth keeping."""
+        """Write `state` under its step. `meta["history"]` decides which older checkpoints are worth keeping.
+
+        Raises:
+            CheckpointError: this write, or the one before it, failed: a full disk, a workdir that went away.
+        """
         self._finish()
         self._history = list(meta["history"])
         model, training = _items(state)
@@ -82,22 +120,29 @@ class Checkpoints:
             "step": int(state.step),
             "digests": digests({"model": model, "training": training}),
         }
+        meta = json.loads(json.dumps(meta))
+        meta["meta_digest"] = meta_digest(meta)
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
             training=ocp.args.StandardSave(training),
-            meta=ocp.args.JsonSave(json.loads(json.dumps(meta))),
+            meta=ocp.args.JsonSave(meta),
         )
         with _reported(self.workdir):
-            self._manager.save(int(state.step), args=items, force=True)
+            if meta["step"] in self._manager.all_steps():  # interrupted at the end of an epoch, before its validation
+                if read_meta(self.workdir, meta["step"])["history"] == meta["history"]:
+                    return
+                self._manager.delete(meta["step"])
+            self._manager.save(meta["step"], args=items, force=True)
 
     def _finish(self) -> None:
-        """Wait for the write under way, then remove what is neither the latest nor among the best."""
+        """Wait for the write under way, then remove what is not worth keeping."""
         with _reported(self.workdir):
             self._manager.wait_until_finished()
         there = sorted(self._manager.all_steps())
         ranked = [record["step"] for record in sorted(self._history, key=_rank) if record["step"] in there]
-        for step in set(there[:-1]) - set(ranked[: self.keep]):
-            self._manager.delete(step)
+        with _reported(self.workdir):
+            for step in sorted(set(there[:-2]) - set(ranked[: self.keep])):
+                self._manager.delete(step)
 
 
 def _items(state: TrainState) -> tuple[Tree, Tree]:
@@ -107,20 +152,29 @@ def _items(state: TrainState) -> tuple[Tree, Tree]:
 
 @contextlib.contextmanager
 def _reported(workdir: Path) -> Iterator[None]:
+    """What goes wrong while writing as an error that says what to do. TensorStore's are ValueErrors with a code."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"--workdir {workdir}: cannot write there: {reason}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        system = re.search(r"([\w ]+) \[os_error_code=", str(error))
+        reason = getattr(error, "strerror", None) or (system.group(1).strip() if system else first_line(error))
+        raise CheckpointError(
+            f"--workdir {workdir}: cannot write a checkpoint there: {reason}. What is there stays good: make room or "
+            "give access, and the same command continues"
+        ) from error
 
 
 def save_frozen(workdir: Path, frozen: Tree) -> None:
-    """Write the frozen tree of a new run, over one that an earlier start left without a checkpoint."""
+    """Write the frozen tree, whatever an earlier start without a checkpoint left in its place."""
     path = workdir.absolute() / "frozen"
-    if jax.tree.leaves(frozen):
-        with _reported(workdir), ocp.StandardCheckpointer() as checkpointer:
-            # Orbax writes aside and renames when all of it is there
-            checkpointer.save(path, frozen, force=True)
+    with _reported(workdir):
+        if jax.process_index() == 0:
+            for left in path.parent.glob("frozen*"):  # of a start that was killed, and Orbax's temporary one
+                shutil.rmtree(left)
+        values_of_processes(True)  # nobody writes before it is gone
+        if jax.tree.leaves(frozen):
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(path, frozen)  # Orbax writes aside and renames when all of it is there
 
 
 def steps(workdir: Path) -> list[int]:
@@ -137,15 +191,17 @@ def read_meta(workdir: Path, step: int) -> dict:
     Raises:
         CheckpointError: it cannot be read, or another version of jaxcat wrote it.
     """
-    path = workdir / "checkpoints" / str(step) / "meta"
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
     try:
-        meta = json.loads(next(path.glob("metadata*")).read_text())
-    except (OSError, StopIteration, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error or 'it is empty'}): {_way_out(workdir, step)}"
-        ) from error
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {meta.get('format')!r}, this jaxcat reads {FORMAT}")
+        meta = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({first_line(error)}): {way_out(workdir, step)}") from error
+    if isinstance(meta, dict) and isinstance(meta.get("format"), int) and meta["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {meta['format']}, this jaxcat reads {FORMAT}")
+    if not isinstance(meta, dict) or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items()):
+        raise CheckpointError(f"{path}: not the description of a checkpoint: {way_out(workdir, step)}")
+    if meta.get("meta_digest") != meta_digest(meta) or meta["step"] != step:
+        raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
     return meta
 
 
@@ -163,8 +219,18 @@ def choose(workdir: Path, step: str | int) -> int:
     if step == "latest":
         return there[-1]
     if step == "best":
-        record = best_epoch([r for r in read_meta(workdir, there[-1])["history"] if r["step"] in there])
-        return there[-1] if record is None else record["step"]
+        history = read_meta(workdir, there[-1])["history"]
+        best, record = best_epoch(history), best_epoch([r for r in history if r["step"] in there])
+        if best is None or record is None:
+            if best is not None:
+                logger.warning("%s: no checkpoint of a whole epoch is left; taking step %d", workdir, there[-1])
+            return there[-1]
+        if best["step"] != record["step"]:
+            logger.warning(
+                "%s: the best checkpoint, step %d, is missing; taking step %d, the best of those there",
+                *(workdir, best["step"], record["step"]),
+            )
+        return record["step"]
     if str(step).isdigit() and int(step) in there:
         return int(step)
     raise CheckpointError(
@@ -176,7 +242,7 @@ def restore_model(workdir: Path, step: int, *, shapes: Tree, sharding: jax.shard
     """`{"params", "stats"}` of the suffix at `step`, checked against its digests; the same on any device count."""
     wanted = read_meta(workdir, step)["digests"]
     tree = _restore(workdir / "checkpoints" / str(step) / "model", shapes, sharding)
-    _check(digests({"model": tree}), wanted, workdir / "checkpoints" / str(step), _way_out(workdir, step))
+    check_digests(digests({"model": tree}), wanted, workdir / "checkpoints" / str(step), way_out(workdir, step))
     return tree
 
 
@@ -187,7 +253,7 @@ def restore_state(workdir: Path, step: int, *, like: TrainState, sharding: jax.s
     folder = workdir / "checkpoints" / str(step)
     training = _restore(folder / "training", training, sharding)
     wanted = read_meta(workdir, step)["digests"]
-    _check(digests({"training": training}), wanted, folder, _way_out(workdir, step))
+    check_digests(digests({"training": training}), wanted, folder, way_out(workdir, step))
     return TrainState(training["step"], model["params"], model["stats"], training["opt_state"], training["sums"])
 
 
@@ -196,7 +262,9 @@ def restore_frozen(workdir: Path, *, shapes: Tree, wanted: dict[str, str], shard
     if not jax.tree.leaves(shapes):
         return shapes
     tree = _restore(workdir / "frozen", shapes, sharding)
-    _check(digests(tree), wanted, workdir / "frozen", "copy it back from a backup, or train again in a new workdir")
+    check_digests(
+        digests(tree), wanted, workdir / "frozen", "copy it back from a backup, or train again in a new workdir"
+    )
     return tree
 
 
@@ -206,18 +274,21 @@ def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), abstract)
     except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: cannot be restored: {reason}") from error
+        raise CheckpointError(f"{path}: cannot be restored: {first_line(error)}") from error
 
 
-def _check(found: dict[str, str], wanted: dict[str, str], where: Path, way_out: str) -> None:
+def check_digests(found: dict[str, str], wanted: dict[str, str], where: Path, way_out: str) -> None:
     damaged = [name for name, digest in found.items() if wanted.get(name) != digest]
     if damaged:
         raise CheckpointError(f"{where}: damaged on disk, {len(damaged)} arrays differ, first {damaged[0]}: {way_out}")
 
 
-def _way_out(workdir: Path, step: int) -> str:
+def way_out(workdir: Path, step: int) -> str:
     others = [other for other in steps(workdir) if other != step]
     if others:
-        return f"remove {workdir / 'checkpoints' / str(step)} to continue from step {others[-1]}"
+        return f"use another step of {', '.join(map(str, others))}; training continues from the newest good one"
     return "there is no other checkpoint; train again in a new workdir"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,6 +23,14 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags by which the processes of one command find each other; see `sharding.initialize_distributed`."""
+    several = parser.add_argument_group("several processes", "needed only where JAX does not detect the cluster itself")
+    several.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; or auto")
+    several.add_argument("--num-processes", type=int)
+    several.add_argument("--process-id", type=int)
+
+
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Call `main(arguments)` and leave the process with the status it returns, or that its error carries."""
     try:

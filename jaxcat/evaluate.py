@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from jaxcat.data import Split, Store, open_data, open_labelled_folder, open_stor
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import batches
 from jaxcat.report import write_aside
+from jaxcat.sharding import initialize_distributed
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 
@@ -155,9 +157,13 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32)
+    cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.batch_size < 1:
         parser.error(f"--batch-size {arguments.batch_size}: must be at least 1")
+    initialize_distributed(
+        arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
+    )
     enable_compilation_cache()
     classifier = load(arguments.workdir, step=arguments.step)
     split, data = open_split(classifier, split=arguments.split, data=arguments.data), classifier.config.data
@@ -171,6 +177,8 @@ def main(argv: Sequence[str]) -> int:
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
     summary["step"] = classifier.step
+    if jax.process_index() != 0:
+        return 0
     name = arguments.split if arguments.data is None else arguments.data.resolve().name
     written = write_evaluation(
         arguments.workdir, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)

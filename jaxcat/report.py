@@ -26,6 +26,27 @@ from jaxcat.steps import TrainState
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
 
 
+class Pace:
+    """Where an epoch stands and how fast it goes.
+
+    Attributes:
+        step: of the epoch, done.
+    """
+
+    def __init__(self, step: int, *, pictures: int, batch_size: int):
+        self.step, self._pictures, self._batch_size = step, pictures, batch_size
+        self._from, self._began = step, time.perf_counter()
+
+    def restart(self) -> None:
+        """Measure from here on, to leave compilation out; unless nothing of the epoch is left to measure."""
+        if self.step * self._batch_size < self._pictures:
+            self._from, self._began = self.step, time.perf_counter()
+
+    def images_per_second(self) -> float:
+        done = min(self.step * self._batch_size, self._pictures) - self._from * self._batch_size
+        return max(0, done) / (time.perf_counter() - self._began)
+
+
 class Reporter:
     """Reports the epochs of one run; silent, and without files, when not `leading` (process 0).
 
@@ -64,7 +85,7 @@ class Reporter:
         """Whether the live line wants fresh figures; never when the output is not a terminal."""
         return self.console.is_terminal and self.leading and time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES
 
-    def live(self, epoch: int, step: int, images_per_second: float, *, loss: float, accuracy: float) -> None:
+    def live(self, epoch: int, pace: Pace, *, loss: float, accuracy: float) -> None:
         """Update the line of the epoch under way."""
         if self._progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -73,8 +94,8 @@ class Reporter:
             )
             self._progress.start()
             self._progress.add_task(f"epoch {epoch}/{self.epochs}", total=self.steps, figures="")
-        figures = f"{images_per_second:.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.4f}"
-        self._progress.update(self._progress.task_ids[0], completed=step, figures=figures)
+        figures = f"{pace.images_per_second():.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.4f}"
+        self._progress.update(self._progress.task_ids[0], completed=pace.step, figures=figures)
         self._updated = time.monotonic()
 
     def _stop_progress(self) -> None:
@@ -106,6 +127,16 @@ class Reporter:
             learning_curve(history, self.workdir / "learning_curve.png")
             accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
             self.say(f"done: {reason}; {accuracy}")
+
+
+def complete_reports(workdir: Path, history: list[dict]) -> None:
+    """Write what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
+    metrics, curve = workdir / "metrics.jsonl", workdir / "learning_curve.png"
+    text = "".join(json.dumps(record) + "\n" for record in history)
+    if not metrics.is_file() or metrics.read_text() != text:
+        write_aside(metrics, text)
+    if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
+        learning_curve(history, curve)
 
 
 def describe_run(

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcat.errors import ConfigError
@@ -64,6 +65,13 @@ def to_global(mesh: Mesh, local_batch: Mapping[str, np.ndarray], *, stacked: boo
 def place_replicated(mesh: Mesh, tree: Any) -> Any:
     """A tree of arrays, equal in every process → the same tree on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def values_of_processes(value: int) -> list[int]:
+    """The value that each process of the run gives here, by process number; all of them must call it."""
+    if jax.process_count() == 1:
+        return [int(value)]
+    return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
 
 
 def initialize_distributed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat import checkpoints, inception
+from jaxcat import checkpoints, inception, recovery
 from jaxcat.classifier import load, versions
 from jaxcat.config import difference
 from jaxcat.errors import CheckpointError, ConfigError
@@ -58,18 +59,19 @@ class Start(NamedTuple):
 
 
 def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
-    """The meta of the latest checkpoint in `workdir`, if there is one that `config` may continue.
+    """The meta of the newest good checkpoint in `workdir`, if there is one that `config` may continue.
 
     Raises:
-        CheckpointError: the workdir holds a run that was configured otherwise, or `resume=never`.
+        ConfigError: the workdir holds a run that was configured otherwise, or `resume=never`.
+        CheckpointError: it holds a run, and none of its checkpoints is good.
     """
-    found = checkpoints.steps(workdir)
-    if not found:
+    meta, damaged = recovery.newest_good(workdir)
+    if meta is None:
+        recovery.warn_of_lost_checkpoints(workdir)
         return None
-    meta = checkpoints.read_meta(workdir, found[-1])
     if config.resume == "never":
         raise ConfigError(
-            f"--config.resume=never: {workdir} already holds a run, at step {found[-1]}; use another --workdir"
+            f"--config.resume=never: {workdir} already holds a run, at step {meta['step']}; use another --workdir"
         )
     changes = difference(ConfigDict(meta["config"]), config)
     if changes and config.resume != "force":
@@ -77,6 +79,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
             f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
             "use another --workdir, or continue it all the same with --config.resume=force"
         )
+    recovery.set_aside(workdir, damaged, good=meta["step"])
     return meta
 
 
@@ -97,6 +100,11 @@ def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes
             )
         preprocessing, padding = Preprocessing.from_dict(meta["preprocessing"]), meta["pool_counts_padding"]
         return Origin(meta["provenance"], preprocessing, padding, {}, {})
+    return _beginning(config, classes)
+
+
+def _beginning(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
+    """What a run without a checkpoint of its own begins with: 2, 3 or 4 of `find_origin`."""
     if config.init_from:
         return from_run(config, classes)
     if config.model.weights != "none":
@@ -130,8 +138,12 @@ def start(
     (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
     frozen = {"params": frozen_params, "stats": frozen_stats}
     if meta is not None:
-        frozen = checkpoints.restore_frozen(
-            workdir, shapes=frozen, wanted=meta["frozen_digests"], sharding=replicated(mesh)
+        frozen = recovery.restore_frozen(
+            workdir,
+            shapes=frozen,
+            wanted=meta["frozen_digests"],
+            sharding=replicated(mesh),
+            again=functools.partial(_frozen_again, meta, network),
         )
         kept = {key: value for key, value in meta.items() if key not in ("digests", "history", "step")}
         return Start(network, frozen, trained, trained_stats, meta["step"], meta["history"], kept)
@@ -154,6 +166,13 @@ def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, 
         return checkpoints.restore_state(workdir, run.checkpoint, like=like, sharding=replicated(mesh))
     checkpoints.save_frozen(workdir, run.frozen)
     return place_replicated(mesh, new_state(run.trained, run.stats, tx))
+
+
+def _frozen_again(meta: dict, network: Network) -> Tree:
+    """The frozen numbers from where the run that `meta` describes once took them."""
+    config = ConfigDict(meta["config"])
+    params, stats = _fill(network, _beginning(config, tuple(meta["classes"])), config.seed)
+    return {"params": network.divide(params)[0], "stats": network.divide(stats)[0]}
 
 
 def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,8 +31,8 @@ from jaxcat.data import Data, open_data
 from jaxcat.errors import CheckpointError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.optim import make_optimizer
-from jaxcat.report import Reporter, describe_run
-from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated
+from jaxcat.report import Pace, Reporter, complete_reports, describe_run
+from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated, values_of_processes
 from jaxcat.sources import Source, Streaming
 from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
 from jaxcat.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
@@ -50,7 +51,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta["history"])):
-            print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} says how good it is")
+            if jax.process_index() == 0:
+                complete_reports(workdir, meta["history"])
+                print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} measures it")
             return 0
         mesh = make_mesh()
         data = open_data(config)
@@ -78,43 +81,43 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
     state = first_state(run, workdir, tx=tx, mesh=mesh)
     take, evaluate = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
 
-    def speed(number: int, since: tuple[int, float]) -> float:
-        pictures = min(number * config.batch_size, len(labels)) - since[0] * config.batch_size
-        return pictures / (time.perf_counter() - since[1])
-
     with (
-        Checkpoints(workdir, keep=config.checkpoint.keep) as saved,
+        Checkpoints(workdir, keep=config.checkpoint.keep, history=history) as saved,
         Reporter(workdir, history, config=config, steps=steps_per_epoch, leading=jax.process_index() == 0) as report,
     ):
         describe_run(report.console, config, run, state, source=source.describe(), length=length, mesh=mesh)
         source.prepare(report.console)
         began, compiling = time.perf_counter(), True
-        with Interruption() as interruption:
+        with Interruption(mesh) as interruption:
             while not (reason := stop_reason(config, history)):
                 epoch, started = len(history), time.perf_counter()
-                number = first = int(state.step) - epoch * steps_per_epoch  # above 0 when cut within an epoch
-                timed_from = number, started
+                first = int(state.step) - epoch * steps_per_epoch  # above 0 when a run was cut within an epoch
+                pace = Pace(first, pictures=len(labels), batch_size=config.batch_size)
                 batches = source.train(epoch, first=first)
                 for batch in batches:
                     state = take(state, batch)
-                    number += steps_in(batch)
+                    pace.step += steps_in(batch)
                     if compiling:
                         jax.block_until_ready(state)
-                        now, compiling = time.perf_counter(), False
-                        report.say(f"first step {now - began:.1f} s after the start, compilation included")
-                        timed_from = (number, now) if number < steps_per_epoch else timed_from
+                        report.say(f"first step {time.perf_counter() - began:.1f} s from here, compilation included")
+                        pace.restart()
+                        compiling = False
                     if report.due():
-                        report.live(epoch + 1, number, speed(number, timed_from), **averages(state))
-                    due = every and (epoch * steps_per_epoch + number) % every == 0 and number < steps_per_epoch
-                    interrupted = interruption.received  # read once: it may come between two looks
-                    if due or interrupted:
+                        report.live(epoch + 1, pace, **averages(state))
+                    due = every and (epoch * steps_per_epoch + pace.step) % every == 0 and pace.step < steps_per_epoch
+                    status = interruption.stop()  # once a step: a signal may come between two looks
+                    if due or status:
                         averages(state)
                         saved.save(state, {**run.meta, "history": history})
-                    if interrupted:
+                    if status:
                         report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
-                        return interruption.exit_status
-                trained, images_per_second = averages(state), speed(number, timed_from)
-                validated = validation(source, functools.partial(evaluate, state))
+                        return status
+                trained, images_per_second = averages(state), pace.images_per_second()
+                validated = validation(source, functools.partial(evaluate, state), interruption=interruption)
+                if interruption.status:
+                    saved.save(state, {**run.meta, "history": history})
+                    report.say(f"interrupted in validation: the same command continues from step {int(state.step)}")
+                    return interruption.status
                 record = {
                     "event": "epoch",
                     "epoch": epoch + 1,
@@ -154,9 +157,15 @@ def compiled(
     return take, evaluate
 
 
-def validation(source: Source, evaluate: Callable[[Batch], dict[str, jax.Array]]) -> dict[str, float]:
-    """Loss and accuracy on every validation record, each counted once."""
-    parts, count = [evaluate(batch) for batch in source.validation()], len(source.splits["validation"])
+def validation(
+    source: Source, evaluate: Callable[[Batch], dict[str, jax.Array]], *, interruption: Interruption
+) -> dict[str, float]:
+    """Loss and accuracy on every validation record, each counted once; nothing where a signal cut it short."""
+    parts, count = [], len(source.splits["validation"])
+    for batch in source.validation():
+        parts.append(evaluate(batch))
+        if interruption.stop():
+            return {}
     total = {name: sum(float(part[name]) for part in parts) for name in ("loss", "correct", "count")}
     if total["count"] != count:
         raise TrainingError(f"validated {total['count']:.0f} of {count} pictures: this is a defect of jaxcat")
@@ -200,18 +209,19 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Hold the workdir against a second run; made if it is not there."""
+    """Hold the workdir against a second run; made if it is not there. Process 0 holds it for all of its run."""
+    lock, refusal = FileLock(workdir / ".lock"), ""
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            refusal = "another run holds it; wait for it, or use another --workdir"
+        except OSError as error:
+            refusal = f"cannot be written: {error.strerror}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workdir / f".lock-{jax.process_index()}")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CheckpointError(
-            f"--workdir {workdir}: another run holds it; wait for it, or use another --workdir"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"--workdir {workdir}: cannot be written: {error.strerror}") from error
-    try:
+        if any(values_of_processes(bool(refusal))):
+            raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")
         yield
     finally:
         lock.release()
@@ -225,10 +235,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="a file of configs/, or your own")
     parser.add_argument("--workdir", required=True, type=Path, help="where the run keeps everything; made if missing")
-    several = parser.add_argument_group("several processes", "needed only where JAX does not detect the cluster itself")
-    several.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; or auto")
-    several.add_argument("--num-processes", type=int)
-    several.add_argument("--process-id", type=int)
+    cli.add_process_flags(parser)
     arguments, overrides = parser.parse_known_args(argv)
     config = cli.read_config(arguments.config, overrides)
     validate(config)
@@ -236,7 +243,10 @@ def main(argv: Sequence[str]) -> int:
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     enable_compilation_cache()
-    return train(config, arguments.workdir.absolute())
+    status = train(config, arguments.workdir.absolute())
+    if status and jax.process_index() == 0:
+        print(f"to continue: python -m jaxcat.train {shlex.join(argv)}")
+    return status
 
 
 if __name__ == "__main__":

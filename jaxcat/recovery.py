@@ -1,0 +1,135 @@
+"""What a run does about checkpoints that are damaged on disk: continue from the newest good one, and say so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Sharding
+
+from jaxcat import checkpoints
+from jaxcat.errors import CheckpointError, JaxcatError
+from jaxcat.network import Tree
+from jaxcat.sharding import values_of_processes
+
+logger = logging.getLogger(__name__)
+
+
+def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]:
+    """The meta of the newest checkpoint that reads back as it was written, and what is wrong with the newer ones.
+
+    None where the workdir holds no finished checkpoint. Several processes agree: what one of them cannot read is not
+    good.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is good. A run never starts over because of damage.
+    """
+    damaged: dict[int, CheckpointError] = {}
+    for step in reversed(checkpoints.steps(workdir)):
+        meta, error = None, None
+        try:
+            meta = verify(workdir, step)
+        except CheckpointError as caught:
+            error = caught
+        elsewhere = int(np.argmin(values_of_processes(meta is not None)))
+        if all(values_of_processes(meta is not None)):
+            return meta, damaged
+        damaged[step] = error or CheckpointError(f"step {step}: process {elsewhere} cannot read it")
+    if damaged:
+        reasons = "\n  ".join(map(str, damaged.values()))
+        raise CheckpointError(
+            f"--workdir {workdir}: none of its checkpoints is good:\n  {reasons}\n"
+            "copy one back from a backup, or use another --workdir to train from the beginning"
+        )
+    return None, damaged
+
+
+def verify(workdir: Path, step: int) -> dict:
+    """Read all of a checkpoint and compare every array with its digest; returns the meta.
+
+    Needs no network to restore into and puts nothing on a device: a check that comes before all else.
+
+    Raises:
+        CheckpointError: something is missing, damaged or unreadable.
+    """
+    meta, folder = checkpoints.read_meta(workdir, step), (workdir / "checkpoints" / str(step)).absolute()
+    found: dict[str, str] = {}
+    for item in ("model", "training"):
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                described = checkpointer.metadata(folder / item).item_metadata.tree
+                as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
+                tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
+            reason = checkpoints.first_line(error)
+            raise CheckpointError(f"{folder / item}: cannot be restored: {reason}") from error
+        found |= checkpoints.digests({item: tree})
+    missing = {name: "" for name in meta["digests"] if name not in found}
+    checkpoints.check_digests(found | missing, meta["digests"], folder, checkpoints.way_out(workdir, step))
+    return meta
+
+
+def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) -> None:
+    """Move damaged checkpoints to `workdir/damaged/` and warn, one line for each; the run goes on from step `good`."""
+    for step, error in damaged.items():
+        target = workdir / "damaged" / str(step)
+        if jax.process_index() == 0:
+            try:
+                target.parent.mkdir(exist_ok=True)
+                number = 1
+                while target.exists():
+                    number += 1
+                    target = target.with_name(f"{step}.{number}")
+                os.rename(workdir / "checkpoints" / str(step), target)
+            except OSError as failure:
+                raise CheckpointError(f"{target}: cannot be written: {failure.strerror}") from failure
+            logger.warning("%s; it is now in %s, and the run continues from step %d", error, target, good)
+    values_of_processes(True)  # nobody goes on before they are gone
+
+
+def restore_frozen(
+    workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: Sharding, again: Callable[[], Tree]
+) -> Tree:
+    """The frozen tree of a run; where it is damaged on disk, `again` makes it anew and it is written back.
+
+    Raises:
+        CheckpointError: it is damaged, and what `again` makes is not the same to the bit.
+    """
+    tree: Tree = {}
+    error = None
+    try:
+        tree = checkpoints.restore_frozen(workdir, shapes=shapes, wanted=wanted, sharding=sharding)
+    except CheckpointError as caught:
+        error = caught
+    if all(values_of_processes(error is None)):
+        return tree
+    reason = str(error or f"{workdir / 'frozen'}: another process cannot read it")
+    try:
+        tree = again()
+    except JaxcatError as failure:
+        raise CheckpointError(f"{reason}; nor can it be made again: {failure}") from failure
+    if checkpoints.digests(tree) != wanted:
+        raise CheckpointError(f"{reason}; what it was made from has changed since")
+    if jax.process_index() == 0:
+        logger.warning("%s; made again from what the run began with, the same to the bit", reason)
+    checkpoints.save_frozen(workdir, tree)
+    return jax.device_put(tree, sharding)
+
+
+def warn_of_lost_checkpoints(workdir: Path) -> None:
+    """Say so where a workdir without a checkpoint has the figures of an earlier start, which begins again."""
+    try:
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        epochs = sum(json.loads(line).get("event") == "epoch" for line in lines)
+    except (OSError, ValueError, AttributeError):
+        return
+    if epochs and jax.process_index() == 0:
+        logger.warning(
+            "%s has the figures of %d epochs and no checkpoint: it starts from the beginning", workdir, epochs
+        )
