@@ -22,9 +22,7 @@ CASES = {
 def pipeline(data: Path | None, effort: Effort, *, sizes: Sequence[int], batch: int) -> Iterator[Row]:
     """Decoding, and the article's augmentation, on the pictures of `data`/train."""
     if data is None:
-        yield Row(
-            "pipeline", "all", "all", "", skipped="needs --data DIR, with DIR/train/CLASS/ and DIR/validation/CLASS/"
-        )
+        yield Row("pipeline", "all", "all", "", skipped="needs --data DIR")
         return
     workers = {module: Worker(module) for peers in CASES.values() for _, module, _ in peers}
     try:
