@@ -8,6 +8,7 @@ import optax
 import pytest
 import small
 
+import jaxcat.network
 from jaxcat.compilation import jit
 from jaxcat.network import Network
 from jaxcat.optim import make_optimizer
@@ -84,6 +85,21 @@ def test_the_prefix_has_no_backward_pass():
     step = jit(make_train_step(network, tx, seed=0)).lower(state, frozen, batch).compile()
     forward = jit(make_eval_step(network)).lower(state.trained, state.stats, frozen, batch).compile()
     assert step.cost_analysis()["flops"] < 1.05 * forward.cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(("count", "chunk"), [(6, 3), (7, 7), (2, 2)])
+def test_the_prefix_in_chunks_gives_the_same_bits(monkeypatch, count, chunk):
+    config = small.tiny_config()
+    network, _, _, frozen = begin(config)
+    images = small.pictures(count)
+    whole = jit(network.prefix)(frozen, images)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jaxcat.network, "CHUNK_PIXELS", 4 * 75 * 75)
+    assert jaxcat.network._chunk(images.shape) == chunk
+    text = jit(lambda *arguments: network.prefix(*arguments)).lower(frozen, images).as_text()
+    assert ("while" in text) == (chunk < count)
+    chunked = jit(lambda *arguments: network.prefix(*arguments))(frozen, images)
+    assert np.asarray(chunked).tobytes() == np.asarray(whole).tobytes()
 
 
 def test_statistics_move_with_train_bn_only_where_trained():

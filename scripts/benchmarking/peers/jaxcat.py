@@ -1,0 +1,125 @@
+"""jaxcat's own network and train step, as train.py uses them; needs no TensorFlow and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcat.compilation import enable_compilation_cache, jit
+from jaxcat.config import default
+from jaxcat.network import Network
+from jaxcat.optim import make_optimizer
+from jaxcat.sharding import make_mesh, padded_batch_size, place_replicated, replicated, to_global
+from jaxcat.steps import make_train_step, new_state
+from jaxcat.weights.registry import MINUS_ONE_TO_ONE
+
+enable_compilation_cache()
+
+
+def describe() -> dict[str, str]:
+    device = jax.devices()[0]
+    kind = device.device_kind if device.platform != "cpu" else "cpu"
+    return {"version": f"jax {jax.__version__}", "device": f"{jax.device_count()} × {kind}"}
+
+
+def device_memory() -> int | None:
+    stats = jax.devices()[0].memory_stats()
+    return stats.get("peak_bytes_in_use") if stats else None
+
+
+def matmul(*, side: int, dtype: str) -> Callable[[int], None]:
+    x = jnp.full((side, side), 1 / side, jnp.dtype(dtype))
+    product = jit(lambda a, b: a @ b)
+    return _repeat(lambda: product(x, x))
+
+
+def forward(*, size: int, batch: int, dtype: str) -> Callable[[int], None]:
+    """uint8 pictures → logits."""
+    logits, *arguments = _forward(size, batch, dtype)
+    compiled = jit(logits)
+    return _repeat(lambda: compiled(*arguments))
+
+
+def step(*, size: int, batch: int, dtype: str, train_from: str) -> Callable[[int], None]:
+    """RMSprop on what `train_from` says; the state is donated."""
+    function, state, frozen, rows = _step(size, batch, dtype, train_from)
+    compiled = jit(function, donate_argnums=0, out_shardings=replicated(make_mesh()))
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state = compiled(state, frozen, rows)
+        jax.block_until_ready(state)
+
+    return run
+
+
+TASKS = {"matmul": matmul, "forward": forward, "step": step}
+
+
+def flops(task: str, **case: Any) -> float:
+    """Floating-point operations that XLA counts in one call, before it optimises.
+
+    Counted for one picture and for two, and extended to the batch: XLA counts the body of the loop over chunks once.
+    """
+    one, two = (_flops(task, {**case, "batch": count}) for count in (1, 2))
+    return one + (case["batch"] - 1) * (two - one)
+
+
+def _flops(task: str, case: dict[str, Any]) -> float:
+    function, *arguments = _step(**case) if task == "step" else _forward(**case)
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+def _network(size: int, dtype: str, train_from: str) -> tuple[Network, Any]:
+    config = default()
+    config.model.dtype, config.model.train_from = dtype, train_from
+    config.optim.learning_rate = 1e-6  # random numbers on random labels should not diverge
+    network = Network(
+        config.model, classes=2, image_size=size, preprocessing=MINUS_ONE_TO_ONE, pool_counts_padding=False
+    )
+    return network, make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=100)
+
+
+def _batch(size: int, batch: int) -> dict[str, jax.Array]:
+    mesh = make_mesh()
+    padded = padded_batch_size(batch, mesh)
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (padded, size, size, 3), np.uint8)
+    label = generator.integers(0, 2, padded).astype(np.int32)
+    return to_global(mesh, {"image": image, "label": label, "mask": np.arange(padded) < batch})
+
+
+def _forward(size: int, batch: int, dtype: str) -> tuple[Any, ...]:
+    network, _ = _network(size, dtype, "head")
+    params, stats = network.initialize(0)
+    (frozen, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
+    values = place_replicated(make_mesh(), (trained, trained_stats, {"params": frozen, "stats": frozen_stats}))
+
+    def logits(trained: Any, stats: Any, frozen: Any, image: Any) -> Any:
+        return network.suffix(trained, stats, network.prefix(frozen, image))[0]
+
+    return logits, *values, _batch(size, batch)["image"]
+
+
+def _step(size: int, batch: int, dtype: str, train_from: str) -> tuple[Callable, Any, Any, Any]:
+    network, tx = _network(size, dtype, train_from)
+    params, stats = network.initialize(0)
+    (frozen, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
+    placed = place_replicated(
+        make_mesh(), (new_state(trained, trained_stats, tx), {"params": frozen, "stats": frozen_stats})
+    )
+    return make_train_step(network, tx, seed=0), *placed, _batch(size, batch)
+
+
+def _repeat(call: Callable[[], Any]) -> Callable[[int], None]:
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            result = call()
+        jax.block_until_ready(result)
+
+    return run

@@ -1,0 +1,62 @@
+"""jaxcat's pipeline: the picture store, the augmentation and the batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxcat.config import default
+from jaxcat.data import Store, open_data, open_stores
+from jaxcat.pipeline import batches
+from jaxcat.sharding import make_mesh
+
+
+def describe() -> dict[str, str]:
+    return {"version": f"jax {jax.__version__}", "device": str(jax.devices()[0])}
+
+
+def decode(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    """Files → uint8 pictures of one size, by the store's threads."""
+    store = _store(data, size, cache_gb=0.0)
+
+    def run(calls: int) -> None:
+        for indices in _indices(len(store), batch, calls).reshape(calls, batch):
+            store.gather(indices)
+
+    return run
+
+
+def decode_augment(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    return _batches(_store(data, size, cache_gb=0.0), size, batch)
+
+
+def augment(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    return _batches(_store(data, size, cache_gb=16.0), size, batch)
+
+
+TASKS = {"decode": decode, "decode_augment": decode_augment, "augment": augment}
+
+
+def _store(data: str, size: int, *, cache_gb: float) -> Store:
+    config = default()
+    config.data.dir, config.data.image_size = data, size
+    train = open_data(config).splits["train"]
+    return open_stores({"train": train}, sizes={"train": size}, mode="squash", cache_gb=cache_gb)["train"]
+
+
+def _indices(records: int, batch: int, calls: int) -> np.ndarray:
+    return np.arange(calls * batch) % records
+
+
+def _batches(store: Store, size: int, batch: int) -> Callable[[int], None]:
+    mesh = make_mesh()
+
+    def run(calls: int) -> None:
+        indices = _indices(len(store), batch, calls)
+        source = batches(store, store.split.labels, indices, batch_size=batch, size=size, mesh=mesh, augment="article")
+        for made in source:
+            jax.block_until_ready(made)
+
+    return run
