@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxcat.config import check_variant, default
 
-VARIANTS = ("default", "article", "article_mixed7", "finetune")
+VARIANTS = ("default", "article", "article_mixed7", "finetune", "fast")
 
 
 def get_config(variant: str = "default") -> ConfigDict:
@@ -38,9 +38,20 @@ def get_config(variant: str = "default") -> ConfigDict:
         config.model.hidden = 1024
         config.model.dropout = 0.2
         config.optim.learning_rate = 1e-4
+    else:
+        config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
+    if variant == "fast":
+        config.data.image_size = 256
+        config.model.cut = "mixed6"
+        config.model.pool_grid = 3
+        config.model.hidden = 256
+        config.model.dropout = 0.5
+        config.optim.learning_rate = 1e-4
+        config.optim.schedule = "cosine"
     if variant == "finetune":
         config.model.train_from = "mixed8"
         config.data.augment = "article"
+        config.bottleneck.views = 4
         config.epochs = 10
         config.optim.learning_rate = 1e-4
         config.optim.backbone_scale = 0.1
