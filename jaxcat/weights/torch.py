@@ -71,6 +71,7 @@ def _unit(unit: str) -> str:
     return f"{_BLOCKS[stage]}.{renamed}"
 
 
+STAGES = {ours: theirs for ours, theirs in _BLOCKS.items() if "/" not in ours}  # mixed0 … mixed10 → Mixed_5b … Mixed_7c
 TORCH_UNITS = {_unit(unit): unit for unit in UNITS}  # torchvision's name of a unit → ours
 
 
