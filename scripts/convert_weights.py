@@ -4,9 +4,9 @@
     python scripts/convert_weights.py SOURCE --inspect
 
 SOURCE is a file (.h5, .weights.h5, .keras, .pth, .safetensors: the content decides) or a name such as
-timm/inception_v3.tv_in1k. --inspect prints what is in it and writes nothing. --verify loads OUT and compares it with the
-framework that SOURCE comes from, where that is installed, on random images at every block. --like takes preprocessing
-and pooling from published weights, for a file whose framework's own are not right.
+timm/inception_v3.tv_in1k. --inspect prints what is in it and writes nothing. --verify loads OUT and compares it with
+the framework that SOURCE comes from, where that is installed, on random images at every block. --like takes
+preprocessing and pooling from published weights, for a file whose framework's own are not right.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -100,6 +102,27 @@ def torch_state(network: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             state[f"{names[unit]}.bn.weight"] = np.ones_like(array)
     state["AuxLogits.fc.weight"] = np.ones((3, 2), np.float32)
     return state
+
+
+def golden_state() -> dict[str, np.ndarray]:
+    """A state dict of the full width with a top, whose activations stay of order one in every block.
+
+    Every tensor is drawn from a generator seeded with its own name in torch, so two names that change places show.
+    """
+
+    def draw(name: str, array: np.ndarray) -> np.ndarray:
+        uniform = np.random.default_rng(zlib.crc32(name.encode())).random(array.shape, np.float32)
+        if name.endswith(("bn.weight", "running_var")):
+            return uniform + np.float32(0.5)
+        limit = 0.02 if name == "fc.weight" else 0.3
+        if name.endswith("conv.weight"):
+            limit = math.sqrt(6 / math.prod(array.shape[1:]))  # He, uniform
+        return (2 * uniform - 1) * np.float32(limit)
+
+    whole = torch_state({name: np.zeros(shape, np.float32) for name, shape in expected(1.0).items()})
+    kept = {name: array for name, array in whole.items() if array.dtype == np.float32 and not name.startswith("Aux")}
+    top = {"fc.weight": np.zeros((1000, 2048), np.float32), "fc.bias": np.zeros(1000, np.float32)}
+    return {name: draw(name, array) for name, array in (kept | top).items()}
 
 
 def write_torch_safetensors(path: Path, network: dict[str, np.ndarray], **more: np.ndarray) -> Path:
