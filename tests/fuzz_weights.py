@@ -2,7 +2,7 @@
 
     python tests/fuzz_weights.py --count 2000 --seed 0
 
-The parent imports jaxcat once and forks for every file, so that a crash, a hang or a gigabyte is that child's alone. Every
+The parent imports jaxcat once and forks for every file: a crash, a hang or a gigabyte is that child's alone. Every
 outcome other than a clean load or a WeightsError is a finding; crashes inside libhdf5 are counted apart.
 """
 

@@ -112,6 +112,7 @@ def _member(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def _hdf5(path: Path, source: Path | BinaryIO) -> Iterator[Contents]:
+    hdf5.probe(path, source)
     try:
         with h5py.File(source, "r") as file:
             found = hdf5.tensors(file, path=path)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -14,6 +19,29 @@ from jaxcat.weights.contents import MAX_TENSORS, MAX_VALUES, Tensor
 
 # libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
+
+_PROBE = Path(__file__).with_name("hdf5_probe.py")
+_SECONDS = 300  # wall time; the probe itself has a limit of processor time
+
+
+def probe(path: Path, source: Path | BinaryIO) -> None:
+    """Let another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged ones.
+
+    Raises:
+        WeightsError: that process came to harm.
+    """
+    environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
+    command = [sys.executable, "-I", str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
+    content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
+    try:
+        done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise WeightsError(f"{path} is damaged: the HDF5 library does not come to an end with it") from error
+    if done.returncode > 0:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        raise WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {reason}")
+    if done.returncode < 0:
+        raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
 
 
 def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
