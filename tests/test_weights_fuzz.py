@@ -9,7 +9,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_mutated_files_load_or_are_refused(tmp_path):
     """A crash inside libhdf5 is its own and not counted against jaxcat; anything else would be."""
     script = Path(__file__).with_name("fuzz_weights.py")
