@@ -41,7 +41,8 @@ def default() -> ConfigDict:
     config.data.validation_fraction = 0.2  # held out of train, seeded and stratified, where no validation split exists
     config.data.classes = ""  # comma-separated names to keep [""]
     config.data.image_size = 299  # pixels a side that the network sees, at least 75
-    config.data.resize = "squash"  # squash: to a square, as Keras does | center_crop: shorter side, then the middle
+    # squash: to a square, as Keras does | center_crop: the largest central square | timm, torchvision: as they evaluate
+    config.data.resize = "squash"
     config.data.train_size = 0  # balanced, seeded subset of train [0]
     config.data.validation_size = 0  # the same of validation [0]
     config.data.skip_bad = False  # leave unreadable pictures out and say how many; False: refuse to start, list them
@@ -143,7 +144,7 @@ RULES: dict[str, Callable[[Any], str]] = {
     "data.validation_fraction": number(0, 0.9, above=True),
     "data.classes": anything,
     "data.image_size": number(MIN_IMAGE_SIZE, 4096),
-    "data.resize": one_of("squash", "center_crop"),
+    "data.resize": one_of("squash", "center_crop", "timm", "torchvision"),
     "data.train_size": number(0),
     "data.validation_size": number(0),
     "data.skip_bad": anything,

@@ -6,6 +6,7 @@ Pillow only, no TensorFlow: TensorFlow's decoders ignore EXIF rotation, drop alp
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow turns to MPO by itself for JPEGs of several frames
 MAX_PIXELS = 178_956_970  # where Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
 
-ResizeMode = Literal["squash", "center_crop"]
+ResizeMode = Literal["squash", "center_crop", "timm", "torchvision"]
 
 # EXIF tag 0x0112: how the camera was held, and the move that puts the picture upright. 1 is upright.
 _ORIENTATION_TAG = 0x0112
@@ -77,17 +78,23 @@ def decode(source: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
 
 
 def resize(image: np.ndarray, size: int, *, mode: ResizeMode) -> np.ndarray:
-    """Resizes to a square, bilinear with antialiasing (a triangle filter as wide as the reduction).
+    """Resizes to a square, with antialiasing (a filter as wide as the reduction).
 
     Args:
         image: uint8 (H, W, 3).
         size: side of the result in pixels.
-        mode: "squash" ignores the aspect ratio; "center_crop" takes the largest central square.
+        mode: "squash" ignores the aspect ratio, "center_crop" takes the largest central square; both bilinear. "timm"
+            and "torchvision" do what those libraries do to evaluate Inception-v3: the shorter side to floor(size /
+            0.875), bicubic, or to 342/299 of `size`, bilinear; then the middle.
 
     Returns:
         uint8 (size, size, 3).
     """
     height, width = image.shape[:2]
+    if mode == "timm":
+        return _resize_middle(image, size, shorter=math.floor(size / 0.875), kernel=Image.Resampling.BICUBIC)
+    if mode == "torchvision":
+        return _resize_middle(image, size, shorter=round(size * 342 / 299), kernel=Image.Resampling.BILINEAR)
     box: tuple[float, float, float, float] | None
     if mode == "squash":
         box = None
@@ -96,10 +103,26 @@ def resize(image: np.ndarray, size: int, *, mode: ResizeMode) -> np.ndarray:
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
     else:
-        raise ValueError(f"mode={mode!r}; use 'squash' or 'center_crop'")
+        raise ValueError(f"mode={mode!r}; use 'squash', 'center_crop', 'timm' or 'torchvision'")
     if image.shape == (size, size, 3):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def _resize_middle(image: np.ndarray, size: int, *, shorter: int, kernel: Image.Resampling) -> np.ndarray:
+    """The picture with its shorter side at `shorter`, and of that the middle `size` × `size`.
+
+    The same steps and rounding as torchvision.transforms Resize and CenterCrop. Of a picture longer than eight times
+    its width only the middle is resized, so that it does not become a huge one in between.
+    """
+    height, width = image.shape[:2]
+    least = min(height, width)
+    top, left = max(0, (height - 8 * least) // 2), max(0, (width - 8 * least) // 2)
+    image = image[top : height - top, left : width - left]
+    tall, wide = (int(shorter * side / least) for side in image.shape[:2])
+    resized = Image.fromarray(image).resize((wide, tall), kernel)
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 """python -m jaxcat.predict --workdir DIR PATH… [--output csv|jsonl] [--top 5] [--step best|latest|N]
+python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (ImageNet's 1000 classes, no training)
 
 Names what is in pictures: one row per picture on standard output, in the order given; directories are walked in sorted
 order. A picture that cannot be read is one line on standard error, and the exit status is 1 at the end.
@@ -22,6 +23,7 @@ from jaxcat.classifier import Classifier, load
 from jaxcat.compilation import enable_compilation_cache
 from jaxcat.data import Ignored, pictures
 from jaxcat.errors import DataError
+from jaxcat.imagenet import describe, imagenet_classifier
 
 
 def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
@@ -73,7 +75,9 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, and directories of pictures")
-    parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--workdir", type=Path, help="of a training run")
+    origin.add_argument("--weights", metavar="NAME", help="published weights, or a file that has their 1000-class top")
     parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"])
     parser.add_argument("--top", type=int, default=5, help="how many classes to name for each picture")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
@@ -82,7 +86,11 @@ def main(argv: Sequence[str]) -> int:
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
     enable_compilation_cache()
-    classifier = load(arguments.workdir, step=arguments.step)
+    if arguments.weights:
+        classifier = imagenet_classifier(arguments.weights)
+        print(describe(classifier), file=sys.stderr)
+    else:
+        classifier = load(arguments.workdir, step=arguments.step)
     top = min(arguments.top, len(classifier.classes))
     for stream in (sys.stdout, sys.stderr):  # file names are bytes: print back what the system gave
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]

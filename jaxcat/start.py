@@ -213,6 +213,11 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
 def from_weights(config: ConfigDict) -> Origin:
     """Pretrained weights by registry name or file."""
     found = load_pretrained(config.model.weights, cut=config.model.cut, width=config.model.width)
+    if config.model.train_bn and found.provenance.get("batch_norm_scale", "").startswith("folded"):
+        raise ConfigError(
+            f"--config.model.train_bn=True: BatchNorm's scale in --config.model.weights={config.model.weights} is "
+            "folded into the kernels, which is exact with stored statistics only; use False"
+        )
     preprocessing = _preprocessing(config, found.preprocessing)
     return Origin(found.provenance, preprocessing, found.pool_counts_padding, found.params, found.stats)
 

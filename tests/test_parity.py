@@ -1,19 +1,35 @@
-"""The network against Keras's own, block by block, with random kernels and random batch-normalisation statistics.
+"""The network against Keras's, torchvision's and timm's, block by block, with random kernels and normalisations.
 
-Keras writes the file, jaxcat's loader reads it: a mix-up of two layers of equal shape cannot hide.
+Keras writes the file, jaxcat's loader reads it: a mix-up of two layers of equal shape cannot hide. Torchvision's
+outputs come from a file that tests/make_golden.py made; where torch is installed, both networks run side by side too.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import h5py
 import jax
 import jax.numpy as jnp
+import make_golden
 import numpy as np
 import pytest
-from flax import nnx
+from safetensors.numpy import save_file
+from weights_files import golden_state
 
 from jaxcat import inception
 from jaxcat.weights import Pretrained, load_pretrained
+from jaxcat.weights.verify import (
+    SIZES,
+    Outputs,
+    differences,
+    jaxcat_outputs,
+    keras_outputs,
+    random_images,
+    reference,
+    torch_outputs,
+)
 
 TOLERANCE = 1e-4  # of the largest magnitude in the tensor
 
@@ -49,65 +65,96 @@ def pretrained(keras_model, tmp_path_factory) -> Pretrained:
     return load_pretrained(str(path), cut="mixed10", with_top=True)
 
 
-def keras_outputs(keras_model, images: np.ndarray) -> dict[str, np.ndarray]:
-    """mixed0 … mixed10, the global average and the logits, from the same layers applied to any image size."""
-    import keras
-
-    names = [name for name in inception.STAGES if name != "stem"]
-    inputs = keras.Input((*images.shape[1:3], 3))
-    model = keras.applications.InceptionV3(include_top=False, weights=None, input_tensor=inputs)
-    body = [layer for layer in keras_model.layers if layer.name not in ("avg_pool", "predictions")]
-    for copy, original in zip(model.layers, body, strict=True):
-        copy.set_weights(original.get_weights())
-    outputs = [model.get_layer(name).output for name in names]
-    average = keras.layers.GlobalAveragePooling2D()(model.output)
-    outputs += [average, keras_model.get_layer("predictions")(average)]
-    values = keras.Model(inputs, outputs)(images, training=False)
-    return {name: np.asarray(value) for name, value in zip([*names, "average", "logits"], values, strict=True)}
-
-
-def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "float32") -> dict[str, np.ndarray]:
-    options = inception.Options(pool_counts_padding=pretrained.pool_counts_padding, dtype=dtype)
-    stages = nnx.eval_shape(lambda: inception.build("mixed10", options))
-    graphs = {name: nnx.split(stages[name], nnx.Param, nnx.BatchStat)[0] for name in inception.STAGES}
-
-    @jax.jit
-    def forward(params, stats, x):
-        outputs = {}
-        for name, graph in graphs.items():
-            x = outputs[name] = nnx.merge(graph, params[name], stats[name])(x)
-        outputs["average"] = x.astype(jnp.float32).mean(axis=(1, 2))
-        outputs["logits"] = outputs["average"] @ params["logits"]["kernel"] + params["logits"]["bias"]
-        return outputs
-
-    return {name: np.asarray(value) for name, value in forward(pretrained.params, pretrained.stats, images).items()}
-
-
-def worst_ratio(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> float:
+def worst_ratio(found: Outputs, reference: Outputs) -> float:
     """The largest max |difference| / max |reference| of any tensor."""
-    ratios = {}
     for name, expected in reference.items():
-        got = found[name].astype(np.float32)
-        assert got.shape == expected.shape, name
         assert 0.01 < np.abs(expected).max() < 100, (name, "not of order one: the comparison would mean little")
-        ratios[name] = float(np.abs(got - expected).max() / np.abs(expected).max())
+    ratios = differences(found, reference)
     worst = max(ratios, key=lambda name: ratios[name])
     print(f"worst of {len(ratios)} tensors: {worst} {ratios[worst]:.2e}")
     return ratios[worst]
 
 
-def random_images(height: int, width: int, batch: int = 1) -> np.ndarray:
-    return np.random.default_rng(height).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("height", "width"), [(75, 75), (150, 150), (299, 299), (151, 203)], ids=lambda side: str(side)
-)
+@pytest.mark.parametrize(("height", "width"), SIZES, ids=str)
 def test_every_block_equals_keras(keras_model, pretrained, height, width):
     images = random_images(height, width, batch=2)
     reference = keras_outputs(keras_model, images)
     assert worst_ratio(jaxcat_outputs(pretrained, images), reference) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.weights.h5", "model.keras", "model.h5"])
+def test_keras_3_itself_saves_files_that_give_the_same_numbers(keras_model, pretrained, tmp_path, name):
+    """Equal shapes do not hide a mix-up: every tensor is random and must arrive where the legacy numbers put it."""
+    path = tmp_path / name
+    keras_model.save_weights(path) if name == "model.weights.h5" else keras_model.save(path)
+    found = load_pretrained(str(path), cut="mixed10", with_top=True)
+    same = jax.tree.map(np.array_equal, (found.params, found.stats), (pretrained.params, pretrained.stats))
+    assert all(jax.tree.leaves(same)), [key for key, equal in jax.tree.leaves_with_path(same) if not equal]
+
+
+@pytest.mark.slow
+def test_a_network_inside_a_keras_3_model_gives_the_same_numbers(keras_model, pretrained, tmp_path):
+    import keras
+
+    body = keras.Model(keras_model.input, keras_model.get_layer("mixed10").output)
+    whole = keras.Sequential([body, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    whole.save_weights(tmp_path / "model.weights.h5")
+    found = load_pretrained(str(tmp_path / "model.weights.h5"), cut="mixed10")
+    kept = {stage: pretrained.params[stage] for stage in inception.STAGES}
+    same = jax.tree.map(np.array_equal, (found.params, found.stats), (kept, pretrained.stats))
+    assert all(jax.tree.leaves(same))
+    assert found.provenance["left_out"] == ["dense/vars/0", "dense/vars/1"]
+
+
+@pytest.fixture(scope="module")
+def torch_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("golden") / "model.safetensors"
+    save_file(golden_state(), path)
+    return path
+
+
+@pytest.mark.parametrize(("height", "width"), make_golden.SIZES, ids=str)
+def test_every_block_equals_the_outputs_that_torchvision_gave(torch_file, height, width):
+    golden = json.loads(make_golden.PATH.read_text())[f"{height}x{width}"]
+    outputs = jaxcat_outputs(
+        load_pretrained(str(torch_file), cut="mixed10", with_top=True), random_images(height, width)
+    )
+    assert golden["values"].keys() == outputs.keys() - {"stem"}
+    for name, expected in golden["values"].items():
+        found = make_golden.sample({name: outputs[name]})[name]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * golden["largest"][name], err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width"), SIZES, ids=str)
+@pytest.mark.parametrize("framework", ["torchvision", "timm"])
+def test_every_block_equals_torch(torch_file, tmp_path, framework, height, width):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip(framework)
+    path = torch_file
+    if framework == "torchvision":
+        path = tmp_path / "model.pth"
+        torch.save({name: torch.from_numpy(array) for name, array in golden_state().items()}, path)
+    name, theirs = reference(path)
+    assert name == framework
+    images = random_images(height, width)
+    pretrained = load_pretrained(str(path), cut="mixed10", with_top=True)
+    assert worst_ratio(jaxcat_outputs(pretrained, images), theirs(images)) <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_torchvision_s_auxiliary_classifier_is_left_out_and_its_transform_is_ours(tmp_path):
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    model = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=True)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in golden_state().items()}, strict=False)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    pretrained = load_pretrained(str(tmp_path / "model.pth"), cut="mixed10", with_top=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3)).astype(np.float32)
+    ours = (pixels / 255 - np.float32(pretrained.preprocessing.mean)) / np.float32(pretrained.preprocessing.std)
+    normalised = (pixels / 255 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    assert worst_ratio(jaxcat_outputs(pretrained, ours), torch_outputs(model, normalised)) <= TOLERANCE
 
 
 @pytest.mark.slow

@@ -2,12 +2,13 @@
 
 from jaxcat.weights.fetch import cache_dir
 from jaxcat.weights.load import Pretrained, load_pretrained
-from jaxcat.weights.registry import MINUS_ONE_TO_ONE, REGISTRY, ZERO_TO_ONE, Preprocessing, WeightsSpec
+from jaxcat.weights.registry import MINUS_ONE_TO_ONE, REGISTRY, ZERO_TO_ONE, Evaluation, Preprocessing, WeightsSpec
 
 __all__ = [
     "MINUS_ONE_TO_ONE",
     "REGISTRY",
     "ZERO_TO_ONE",
+    "Evaluation",
     "Preprocessing",
     "Pretrained",
     "WeightsSpec",

@@ -1,20 +1,17 @@
-"""Keras's HDF5 layout made ours: which `conv2d_N` is which unit of jaxcat/inception.py. Pure: a file in, arrays out.
+"""Keras's layouts made ours: which `conv2d_N` is which unit of jaxcat/inception.py. Pure: names in, names out.
 
-Keras numbers layers in the order of creation, so the number of a layer is the only name its tensors have. Several units
-share a shape, so a mix-up would load without complaint: never sort these names as strings.
+Keras numbers layers in the order of creation, so the number of a layer is the only name its tensors have in the legacy
+format; Keras 3 forgets even that and counts them anew. Several units share a shape, so a mix-up would load without
+complaint: never sort these names as strings.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-import h5py
-import numpy as np
-from flax.traverse_util import unflatten_dict
-
-from jaxcat.errors import WeightsError
+from jaxcat.weights.contents import Contents, Tensor
+from jaxcat.weights.registry import KERAS_3, KERAS_LEGACY_H5
 
 _MIXED_A = (
     "branch1x1",
@@ -54,90 +51,123 @@ _CREATED = {
 # In the order of keras/src/applications/inception_v3.py: UNITS[N - 1] is conv2d_N with batch_normalization_N.
 UNITS = tuple(f"{stage}/{unit}" for stage, units in _CREATED.items() for unit in units)
 
-# Layer kind and tensor in the file → (statistic or parameter, path below the unit).
+# Keras 3 names the group of a layer by its class and its place in `model.layers`, which is sorted by depth.
+# KERAS_3_ORDER[k] is the place in `UNITS` of group `conv2d_k` (`conv2d` for 0) and of `batch_normalization_k`.
+KERAS_3_ORDER = (
+    *(0, 1, 2, 3, 4),  # stem
+    *(8, 6, 9, 5, 7, 10, 11),  # mixed0
+    *(15, 13, 16, 12, 14, 17, 18),
+    *(22, 20, 23, 19, 21, 24, 25),
+    *(27, 28, 26, 29),  # mixed3
+    *(34, 35, 31, 36, 32, 37, 30, 33, 38, 39),  # mixed4
+    *(44, 45, 41, 46, 42, 47, 40, 43, 48, 49),
+    *(54, 55, 51, 56, 52, 57, 50, 53, 58, 59),
+    *(64, 65, 61, 66, 62, 67, 60, 63, 68, 69),
+    *(72, 73, 70, 74, 71, 75),  # mixed8
+    *(80, 77, 81, 78, 79, 82, 83, 76, 84),  # mixed9
+    *(89, 86, 90, 87, 88, 91, 92, 85, 93),
+)
+
+# Layer kind and tensor in the file → path below the unit.
 _TENSORS = {
-    ("conv2d", "kernel"): ("params", "conv/kernel"),
-    ("conv2d", "bias"): ("params", "conv/bias"),  # Inception-v3 has none: named so that the strict load can refuse it
-    ("batch_normalization", "beta"): ("params", "bn/bias"),
-    ("batch_normalization", "gamma"): ("params", "bn/scale"),  # likewise
-    ("batch_normalization", "moving_mean"): ("stats", "bn/mean"),
-    ("batch_normalization", "moving_variance"): ("stats", "bn/var"),
+    ("conv2d", "kernel"): "conv/kernel",
+    ("conv2d", "bias"): "conv/bias",  # Inception-v3 has none: named so that the strict load can refuse it
+    ("batch_normalization", "beta"): "bn/bias",
+    ("batch_normalization", "gamma"): "bn/scale",  # likewise
+    ("batch_normalization", "moving_mean"): "bn/mean",
+    ("batch_normalization", "moving_variance"): "bn/var",
 }
-MAX_VALUES = 2**24  # in one tensor; the largest of Inception-v3, logits/kernel, has 2,048,000
+# The same for Keras 3, where a tensor is known by its number in `layer.variables`.
+_NUMBERED = {
+    "conv2d": ("kernel", "bias"),
+    "batch_normalization": ("beta", "moving_mean", "moving_variance"),
+    "dense": ("kernel", "bias"),
+}
 _NOT_LAYERS = ("top_level_model_weights/", "optimizer_weights/")
+_KERAS_3_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # of Keras 3, and of `.keras` in TensorFlow ≤ 2.15
 
 
-def from_legacy_h5(path: Path, *, with_top: bool) -> tuple[dict, dict]:
-    """Read what `model.save("x.h5")`, `model.save_weights("x.h5")` of Keras 2 and Keras Applications write.
+def is_keras_3(names: Iterable[str]) -> bool:
+    """Whether an HDF5 file with these data sets was written by Keras 3's `save_weights` or `save`."""
+    return any(name.startswith(_KERAS_3_ROOTS) for name in names)
+
+
+def from_legacy(found: dict[str, Tensor]) -> Contents:
+    """What `model.save("x.h5")`, `model.save_weights("x.h5")` of Keras 2 and Keras Applications write.
 
     Args:
-        path: HDF5 file with a group per layer, `conv2d_N/…/kernel:0` (HWIO), `batch_normalization_N/…/beta:0`,
-            `moving_mean:0`, `moving_variance:0` and perhaps `predictions/…/kernel:0`, `bias:0`. N may start anywhere.
-        with_top: whether to read `predictions`, as `logits`; it is left out otherwise.
-
-    Returns:
-        Parameters and batch statistics, nested dicts of float32 arrays named as in jaxcat/inception.py. Tensors that
-        have no place there keep their name in the file, in brackets; nothing is checked for completeness.
-
-    Raises:
-        WeightsError: not a readable HDF5 file, another layout, or tensors that are not floating-point numbers.
+        found: by name in the file, `conv2d_N/…/kernel:0` (HWIO), `batch_normalization_N/…/beta:0`, `moving_mean:0`,
+            `moving_variance:0` and perhaps `predictions/…/kernel:0`, `bias:0`. N may start anywhere. `model.save` puts
+            `model_weights/` before all of them, and a network inside another model has that layer's name before it.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            if "layers" in file or "_layer_checkpoint_dependencies" in file:
-                raise WeightsError(
-                    f"{path} is in the .weights.h5 format of Keras 3, which does not keep the layers' numbers. "
-                    'Load it into the Keras model and write model.save("inception.h5") instead.'
-                )
-            tensors = _tensors(file, path=path)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {error}") from error
-    layers = {name.partition("/")[0] for name in tensors}
+    layers: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        name = name.removeprefix("model_weights/")
+        if not name.startswith(_NOT_LAYERS) and "/seed_generator" not in name:  # the random state of a dropout layer
+            layers[name] = tensor
+    layers, left_out = _network(layers, separator="/")
     ranks = _ranks(layers, "conv2d") | _ranks(layers, "batch_normalization")
-    trees: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
-    for name, array in tensors.items():
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in layers.items():
         layer, _, below = name.partition("/")
-        tensor = below.rpartition("/")[2].removesuffix(":0")
+        variable = below.rpartition("/")[2].removesuffix(":0")
+        place = _TENSORS.get((layer.rstrip("_0123456789"), variable))
         if layer == "predictions":
-            if with_top:
-                trees["params"][f"logits/{tensor}"] = array
-            continue
-        kind = layer.rstrip("_0123456789")
-        tree, place = _TENSORS.get((kind, tensor), ("params", ""))
-        if place and ranks[layer] < len(UNITS):
-            trees[tree][f"{UNITS[ranks[layer]]}/{place}"] = array
+            tensors[f"logits/{variable}"] = tensor
+        elif place and ranks.get(layer, len(UNITS)) < len(UNITS):
+            tensors[f"{UNITS[ranks[layer]]}/{place}"] = tensor
         else:
-            trees[tree][f"[{name}]"] = array
-    return unflatten_dict(trees["params"], sep="/"), unflatten_dict(trees["stats"], sep="/")
+            tensors[f"[{name}]"] = tensor
+    return Contents(KERAS_LEGACY_H5, tensors, left_out)
 
 
-def _tensors(file: h5py.File, *, path: Path) -> dict[str, np.ndarray]:
-    """Every layer's tensors as float32, by the name they have below the group of layers."""
-    found: dict[str, np.ndarray] = {}
+def from_keras_3(found: dict[str, Tensor]) -> Contents:
+    """What `model.save_weights("x.weights.h5")` of Keras 3 writes, and `model.save("x.keras")` puts into its archive.
 
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        name = name.removeprefix("model_weights/")  # model.save writes one level more than save_weights
-        if not isinstance(item, h5py.Dataset) or name.startswith(_NOT_LAYERS):
-            return
-        if item.shape is None or not np.issubdtype(item.dtype, np.floating):
-            raise WeightsError(f"{path}: tensor {name} holds {item.dtype}; weights are floating-point numbers")
-        if item.external or item.is_virtual:
-            raise WeightsError(f"{path}: the values of tensor {name} lie in another file; only whole files are read")
-        if item.size > MAX_VALUES:
-            raise WeightsError(f"{path}: tensor {name} {item.shape} is larger than any of Inception-v3")
-        found[name] = item[()].astype(np.float32)
+    Args:
+        found: by name in the file, `layers/conv2d_K/vars/0` (HWIO), `layers/batch_normalization_K/vars/0` … `2` for
+            beta, mean and variance, and perhaps `layers/dense/vars/0`, `1` for the top; see `KERAS_3_ORDER` for K. A
+            network inside another model is `layers/functional/layers/…`.
+    """
+    layers: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        root = next((root for root in _KERAS_3_ROOTS if name.startswith(root)), None)
+        if root and "/seed_generator" not in name:  # not the optimizer's
+            layers[name.removeprefix(root)] = tensor
+    layers, left_out = _network(layers, separator="/layers/")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in layers.items():
+        match = re.fullmatch(r"(conv2d|batch_normalization|dense)(?:_(\d{1,4}))?/vars/(\d)", name)
+        kind, group, variable = (match[1], int(match[2] or 0), int(match[3])) if match else ("", 0, 0)
+        if kind == "dense" and group == 0 and variable < 2:
+            tensors[f"logits/{_NUMBERED[kind][variable]}"] = tensor
+        elif kind and kind != "dense" and group < len(UNITS) and variable < len(_NUMBERED[kind]):
+            place = _TENSORS[kind, _NUMBERED[kind][variable]]
+            tensors[f"{UNITS[KERAS_3_ORDER[group]]}/{place}"] = tensor
+        else:
+            tensors[f"[{name}]"] = tensor
+    return Contents(KERAS_3, tensors, left_out)
 
-    file.visititems(visit)  # walks what is in this file: soft and external links are not followed
-    return found
+
+def _network(layers: dict[str, Tensor], *, separator: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The layers of a network that is itself a layer, such as Sequential([InceptionV3(…), Dense(2)]), and the rest."""
+    inner = re.compile(rf"([^/]+){separator}conv2d(_\d+)?/")
+    parents = {match[1] for match in map(inner.match, layers) if match and not match[1].startswith("conv2d")}
+    if len(parents) != 1:
+        return layers, ()
+    prefix = parents.pop() + separator
+    inside = {name.removeprefix(prefix): tensor for name, tensor in layers.items() if name.startswith(prefix)}
+    return inside, tuple(name for name in layers if not name.startswith(prefix))
 
 
-def _ranks(layers: Iterable[str], kind: str) -> dict[str, int]:
+def _ranks(names: Iterable[str], kind: str) -> dict[str, int]:
     """Layer name → place in `UNITS`, for the layers of one kind, wherever their numbering starts.
 
     With other than 94 of them the ranks mean nothing: they are then counted from the published 1, or from the lowest
     number where the numbers are not the published ones, so that the strict load can name what is missing or too much.
     """
-    matches = {layer: re.fullmatch(rf"{kind}(?:_(\d+))?", layer) for layer in layers}
+    layers = {name.partition("/")[0] for name in names}
+    matches = {layer: re.fullmatch(rf"{kind}(?:_(\d{{1,9}}))?", layer) for layer in layers}
     numbers = {layer: int(match[1] or 0) for layer, match in matches.items() if match}  # Keras 3 starts without number
     ordered = sorted(numbers.values())
     if len(ordered) == len(UNITS):

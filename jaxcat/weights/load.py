@@ -9,23 +9,53 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcat import inception
 from jaxcat.errors import WeightsError
-from jaxcat.weights.fetch import fetch
-from jaxcat.weights.keras import from_legacy_h5
-from jaxcat.weights.registry import REGISTRY, Preprocessing, WeightsSpec
+from jaxcat.weights.contents import Contents, Tensor
+from jaxcat.weights.fetch import fetch, remember
+from jaxcat.weights.formats import open_weights
+from jaxcat.weights.imagenet import imagenet_classes
+from jaxcat.weights.registry import (
+    CANONICAL,
+    KERAS_3,
+    KERAS_LEGACY_H5,
+    REGISTRY,
+    TORCH,
+    Evaluation,
+    Preprocessing,
+    WeightsSpec,
+)
 
 LAST = "mixed10"  # a file must hold the network up to here, wherever it is cut afterwards
 TOP = {"logits/kernel": (2048, 1000), "logits/bias": (1000,)}  # the published one: 1000 classes of ImageNet
 DIFF_LINES = 20  # of each sign; the rest is counted
+# Whose conventions a file follows that says nothing of itself: the framework's own weights were trained so.
+_CONVENTIONS = {KERAS_LEGACY_H5: "keras-imagenet", KERAS_3: "keras-imagenet", TORCH: "torchvision"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Conventions:
+    """What numbers need to mean anything, beside the numbers.
+
+    Attributes:
+        preprocessing: what the network was trained to see.
+        pool_counts_padding: the pooling rule it was trained with; see `inception.Options`.
+        evaluation: how its published accuracy was measured, if that is known.
+        classes: names of the top's outputs.
+    """
+
+    preprocessing: Preprocessing
+    pool_counts_padding: bool
+    evaluation: Evaluation | None
+    classes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +64,12 @@ class Pretrained:
 
     Attributes:
         params: stage → unit → tensor, nested dicts of float32 arrays, as `nnx.to_pure_dict` of the stages' `nnx.Param`;
-            with a top also `logits`: `kernel` (2048, 1000) and `bias` (1000,).
+            with a top also `logits`: `kernel` (2048, 1000) and `bias` (1000,). Arrays of a safetensors file may be
+            read-only views of it.
         stats: the same for `nnx.BatchStat`: `mean` and `var` of every unit.
-        preprocessing: what the network was trained to see.
-        pool_counts_padding: the pooling rule it was trained with; see `inception.Options`.
+        preprocessing, pool_counts_padding, evaluation: see `Conventions`.
         provenance: where the numbers come from, as plain JSON for the checkpoint.
+        classes: names of the top's 1000 outputs, empty without a top.
     """
 
     params: dict[str, Any]
@@ -46,17 +77,22 @@ class Pretrained:
     preprocessing: Preprocessing
     pool_counts_padding: bool
     provenance: dict[str, Any]
+    evaluation: Evaluation | None = None
+    classes: tuple[str, ...] = ()
 
 
-def load_pretrained(source: str, *, cut: str, width: float = 1.0, with_top: bool = False) -> Pretrained:
+def load_pretrained(
+    source: str, *, cut: str, width: float = 1.0, with_top: bool = False, like: str | None = None
+) -> Pretrained:
     """Load Inception-v3 from a published file (downloaded once) or a file of the user's.
 
     Args:
-        source: a name in `REGISTRY` or the path of a Keras legacy HDF5 file. A file named by its path is taken to be
-            trained as Keras Applications trains: input in [-1, 1], padding not counted in average pooling.
+        source: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file says how it was
+            trained; any other is taken to be trained as its framework's own weights were.
         cut: the last stage wanted, a name in `inception.STAGES`; later ones must be in the file but are left out.
         width: of the network the numbers are for; published files have 1.0.
         with_top: whether to load the 1000-class layer too, as `logits`; needs `cut="mixed10"`.
+        like: a name in `REGISTRY` whose conventions a file follows, where its framework's are not right.
 
     Raises:
         WeightsError: no such file or name, a download failed, another format or network, or missing, superfluous,
@@ -64,26 +100,62 @@ def load_pretrained(source: str, *, cut: str, width: float = 1.0, with_top: bool
     """
     if with_top and cut != LAST:
         raise WeightsError(f"the 1000-class top stands on {LAST}: set --config.model.cut={LAST}, not {cut!r}")
-    spec = REGISTRY.get(source)
+    spec = _spec(source, with_top=with_top)
     path = _published(spec, width=width, with_top=with_top) if spec else _existing(source)
-    if (kind := _other_format(path)) is not None:
-        raise WeightsError(
-            f"{path} is {kind}, not an Inception-v3 weights file in Keras's HDF5 layout: set --config.model.weights to "
-            "such a file or to one of " + ", ".join(REGISTRY)
-        )
-    params, stats = from_legacy_h5(path, with_top=with_top)
-    if (diff := _diff(params, stats, width=width, with_top=with_top)) is not None:
-        raise WeightsError(f"{path} is not a whole Inception-v3 of width {width:g} (- expected, + found):\n{diff}")
+    with open_weights(path, label_offset=spec.label_offset if spec else 0) as contents:
+        if spec and contents.layout != spec.layout:
+            raise WeightsError(f"{path} has the layout {contents.layout}, {spec.name!r} is published in {spec.layout}")
+        conventions = _conventions(contents, spec or _like(like), path=path)
+        arrays = _read(contents, path=path, width=width, with_top=with_top)
+    scale = _fold_scale(arrays)
     names = list(inception.STAGES)
-    kept = names[: names.index(cut) + 1]
-    conventions = spec or REGISTRY["keras-imagenet"]
+    kept = [*names[: names.index(cut) + 1], *(["logits"] if with_top else [])]
+    stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
+    provenance = _provenance(source, path, spec=spec, contents=contents, conventions=conventions)
+    if spec:
+        remember(spec, path, provenance["sha256"])
     return Pretrained(
-        params={name: params[name] for name in [*kept, *(["logits"] if with_top else [])]},
-        stats={name: stats[name] for name in kept},
+        params=_tree({name: array for name, array in arrays.items() if name not in stats}, kept),
+        stats=_tree(stats, kept),
         preprocessing=conventions.preprocessing,
         pool_counts_padding=conventions.pool_counts_padding,
-        provenance=_provenance(source, path, spec=spec, conventions=conventions),
+        provenance=provenance | ({"batch_norm_scale": scale} if scale else {}),
+        evaluation=conventions.evaluation,
+        classes=conventions.classes if with_top else (),
     )
+
+
+def _tree(arrays: dict[str, np.ndarray], stages: list[str]) -> dict[str, Any]:
+    tree = unflatten_dict(arrays, sep="/")
+    return {stage: tree[stage] for stage in stages if stage in tree}
+
+
+def _spec(source: str, *, with_top: bool) -> WeightsSpec | None:
+    """The registry's entry, or its sibling with the top."""
+    spec = REGISTRY.get(source)
+    if spec and with_top and not spec.with_top:
+        return REGISTRY.get(f"{source}-top", spec)
+    return spec
+
+
+def _like(name: str | None) -> WeightsSpec | None:
+    if name is not None and name not in REGISTRY:
+        raise WeightsError(f"no published weights are called {name!r}; these are: {', '.join(REGISTRY)}")
+    return REGISTRY[name] if name else None
+
+
+def _conventions(contents: Contents, spec: WeightsSpec | None, *, path: Path) -> Conventions:
+    """A canonical file's own, else those of the published weights that it is or follows."""
+    if spec is None and contents.layout == CANONICAL:
+        about = contents.description
+        try:
+            evaluation = Evaluation.from_dict(about["evaluation"]) if about["evaluation"] else None
+            preprocessing, counts = Preprocessing.from_dict(about["preprocessing"]), about["pool_counts_padding"]
+            return Conventions(preprocessing, bool(counts), evaluation, tuple(map(str, about["classes"] or ())))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path} does not say how it was trained: its metadata lack {error}") from error
+    spec = spec or REGISTRY[_CONVENTIONS[contents.layout]]
+    return Conventions(spec.preprocessing, spec.pool_counts_padding, spec.evaluation, imagenet_classes())
 
 
 def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
@@ -113,39 +185,8 @@ def _existing(source: str) -> Path:
     )
 
 
-def _other_format(path: Path) -> str | None:
-    """What the file looks like, from its first bytes; None for HDF5."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}; see --config.model.weights") from error
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return None
-    if not head:
-        return "an empty file"
-    if head.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = archive.namelist()
-        except zipfile.BadZipFile:
-            return "a zip archive cut short, perhaps of PyTorch or Keras 3"
-        if any(member.endswith("data.pkl") for member in members):
-            return "a PyTorch checkpoint"
-        return "a .keras archive of Keras 3" if "model.weights.h5" in members else "a zip archive"
-    if head.startswith(b"\x80"):
-        return "a pickle, perhaps an old PyTorch checkpoint"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
-        return "a safetensors file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer in place of the file it stands for"
-    if b"\0" not in head:
-        return "a web page" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else "a text file"
-    return "of an unknown format"
-
-
 @functools.lru_cache(maxsize=4)
-def _expected(width: float, with_top: bool) -> dict[str, tuple[int, ...]]:
+def expected(width: float) -> dict[str, tuple[int, ...]]:
     """Shapes of a whole Inception-v3 by path, parameters and statistics together."""
     stages = nnx.eval_shape(lambda: inception.build(LAST, inception.Options(width=width)))
     _, *states = nnx.split(stages, nnx.Param, nnx.BatchStat)
@@ -153,27 +194,57 @@ def _expected(width: float, with_top: bool) -> dict[str, tuple[int, ...]]:
     for state in states:
         shapes |= {name: leaf.shape for name, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
     order = {stage: place for place, stage in enumerate(inception.STAGES)}
-    shapes = dict(sorted(shapes.items(), key=lambda item: order[item[0].partition("/")[0]]))
-    return shapes | (TOP if with_top else {})
+    return dict(sorted(shapes.items(), key=lambda item: order[item[0].partition("/")[0]]))
 
 
-def _diff(params: dict, stats: dict, *, width: float, with_top: bool) -> str | None:
-    """Expected against found, a line per tensor that is missing, superfluous, misshapen or impossible, or None."""
-    expected = _expected(width, with_top)
-    found = flatten_dict(params, sep="/") | flatten_dict(stats, sep="/")
+def _read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dict[str, np.ndarray]:
+    """All values, once every shape is known to be right: nothing is read from a file of another network."""
+    shapes = expected(width)
+    if contents.layout == TORCH:
+        shapes = shapes | {name.replace("/bn/mean", "/bn/scale"): shape for name, shape in shapes.items()}
+    found = dict(contents.tensors)
+    if with_top or any(name in found for name in TOP):
+        shapes = shapes | TOP
+    if (diff := _diff(shapes, found, _misfit)) is not None:
+        wanted = f"a whole Inception-v3 of width {width:g}"
+        raise WeightsError(f"{path} is not {wanted}{_hint(shapes, found)} (- expected, + found):\n{diff}")
+    arrays = {name: found[name].read() for name in shapes if with_top or name not in TOP}
+    if (diff := _diff({name: shapes[name] for name in arrays}, arrays, _flaw)) is not None:
+        raise WeightsError(f"{path} holds impossible numbers (- expected, + found):\n{diff}")
+    return arrays
+
+
+def _hint(shapes: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> str:
+    """What else it may be, after a comma, or nothing."""
+    if not shapes.keys() & found.keys():
+        return ", it holds another network"
+    bias = found.get("logits/bias")
+    if bias is not None and bias.shape == (1008,):
+        return ", it has the 1008 outputs of the FID variant, which pools otherwise"
+    if bias is not None and bias.shape != TOP["logits/bias"]:
+        return f", its top has {bias.shape[0] if bias.shape else 0} classes and not ImageNet's 1000"
+    return ""
+
+
+def _diff(shapes: dict, found: dict, flaw: Callable[[str, Any], str]) -> str | None:
+    """Expected against found, a line per tensor that is missing, superfluous, misshapen or flawed, or None."""
     lines: dict[str, list[str]] = {"-": [], "+": []}
-    for name in [*expected, *(name for name in found if name not in expected)]:
-        flaw = "" if name not in found else _flaw(name, found[name])
-        if name in found and found[name].shape == expected.get(name) and not flaw:
+    for name in [*shapes, *(name for name in found if name not in shapes)]:
+        reason = flaw(name, found[name]) if name in found else ""
+        if name in found and found[name].shape == shapes.get(name) and not reason:
             continue
-        if name in expected:
-            lines["-"].append(f"- {name} {expected[name]}")
+        if name in shapes:
+            lines["-"].append(f"- {name} {shapes[name]}")
         if name in found:
-            lines["+"].append(f"+ {name} {found[name].shape}{flaw}")
+            lines["+"].append(f"+ {name} {found[name].shape}{reason}")
     for listed in lines.values():
         if len(listed) > DIFF_LINES:
             listed[DIFF_LINES:] = [f"{listed[0][0]} … and {len(listed) - DIFF_LINES} more"]
     return "\n".join(lines["-"] + lines["+"]) or None
+
+
+def _misfit(name: str, tensor: Tensor) -> str:
+    return "" if tensor.floating else f" of {tensor.dtype}"
 
 
 def _flaw(name: str, array: np.ndarray) -> str:
@@ -184,18 +255,42 @@ def _flaw(name: str, array: np.ndarray) -> str:
     return ""
 
 
-def _provenance(source: str, path: Path, *, spec: WeightsSpec | None, conventions: WeightsSpec) -> dict[str, Any]:
+def _fold_scale(arrays: dict[str, np.ndarray]) -> str | None:
+    """Take BatchNorm's scale γ out of `arrays`: γ((Wx) - μ)/σ + β = ((γW)x - γμ)/σ + β, whatever γ's sign.
+
+    Returns:
+        What was done, for the provenance; None for layouts that have no scale.
+    """
+    scales = {name: arrays.pop(name) for name in list(arrays) if name.endswith("/bn/scale")}
+    folded = 0
+    for name, scale in scales.items():
+        unit = name.removesuffix("/bn/scale")
+        if (scale != 1).any():
+            folded += 1
+            arrays[f"{unit}/conv/kernel"] = arrays[f"{unit}/conv/kernel"] * scale
+            arrays[f"{unit}/bn/mean"] = arrays[f"{unit}/bn/mean"] * scale
+    return (f"folded into {folded} of {len(scales)} kernels" if folded else "all ones") if scales else None
+
+
+def _provenance(
+    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, conventions: Conventions
+) -> dict[str, Any]:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     known = {
         "source": source,
         "file": path.name,
         "sha256": sha256,
-        "layout": conventions.layout,
+        "layout": contents.layout,
         "preprocessing": conventions.preprocessing.to_dict(),
         "pool_counts_padding": conventions.pool_counts_padding,
+        "evaluation": conventions.evaluation.to_dict() if conventions.evaluation else None,
     }
+    if contents.left_out:
+        known["left_out"] = list(contents.left_out)
+    if contents.layout == CANONICAL:
+        known["before"] = contents.description.get("provenance")
     if spec is None:
         return known
-    published = ("url", "licence", "notice", "top1", "top5", "accuracy_source")
+    published = ("url", "licence", "notice", "top1", "top5", "accuracy_source", "hash_source")
     return known | {name: getattr(spec, name) for name in published}

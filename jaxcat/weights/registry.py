@@ -31,7 +31,37 @@ class Preprocessing:
 MINUS_ONE_TO_ONE = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # Keras writes it x / 127.5 - 1
 ZERO_TO_ONE = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
-KERAS_LEGACY_H5 = "keras-legacy-h5"  # the layout weights/keras.py reads
+# How the tensors of a file are named and ordered. `weights/formats.py` finds out which one a file has.
+KERAS_LEGACY_H5 = "keras-legacy-h5"  # Keras 2 and Keras Applications, or model.save("x.h5")
+KERAS_3 = "keras-3"  # x.weights.h5 of Keras 3, and the one inside a .keras archive
+TORCH = "torch"  # torchvision's names, which timm shares, in a .pth or a safetensors file
+CANONICAL = "jaxcat"  # our own names in a safetensors file that describes itself
+
+TIMM_RESIZE, TORCHVISION_RESIZE = "timm", "torchvision"  # values of `data.resize`; see images.resize
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How pictures became pixels when the published accuracy was measured.
+
+    Attributes:
+        image_size: pixels a side.
+        resize: the value of `data.resize` that does the same.
+        source: where that is published.
+    """
+
+    image_size: int
+    resize: str
+    source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(image_size=int(plain["image_size"]), resize=str(plain["resize"]), source=str(plain["source"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +73,11 @@ class WeightsSpec:
         url: where it is published.
         file: its name in the cache.
         size: bytes, or None where the publisher does not say.
-        md5: hexadecimal, or None; at least one of md5 and sha256 is given.
-        sha256: hexadecimal, or None.
+        md5: hexadecimal, or None.
+        sha256: hexadecimal or the beginning of it, or None. Where neither md5 nor sha256 is known, the first file that
+            arrives and has the right structure is trusted, and later ones must equal it.
         with_top: whether the 1000-class layer is in the file.
-        layout: how the tensors are named and ordered; says which reader takes the file.
+        layout: how the tensors are named and ordered; one of the constants above.
         preprocessing: what the network was trained to see.
         pool_counts_padding: see `inception.Options`.
         licence: short name of the licence of the weights.
@@ -54,6 +85,9 @@ class WeightsSpec:
         top1: published accuracy on the ImageNet validation set, per cent.
         top5: the same, any of five guesses.
         accuracy_source: where top1 and top5 are published.
+        hash_source: where md5 or sha256 are published, or why there is none.
+        label_offset: outputs before the first of the 1000 classes, such as TF-slim's background class.
+        evaluation: how top1 and top5 were measured, or None where the publisher does not say.
     """
 
     name: str
@@ -71,6 +105,9 @@ class WeightsSpec:
     top1: float
     top5: float
     accuracy_source: str
+    hash_source: str = ""
+    label_offset: int = 0
+    evaluation: Evaluation | None = None
 
 
 # URLs and md5 sums: keras/src/applications/inception_v3.py. Preprocessing: mode "tf" of its preprocess_input. Pooling:
@@ -83,6 +120,7 @@ _KERAS_NO_TOP = WeightsSpec(
     size=87_910_968,
     md5="bcbd6486424b2319ff4ef7d526e38f63",
     sha256=None,
+    hash_source="keras/src/applications/inception_v3.py",
     with_top=False,
     layout=KERAS_LEGACY_H5,
     preprocessing=MINUS_ONE_TO_ONE,
@@ -93,7 +131,7 @@ _KERAS_NO_TOP = WeightsSpec(
     "ImageNet pictures have terms of their own.",
     top1=77.9,
     top5=93.7,
-    accuracy_source="https://keras.io/api/applications/",
+    accuracy_source="https://keras.io/api/applications/",  # it says nothing of resizing and cropping
 )
 _KERAS_TOP = dataclasses.replace(
     _KERAS_NO_TOP,
@@ -105,4 +143,86 @@ _KERAS_TOP = dataclasses.replace(
     with_top=True,
 )
 
-REGISTRY: dict[str, WeightsSpec] = {spec.name: spec for spec in (_KERAS_NO_TOP, _KERAS_TOP)}
+_IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+# URL, accuracy and evaluation: Inception_V3_Weights.IMAGENET1K_V1 in torchvision/models/inception.py (0.28). Pooling:
+# F.avg_pool2d(…, padding=1) in its blocks counts padding. Preprocessing: pixels normalised by ImageNet's mean and
+# deviation are brought to [-1, 1] by `transform_input`, which those weights switch on.
+_TORCHVISION = WeightsSpec(
+    name="torchvision",
+    url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    file="inception_v3_google-0cc3c7bd.pth",
+    size=None,
+    md5=None,
+    sha256="0cc3c7bd",
+    hash_source="the file's name: torch.hub.load_state_dict_from_url reads it as the beginning of the sha256",
+    with_top=True,
+    layout=TORCH,
+    preprocessing=MINUS_ONE_TO_ONE,
+    pool_counts_padding=True,
+    evaluation=Evaluation(299, TORCHVISION_RESIZE, "Inception_V3_Weights.IMAGENET1K_V1.transforms"),
+    licence="BSD-3-Clause",
+    notice="Inception-v3 weights of torchvision, ported from the TensorFlow checkpoint of the paper's authors. The "
+    "licence is that of torchvision's repository; it names none for the weights. The ImageNet pictures have terms of "
+    "their own.",
+    top1=77.294,
+    top5=93.45,
+    accuracy_source="Inception_V3_Weights.IMAGENET1K_V1.meta",
+)
+
+
+def _timm(
+    tag: str,
+    *,
+    top1: float,
+    top5: float,
+    trained: str,
+    preprocessing: Preprocessing = MINUS_ONE_TO_ONE,
+    sha256: str | None = None,
+    hash_source: str = "none found that could be cited: trusted on first use",
+) -> WeightsSpec:
+    """One of timm's four, from the hub's plain file URLs.
+
+    Preprocessing, crop and licence: `_cfg` and `default_cfgs` in timm/models/inception_v3.py (1.0.31); the files hold
+    1000 outputs, `any source label offset has already been applied` (timm/models/_hub.py). Pooling: nn.AvgPool2d(3,
+    stride=1, padding=1) counts padding, for the weights ported from TensorFlow too. Accuracy: results-imagenet.csv at
+    commit 0173a139.
+    """
+    name = f"timm/inception_v3.{tag}"
+    return WeightsSpec(
+        name=name,
+        url=f"https://huggingface.co/{name}/resolve/main/model.safetensors",
+        file=f"timm_inception_v3.{tag}.safetensors",
+        size=None,
+        md5=None,
+        sha256=sha256,
+        hash_source=hash_source,
+        with_top=True,
+        layout=TORCH,
+        preprocessing=preprocessing,
+        pool_counts_padding=True,
+        evaluation=Evaluation(299, TIMM_RESIZE, "timm/models/inception_v3.py: crop_pct 0.875, bicubic"),
+        licence="Apache-2.0",
+        notice=f"Inception-v3 weights of timm, {trained}; licence as its configuration and model card state it. The "
+        "ImageNet pictures have terms of their own.",
+        top1=top1,
+        top5=top5,
+        accuracy_source="github.com/huggingface/pytorch-image-models, results/results-imagenet.csv",
+    )
+
+
+_TIMM = (
+    _timm("gluon_in1k", top1=78.806, top5=94.374, trained="trained by GluonCV's authors", preprocessing=_IMAGENET),
+    _timm("tf_in1k", top1=77.862, top5=93.644, trained="ported from TF-slim's 2016_08_28 checkpoint"),
+    _timm("tf_adv_in1k", top1=77.592, top5=93.730, trained="ported from TensorFlow's adversarially trained checkpoint"),
+    _timm(
+        "tv_in1k",
+        top1=77.434,
+        top5=93.474,
+        trained="from torchvision",
+        sha256="9c452c63a67fd03a38a78c401ba12d4be0e926df63c93403de3a29f6df20fefb",
+        hash_source="huggingface.co/timm/inception_v3.tv_in1k/blob/main/model.safetensors",
+    ),
+)
+
+REGISTRY: dict[str, WeightsSpec] = {spec.name: spec for spec in (_KERAS_NO_TOP, _KERAS_TOP, _TORCHVISION, *_TIMM)}

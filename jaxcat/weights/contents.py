@@ -1,0 +1,50 @@
+"""What a weights file holds, before its values are read: the common form that every reader gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+MAX_VALUES = 2**24  # in one tensor; the largest of Inception-v3, logits/kernel, has 2,048,000
+MAX_TENSORS = 20_000  # in one file; a Keras model with its optimizer's slots has about 1,300
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file.
+
+    Attributes:
+        shape: in our layout.
+        dtype: name as numpy or torch give it; readers leave it to the strict load to refuse what is no floating point.
+        read: gives the values, float32 and of `shape`. Not called before the shape is known to be right, so a file that
+            declares huge arrays costs nothing.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype in ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """A file's tensors under our names.
+
+    Attributes:
+        layout: one of the layouts in weights/registry.py.
+        tensors: by path as in jaxcat/inception.py, `stem/conv1/conv/kernel`; the top is `logits/…`. What has no place
+            there keeps its name in the file, in brackets. Nothing is checked for completeness.
+        left_out: names of what stands beside the network and is not read, such as the layers of somebody's head.
+        description: what a file of ours says of itself, else empty.
+    """
+
+    layout: str
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
+    description: dict[str, Any] = dataclasses.field(default_factory=dict)

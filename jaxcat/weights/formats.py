@@ -1,0 +1,128 @@
+"""Which of the layouts a file has, found out from its bytes, never from its name, and the reader that it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+
+from jaxcat.errors import WeightsError
+from jaxcat.weights import hdf5, safetensors, torch
+from jaxcat.weights.contents import Contents
+from jaxcat.weights.keras import from_keras_3, from_legacy, is_keras_3
+from jaxcat.weights.registry import CANONICAL
+
+HDF5, KERAS_ARCHIVE, PYTORCH, SAFETENSORS = "HDF5", ".keras archive", "PyTorch", "safetensors"
+_MEMBER = "model.weights.h5"  # the one file in a .keras archive that is read
+_MAX_MEMBER = 320 * 2**20  # bytes; Inception-v3 with the two slots of Adam has 290 MB
+_MAX_DIRECTORY = 2**22  # bytes of a zip archive's list of members; torch writes about 60,000
+
+
+@contextlib.contextmanager
+def open_weights(path: Path, *, label_offset: int = 0) -> Iterator[Contents]:
+    """What `path` holds; values can be read inside the `with` only.
+
+    Raises:
+        WeightsError: the file is of no format that is known, is damaged, or tries something that no weights file does.
+    """
+    kind = file_format(path)
+    if kind in (HDF5, KERAS_ARCHIVE):
+        with _hdf5(path, _member(path) if kind == KERAS_ARCHIVE else path) as contents:
+            yield contents
+    elif kind == PYTORCH:
+        yield torch.from_torch(torch.read_pth(path), label_offset=label_offset)
+    else:
+        tensors, description = safetensors.read(path)
+        if description:
+            yield Contents(CANONICAL, tensors, description=description)
+        else:
+            yield torch.from_torch(tensors, label_offset=label_offset)
+
+
+def file_format(path: Path) -> str:
+    """`HDF5`, `KERAS_ARCHIVE`, `PYTORCH` or `SAFETENSORS`, from the first bytes.
+
+    Raises:
+        WeightsError: it is none of them; says what it looks like.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}; see --config.model.weights") from error
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return HDF5
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return SAFETENSORS  # asked before the others: its first bytes are a length, any length
+    if head.startswith(b"PK"):
+        kind = _archive(path)
+    elif head.startswith(b"\x80"):
+        return PYTORCH
+    elif not head:
+        kind = "an empty file"
+    elif head.startswith(b"version https://git-lfs"):
+        kind = "a Git LFS pointer in place of the file it stands for"
+    elif b"\0" not in head:
+        kind = "a web page" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else "a text file"
+    else:
+        kind = "of an unknown format"
+    if kind in (KERAS_ARCHIVE, PYTORCH):
+        return kind
+    raise WeightsError(
+        f"{path} is {kind}, not an Inception-v3 weights file: set --config.model.weights to an .h5, .weights.h5, "
+        ".keras, .pth or .safetensors file or to the name of published weights"
+    )
+
+
+def _archive(path: Path) -> str:
+    with open(path, "rb") as file:  # the list is parsed whole, into far more memory than it takes on disk
+        file.seek(max(0, path.stat().st_size - 2**16 - 22))
+        _, found, end = file.read().rpartition(b"PK\5\6")
+    if found and int.from_bytes(end[8:12], "little") > _MAX_DIRECTORY:
+        return "a zip archive of more members than any weights file has"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    except Exception:  # zipfile raises nearly every kind on damaged files
+        return "a zip archive cut short, perhaps of PyTorch or Keras 3"
+    if any(member.endswith("data.pkl") for member in members):
+        return PYTORCH
+    return KERAS_ARCHIVE if _MEMBER in members else "a zip archive"
+
+
+def _member(path: Path) -> BinaryIO:
+    """The weights inside a .keras archive, in memory; its config and anything else stay unread."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(_MEMBER).file_size
+            if size > _MAX_MEMBER:
+                raise WeightsError(f"{path}: {_MEMBER} has {size:,} bytes unpacked; Inception-v3 has less than 300 MB")
+            with archive.open(_MEMBER) as file:
+                return io.BytesIO(file.read(size))
+    except WeightsError:
+        raise
+    except Exception as error:  # as above
+        raise _unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def _hdf5(path: Path, source: Path | BinaryIO) -> Iterator[Contents]:
+    hdf5.probe(path, source)
+    try:
+        with h5py.File(source, "r") as file:
+            found = hdf5.tensors(file, path=path)
+            yield (from_keras_3 if is_keras_3(found) else from_legacy)(found)
+    except WeightsError:
+        raise
+    except Exception as error:  # h5py passes on nearly every kind for damaged files
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {reason}")

@@ -1,0 +1,107 @@
+"""HDF5 without its traps: what a stranger's file may make libhdf5 do is decided here, before libhdf5 does it."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from jaxcat.errors import WeightsError
+from jaxcat.weights.contents import MAX_TENSORS, MAX_VALUES, Tensor
+
+# libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
+_FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
+
+_PROBE = Path(__file__).with_name("hdf5_probe.py")
+_SECONDS = 300  # wall time; the probe itself has a limit of processor time
+
+
+def probe(path: Path, source: Path | BinaryIO) -> None:
+    """Let another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged ones.
+
+    Raises:
+        WeightsError: that process came to harm.
+    """
+    environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
+    command = [sys.executable, "-I", str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
+    content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
+    try:
+        done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise WeightsError(f"{path} is damaged: the HDF5 library does not come to an end with it") from error
+    if done.returncode > 0:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        raise WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {reason}")
+    if done.returncode < 0:
+        raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
+
+
+def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
+    """Every data set in the file by its full name; links to other places and files are not followed.
+
+    Raises:
+        WeightsError: a data set keeps its values in another file or is larger than any of Inception-v3. So does reading
+            one that is packed otherwise than with gzip, unpacks to another size or lacks values.
+    """
+    found: dict[str, Tensor] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if len(found) >= MAX_TENSORS:
+            raise WeightsError(f"{path} holds more than {MAX_TENSORS:,} arrays: it is no Inception-v3 weights file")
+        found[name] = _tensor(name, item, path=path)
+
+    file.visititems(visit)  # walks what is in this file: soft and external links are not followed
+    return found
+
+
+def _tensor(name: str, item: h5py.Dataset, *, path: Path) -> Tensor:
+    if item.external or item.is_virtual:
+        raise WeightsError(f"{path}: the values of tensor {name} lie in another file; only whole files are read")
+    shape = item.shape or ()
+    if math.prod(shape) > MAX_VALUES or math.prod(item.chunks or ()) > MAX_VALUES:
+        raise WeightsError(f"{path}: tensor {name} {shape} is larger than any of Inception-v3")
+
+    def read() -> np.ndarray:
+        _check_storage(name, item, path=path)
+        return item[()].astype(np.float32, copy=False)
+
+    return Tensor(shape, item.dtype.name, read)
+
+
+def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
+    """Refuses what would run code, unpack without limit, or be filled with zeros where values are missing."""
+    properties = item.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if not set(filters) <= _FILTERS.keys():
+        raise WeightsError(f"{path}: tensor {name} is packed with an HDF5 filter other than gzip; write it without one")
+    if item.chunks is None:
+        if item.id.get_storage_size() != item.size * item.dtype.itemsize:
+            raise WeightsError(f"{path}: tensor {name} is declared and its values are missing")
+        return
+    expected = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
+    if item.id.get_num_chunks() != expected:
+        raise WeightsError(f"{path}: tensor {name} has {item.id.get_num_chunks()} of {expected} stored parts")
+    if h5py.h5z.FILTER_DEFLATE in filters:
+        # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
+        limit = math.prod(item.chunks) * item.dtype.itemsize
+        for i in range(expected):
+            chunk = item.id.get_chunk_info(i)
+            if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
+                raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
+            if chunk.filter_mask == 0 and not _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit):
+                raise WeightsError(f"{path}: tensor {name} unpacks to more or less than its {limit:,} bytes")
+
+
+def _unpacks_to(packed: bytes, size: int) -> bool:
+    stream = zlib.decompressobj()
+    return len(stream.decompress(packed, size + 1)) == size and stream.eof

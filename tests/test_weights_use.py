@@ -1,0 +1,136 @@
+"""What stands on the weights: evaluation as published, ImageNet's classes without training, the conversion script."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+from weights_files import WIDTH, golden_state, random_network, write_torch_safetensors
+
+from jaxcat.classifier import probabilities
+from jaxcat.config import default
+from jaxcat.errors import ConfigError
+from jaxcat.imagenet import imagenet_classifier
+from jaxcat.images import resize
+from jaxcat.start import from_weights
+from jaxcat.weights import load_pretrained
+from jaxcat.weights.verify import jaxcat_outputs
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """torchvision's layout in full width, with a top, random."""
+    path = tmp_path_factory.mktemp("source") / "model.safetensors"
+    save_file(golden_state(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def canonical(source) -> Path:
+    out = source.with_name("canonical.safetensors")
+    done = script(source, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, REPOSITORY / "scripts" / "convert_weights.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+
+@pytest.mark.parametrize("shape", [(375, 499), (499, 375), (299, 299), (60, 45), (341, 900)], ids=str)
+@pytest.mark.parametrize(
+    ("mode", "shorter", "kernel"),
+    [("timm", 341, Image.Resampling.BICUBIC), ("torchvision", 342, Image.Resampling.BILINEAR)],
+)
+def test_evaluation_pixels_are_those_of_resize_and_center_crop(shape, mode, shorter, kernel):
+    """torchvision.transforms.Resize(shorter), then CenterCrop(299), as Pillow steps."""
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    height, width = shape
+    tall = shorter if height <= width else int(shorter * height / width)
+    wide = shorter if width <= height else int(shorter * width / height)
+    resized = Image.fromarray(picture).resize((wide, tall), kernel)
+    top, left = round((tall - 299) / 2), round((wide - 299) / 2)
+    expected = np.asarray(resized)[top : top + 299, left : left + 299]
+    np.testing.assert_array_equal(resize(picture, 299, mode=mode), expected)
+
+
+@pytest.mark.parametrize("mode", ["timm", "torchvision"])
+def test_a_very_long_picture_is_cropped_to_its_middle(mode):
+    picture = np.zeros((4, 40_000, 3), np.uint8)
+    picture[:, 19_000:21_000] = 200
+    assert (resize(picture, 75, mode=mode) == 200).all()
+
+
+@pytest.mark.slow
+def test_published_weights_name_imagenet_classes_without_training(source, shared):
+    picture = next((shared / "data").rglob("*.jpg"))
+    classifier = imagenet_classifier(str(source))
+    assert (classifier.config.data.image_size, classifier.config.data.resize) == (299, "torchvision")
+    assert len(classifier.classes) == 1000
+    pixels = classifier.prepare(picture)
+    np.testing.assert_array_equal(pixels, resize(np.asarray(Image.open(picture)), 299, mode="torchvision"))
+    loaded = load_pretrained(str(source), cut="mixed10", with_top=True)
+    logits = jaxcat_outputs(loaded, pixels[None] / np.float32(127.5) - 1)["logits"]
+    np.testing.assert_allclose(classifier.predict([picture]), probabilities(logits), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_predict_takes_weights_in_place_of_a_workdir(canonical, tmp_path):
+    Image.new("RGB", (80, 90), "red").save(tmp_path / "red.png")
+    command = [sys.executable, "-m", "jaxcat.predict", tmp_path / "red.png", "--top", "3"]
+    both = subprocess.run([*command, "--weights", canonical, "--workdir", "x"], capture_output=True, cwd=REPOSITORY)
+    assert both.returncode == 2
+    done = subprocess.run([*command, "--weights", canonical], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["top"]) == 3
+    assert "299×299 torchvision" in done.stderr
+
+
+def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, canonical):
+    before = load_pretrained(str(source), cut="mixed10", with_top=True)
+    after = load_pretrained(str(canonical), cut="mixed10", with_top=True)
+    same = jax.tree.map(np.array_equal, (after.params, after.stats), (before.params, before.stats))
+    assert all(jax.tree.leaves(same))
+    assert (after.classes, after.evaluation) == (before.classes, before.evaluation)
+    assert (after.preprocessing, after.pool_counts_padding) == (before.preprocessing, before.pool_counts_padding)
+    assert after.provenance["before"] == before.provenance
+    assert after.provenance["layout"] == "jaxcat"
+
+
+@pytest.mark.slow
+def test_the_script_inspects_leaves_the_top_out_and_refuses_to_overwrite_its_source(source, tmp_path):
+    shown = script(source, "--inspect").stdout
+    assert "layout torch" in shown
+    assert "mixed10/branch3x3_1x3/conv/kernel" in shown
+    assert script(source, tmp_path / "body.safetensors", "--no-top").returncode == 0
+    assert "logits" not in script(tmp_path / "body.safetensors", "--inspect").stdout
+    again = script(source, source)
+    assert again.returncode == 2
+    assert "is the source itself" in again.stderr
+    (tmp_path / "text").write_text("hello")
+    refused = script(tmp_path / "text", tmp_path / "out.safetensors")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_folded_scale_and_moving_statistics_do_not_go_together(tmp_path):
+    """Batch statistics would divide the folded scale out again."""
+    network = random_network() | {"stem/conv1/bn/scale": np.float32([2, 3])}
+    config = default()
+    config.model.weights = str(write_torch_safetensors(tmp_path / "x", network))
+    config.model.width = WIDTH
+    assert from_weights(config).provenance["batch_norm_scale"] == "folded into 1 of 94 kernels"
+    config.model.train_bn = True
+    with pytest.raises(ConfigError, match="--config.model.train_bn=True.*folded"):
+        from_weights(config)
