@@ -277,6 +277,14 @@ def test_declared_arrays_without_values_are_not_zeros(weights, chunks):
         load(weights)
 
 
+def test_a_file_that_the_hdf5_library_breaks_down_over_is_refused(weights, tmp_path, monkeypatch):
+    """Such a file depends on the library's version; the process that reads it first is replaced by one that dies."""
+    monkeypatch.setattr("jaxcat.weights.hdf5._PROBE", tmp_path / "probe.py")
+    (tmp_path / "probe.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(WeightsError, match="breaks down over it, with signal 11"):
+        load(weights)
+
+
 def edit_header(path: Path, old: bytes, new: bytes) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
