@@ -191,6 +191,20 @@ def test_sha256_alone_is_enough_to_notice(server, cache):
         get(server.url, md5=None)
 
 
+def test_the_beginning_of_a_sha256_is_compared_where_no_more_is_published(server, cache):
+    beginning = hashlib.sha256(CONTENT).hexdigest()[:8]
+    assert get(server.url, md5=None, sha256=beginning, size=None).read_bytes() == CONTENT
+    with pytest.raises(WeightsError, match="its sha256 is .*, the published one 00000000"):
+        get(server.url, md5=None, sha256="00000000", size=None)
+
+
+def test_a_file_of_unknown_size_has_a_limit(server, cache, monkeypatch):
+    monkeypatch.setattr("jaxcat.weights.fetch.MAX_SIZE", len(CONTENT) - 1)
+    with pytest.raises(WeightsError, match="more than any Inception-v3 has"):
+        get(server.url, size=None)
+    assert not (cache / "weights.h5").exists()
+
+
 def test_another_size_is_refused_before_the_download(server, cache):
     server.content = b"<html>please log in</html>"
     with pytest.raises(WeightsError, match="26 bytes.*login page"):

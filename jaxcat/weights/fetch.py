@@ -212,6 +212,8 @@ def _transfer(spec: WeightsSpec, part: Path, *, path: Path, bar: Progress, patie
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 written += len(chunk)
+                if written > MAX_SIZE:  # a server that does not say how much it sends
+                    raise WeightsError(f"{spec.url} sends more than any Inception-v3 has. {_by_hand(path)}")
                 bar.update(task, completed=written)
     if total is not None and written < total:
         raise _Interrupted(f"the connection closed after {written:,} of {total:,} bytes")

@@ -31,7 +31,8 @@ def probe(path: Path, source: Path | BinaryIO) -> None:
         WeightsError: that process came to harm.
     """
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
-    command = [sys.executable, "-I", str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
+    # -P keeps the script's folder, where a torch.py and a keras.py lie, out of the import path
+    command = [sys.executable, "-P", str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
     content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
     try:
         done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)
