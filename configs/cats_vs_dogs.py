@@ -41,7 +41,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     else:
         config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
     if variant == "fast":
-        config.data.image_size = 256
+        config.data.image_size = 299
         config.model.cut = "mixed6"
         config.model.pool_grid = 3
         config.model.hidden = 256
