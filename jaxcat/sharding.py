@@ -19,6 +19,9 @@ from jaxcat.errors import ConfigError
 
 # Set by the launcher in every process it starts: srun and mpirun give the number of processes, TPU hosts a comma list.
 LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# Seconds without a sign of life after which a process counts as lost, and the others end too.
+LOST_AFTER = 20
+
 LAUNCHER_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
 
@@ -97,9 +100,9 @@ def initialize_distributed(
         return
     try:
         if named:
-            jax.distributed.initialize(coordinator, num_processes, process_id)
+            jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=LOST_AFTER)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=LOST_AFTER)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot join the other processes of this run ({given}): {error}; "
