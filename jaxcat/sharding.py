@@ -76,6 +76,16 @@ def values_of_processes(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
 
 
+def lost_process(error: BaseException) -> str:
+    """What JAX says of another process of this run that cannot be reached, if that is behind `error`; else ""."""
+    link: BaseException | None = error
+    while link is not None and jax.process_count() > 1:
+        if isinstance(link, jax.errors.JaxRuntimeError):
+            return str(link).strip().partition("\n")[0]
+        link = link.__cause__ or link.__context__
+    return ""
+
+
 def initialize_distributed(
     coordinator: str = "", *, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
