@@ -76,7 +76,7 @@ FACTORS = {
     "model.dropout": (0.0, 0.5),
     "model.dtype": ("float32", "bfloat16"),
     "data.augment": ("none", "article", "inception", "digits"),
-    "optim.name": ("rmsprop", "adam", "adamw", "adagrad", "sgd"),
+    "optim.name": ("rmsprop", "adamw", "sgd"),
     "optim.schedule": ("constant", "cosine"),
     "optim.class_weight": ("none", "balanced"),
     "optim.clip_norm": (0.0, 1.0),

@@ -236,6 +236,21 @@ def test_a_workdir_that_is_a_file(folder, tmp_path):
 # Interruption
 
 
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path):
+    """The short form of what docs/reliability.md reports of 50 and more kills."""
+    done = subprocess.run(
+        [sys.executable, "scripts/kill_test.py", "--kills", "4", "--workdir", str(tmp_path / "runs")],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 of them different" in done.stdout
+
+
 def interrupted(folder: Path, workdir: Path, *signals: signal.Signals, pause: float = 0.0) -> tuple[int, str]:
     """Status and output of a long run that gets these signals, `pause` seconds apart, after its first epoch."""
     arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]

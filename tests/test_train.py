@@ -131,45 +131,6 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_started_again_equals_uninterrupted(tmp_path, folder):
-    """SIGKILL, several times, at growing delays; then SIGTERM must answer 143 with a checkpoint."""
-    config_file = tmp_path / "config.py"
-    config_file.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(REPOSITORY / 'tests')!r})\n"
-        "from pathlib import Path\nimport small\n"
-        "def get_config():\n"
-        f"    config = small.tiny_config(Path({str(folder)!r}))\n"
-        "    config.epochs, config.checkpoint.every_steps, config.batch_size = 12, 2, 3\n"
-        "    config.model.train_from = 'mixed0'\n"
-        "    return config\n"
-    )
-    command = [sys.executable, "-m", "jaxcat.train", "--config", str(config_file), "--workdir"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-    def begin(workdir: Path) -> subprocess.Popen:
-        return subprocess.Popen([*command, str(workdir)], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
-
-    assert begin(tmp_path / "whole").wait() == 0
-    kills = 0
-    for extra in (0.0, 0.4, 0.8):
-        process = begin(tmp_path / "cut")
-        deadline, seen = time.monotonic() + 120, checkpoints.steps(tmp_path / "cut")
-        while process.poll() is None and checkpoints.steps(tmp_path / "cut") == seen and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(extra)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 1
-    process = begin(tmp_path / "cut")
-    assert process.wait() == 0
-    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-    last = checkpoints.steps(tmp_path / "whole")[-1]
-    cut, whole = (checkpoints.read_meta(tmp_path / name, last)["digests"] for name in ("cut", "whole"))
-    assert cut == whole
-
-
-@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
     arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
     arguments += ["--config.data.image_size=75", "--config.epochs=5000", "--config.batch_size=4"]
