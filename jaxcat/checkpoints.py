@@ -29,7 +29,7 @@ import orbax.checkpoint as ocp
 
 from jaxcat.errors import CheckpointError
 from jaxcat.network import Tree
-from jaxcat.sharding import values_of_processes
+from jaxcat.sharding import lost_process, values_of_processes
 from jaxcat.steps import TrainState
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,9 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # the write under way needs every process, and one of them has failed
         try:
             self._finish()
         finally:
@@ -155,7 +157,9 @@ def _reported(workdir: Path) -> Iterator[None]:
     """What goes wrong while writing as an error that says what to do. TensorStore's are ValueErrors with a code."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
+        if lost_process(error):
+            raise
         system = re.search(r"([\w ]+) \[os_error_code=", str(error))
         reason = getattr(error, "strerror", None) or (system.group(1).strip() if system else first_line(error))
         raise CheckpointError(

@@ -45,7 +45,28 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         with contextlib.suppress(OSError):
             sys.stdout.close()
         status = 0
+    except Exception as error:
+        sharding = sys.modules.get("jaxcat.sharding")  # a command that does without JAX has no other process to lose
+        reason = sharding and sharding.lost_process(error)
+        if not reason:
+            raise
+        print(
+            f"error: another process of this run has ended or cannot be reached ({reason}); its own output says why. "
+            "The same command in every process continues from the last checkpoint",
+            file=sys.stderr,
+        )
+        status = 1
+    if status in (1, 2) and _one_of_several():
+        # JAX would wait for the others at exit, and they for this one; the closed connections tell them at once
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
+
+
+def _one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:

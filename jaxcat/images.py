@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,8 @@ from jaxcat.errors import DataError
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow turns to MPO by itself for JPEGs of several frames
 MAX_PIXELS = 178_956_970  # where Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
+
+MAX_BYTES = 2**30  # an uncompressed picture of MAX_PIXELS takes 0.7 GB
 
 ResizeMode = Literal["squash", "center_crop", "timm", "torchvision"]
 
@@ -64,7 +67,7 @@ def decode(source: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
             return np.asarray(_as_seen(image))
         if isinstance(source, Image.Image):
             return np.asarray(_as_seen(source))
-        encoded = source.read_bytes() if isinstance(source, Path) else source
+        encoded = read_file(source) if isinstance(source, Path) else source
         if not encoded:
             raise ValueError("the file is empty (0 bytes)")
         try:
@@ -75,6 +78,16 @@ def decode(source: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
             raise ValueError(f"not a JPEG, PNG, GIF, WebP or BMP picture; it looks like {looks}") from None
     except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
         raise DataError(f"{printable(name)}: {_reason(error)}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file. Raises ValueError for what may never end, such as a pipe, and for what no picture needs."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size:,} bytes are more than the {MAX_BYTES:,} of the largest picture")
+    return path.read_bytes()
 
 
 def resize(image: np.ndarray, size: int, *, mode: ResizeMode) -> np.ndarray:

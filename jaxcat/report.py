@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcat.checkpoints import best_epoch
+from jaxcat.errors import CheckpointError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import padded_batch_size
 from jaxcat.start import Start
@@ -61,8 +63,9 @@ class Reporter:
         self._updated = 0.0
         self._board = None
         if leading:
-            write_aside(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-            write_aside(workdir / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+            with _written(workdir):
+                write_aside(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+                write_aside(workdir / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
             if importlib.util.find_spec("tensorboardX"):
                 from tensorboardX import SummaryWriter
 
@@ -75,7 +78,8 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._stop_progress()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # a disk that is full: said where it matters, at the checkpoint
+                self._board.close()
 
     def say(self, text: str = "") -> None:
         self._stop_progress()
@@ -113,7 +117,7 @@ class Reporter:
             f"  validation loss {record['validation/loss']:.4f} accuracy {record['validation/accuracy']:.4f}"
             f"  {record['images_per_second']:.0f} images/s  {record['seconds']:.1f} s"
         )
-        with open(self.workdir / "metrics.jsonl", "a") as file:
+        with _written(self.workdir), open(self.workdir / "metrics.jsonl", "a") as file:
             file.write(json.dumps(record) + "\n")
         if self._board is not None:
             for name, value in record.items():
@@ -124,9 +128,21 @@ class Reporter:
         """Draw the learning curve; say why training ended, and which epoch was best."""
         best = best_epoch(history)
         if self.leading and best is not None:
-            learning_curve(history, self.workdir / "learning_curve.png")
+            with _written(self.workdir):
+                learning_curve(history, self.workdir / "learning_curve.png")
             accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
             self.say(f"done: {reason}; {accuracy}")
+
+
+@contextlib.contextmanager
+def _written(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: make room or give "
+            "access, and the same command continues"
+        ) from error
 
 
 def complete_reports(workdir: Path, history: list[dict]) -> None:

@@ -19,6 +19,9 @@ from jaxcat.errors import ConfigError
 
 # Set by the launcher in every process it starts: srun and mpirun give the number of processes, TPU hosts a comma list.
 LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# Seconds without a sign of life after which a process counts as lost, and the others end too.
+LOST_AFTER = 20
+
 LAUNCHER_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
 
@@ -74,6 +77,16 @@ def values_of_processes(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
 
 
+def lost_process(error: BaseException) -> str:
+    """What JAX says of another process of this run that cannot be reached, if that is behind `error`; else ""."""
+    link: BaseException | None = error
+    while link is not None and jax.process_count() > 1:
+        if isinstance(link, jax.errors.JaxRuntimeError):
+            return str(link).strip().partition("\n")[0]
+        link = link.__cause__ or link.__context__
+    return ""
+
+
 def initialize_distributed(
     coordinator: str = "", *, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
@@ -98,9 +111,9 @@ def initialize_distributed(
         return
     try:
         if named:
-            jax.distributed.initialize(coordinator, num_processes, process_id)
+            jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=LOST_AFTER)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=LOST_AFTER)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot join the other processes of this run ({given}): {error}; "

@@ -42,11 +42,11 @@ SETTINGS = (
     *("--config.data.image_size=75", "--config.data.augment=article", "--config.batch_size=7", "--config.epochs=8"),
     *("--config.optim.name=adam", "--config.optim.schedule=cosine", "--config.checkpoint.every_steps=3"),
 )
-# python -m jaxcat.train, which on SIGUSR1 writes what each thread is doing to the file named first.
+# python -m jaxcat.train, which on SIGUSR1 writes where its main thread is to the file named first.
 ASKABLE = """
 import faulthandler, runpy, signal, sys
 stacks = open(sys.argv.pop(1), "w")
-faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=False)
 print("listening", file=stacks, flush=True)
 runpy.run_module("jaxcat.train", run_name="__main__", alter_sys=True)
 """
@@ -104,19 +104,15 @@ class Run:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.005)
         self.process.kill()
-        if self.process.wait() != -signal.SIGKILL:
+        if self.process.wait() not in (-signal.SIGKILL, -signal.SIGSEGV):  # faulthandler may crash as it reads
             return ""
         return place(self.stacks.read_text() if listening else "")
 
 
 def place(stacks: str) -> str:
-    """The innermost function of jaxcat in the stacks that faulthandler wrote; the main thread's before others'."""
-    threads = re.split(r"\n\n", stacks)
-    for thread in reversed(threads):  # faulthandler writes the main thread last
-        found = re.search(r'jaxcat/([\w/]+)\.py", line \d+ in (\w+)', thread)
-        if found and found.group(2) != "<module>":
-            return f"{found.group(1)}.{found.group(2)}"
-    return "starting Python, importing"
+    """The innermost function of jaxcat in the stack that faulthandler wrote."""
+    found = re.search(r'jaxcat/([\w/]+)\.py", line \d+ in (\w+)', stacks)
+    return f"{found.group(1)}.{found.group(2)}" if found and found.group(2) != "<module>" else "start, imports"
 
 
 def outcome(workdir: Path) -> dict:

@@ -145,7 +145,7 @@ def test_suffixes_nested_folders_and_what_is_passed_over(tmp_path, caplog):
     data = opened(tmp_path)
     everything = {file for files in names(data).values() for file in files}
     assert everything == {"cat/000.png", "cat/001.png", "dog/000.png", "dog/deep/er/UPPER.PNG"}
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name == "jaxcat.data.folder"]
     assert "3 files" in record.getMessage()  # notes.txt, list.csv and the one without a class
     assert "notes.txt" in record.getMessage()
 

@@ -47,7 +47,7 @@ def test_one_process_joins_nobody(monkeypatch):
 )
 def test_a_launcher_of_several_is_left_to_jax(monkeypatch, name, value):
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: calls.append(given))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **more: calls.append(given))
     monkeypatch.setenv(name, value)
     sharding.initialize_distributed()
     assert calls == [()]

@@ -61,7 +61,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
     assert json.loads((finished / "config.json").read_text())["model"]["cut"] == "mixed0"
     assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert (finished / "frozen").is_dir()
-    assert len(checkpoints.steps(finished)) <= 2, "the latest and the best"
+    assert len(checkpoints.steps(finished)) <= 3, "the latest, the one before it, and the best"
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, folder, capsys):
@@ -99,7 +99,7 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     class InterruptedAt:
         """Asks to stop at the n-th look, as a SIGTERM would."""
 
-        status, looks = 0, 0
+        looks = status = 0
 
         def __init__(self, at: int):
             self.at = at
@@ -128,45 +128,6 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
     whole, cut = (checkpoints.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
     assert whole == cut
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_and_started_again_equals_uninterrupted(tmp_path, folder):
-    """SIGKILL, several times, at growing delays; then SIGTERM must answer 143 with a checkpoint."""
-    config_file = tmp_path / "config.py"
-    config_file.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(REPOSITORY / 'tests')!r})\n"
-        "from pathlib import Path\nimport small\n"
-        "def get_config():\n"
-        f"    config = small.tiny_config(Path({str(folder)!r}))\n"
-        "    config.epochs, config.checkpoint.every_steps, config.batch_size = 12, 2, 3\n"
-        "    config.model.train_from = 'mixed0'\n"
-        "    return config\n"
-    )
-    command = [sys.executable, "-m", "jaxcat.train", "--config", str(config_file), "--workdir"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-    def begin(workdir: Path) -> subprocess.Popen:
-        return subprocess.Popen([*command, str(workdir)], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
-
-    assert begin(tmp_path / "whole").wait() == 0
-    kills = 0
-    for extra in (0.0, 0.4, 0.8):
-        process = begin(tmp_path / "cut")
-        deadline, seen = time.monotonic() + 120, checkpoints.steps(tmp_path / "cut")
-        while process.poll() is None and checkpoints.steps(tmp_path / "cut") == seen and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(extra)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 1
-    process = begin(tmp_path / "cut")
-    assert process.wait() == 0
-    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-    last = checkpoints.steps(tmp_path / "whole")[-1]
-    cut, whole = (checkpoints.read_meta(tmp_path / name, last)["digests"] for name in ("cut", "whole"))
-    assert cut == whole
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxcat.data import traps
 from jaxcat.data.folder import Ignored, open_folder, open_labelled_folder, pictures
 from jaxcat.data.records import Data, Split, order
 from jaxcat.data.store import Store, open_stores
@@ -38,6 +39,12 @@ def open_data(config: Any) -> Data:
     Raises:
         ConfigError, DataError: the request or the data cannot work; the message names the flag or the folder.
     """
+    data = _open(config)
+    traps.warn(data, config)
+    return data
+
+
+def _open(config: Any) -> Data:
     source = config.data.source
     if source == "folder":
         return open_folder(config)

@@ -128,7 +128,7 @@ def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Itera
     for path in _visible(directory):
         if path.is_dir():
             yield from _walk(path, enclosing | {real}, ignored)
-        elif path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink()):
+        elif path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists()):
             yield path  # a link that leads nowhere as well: decoding then reports it
         else:
             ignored.add(path)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.errors import ConfigError, DataError
-from jaxcat.images import decode, printable
+from jaxcat.images import decode, printable, read_file
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Split:
             source = f"{source.dtype} {source.shape} ".encode() + source.tobytes()
         elif isinstance(source, Path):
             try:
-                source = source.read_bytes()
-            except OSError as error:
-                raise DataError(f"{printable(str(source))}: {error.strerror}") from error
+                source = read_file(source)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise DataError(f"{printable(str(source))}: {reason}") from error
         return hashlib.blake2b(source, digest_size=16).digest()
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:

@@ -1,0 +1,134 @@
+"""Every setting against every kind of wrong value, and combinations of right ones trained for two steps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+
+from jaxcat.cli import read_config
+from jaxcat.config import RULES, default, flatten, validate
+from jaxcat.errors import ConfigError
+from jaxcat.train import train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+VALUES = ("-1", "-0.5", "0", "1e400", "-inf", "nan", "99999999999999999999", "abc", "", "None", "True", "[1]", "1e-320")
+
+
+def given(name: str, value: str) -> str:
+    """What the command makes of `--config.NAME=VALUE`: "" if it goes on, else the error."""
+    line = [f"--config.{name}={value}"] + ([] if name == "data.dir" else ["--config.data.dir=pictures"])
+    try:
+        validate(read_config(str(REPOSITORY / "configs/folder.py"), line))
+    except ConfigError as error:
+        return f"exit status {error.exit_status}: {error}"
+    return ""
+
+
+@pytest.mark.parametrize("name", sorted(flatten(default())))
+def test_wrong_values_of_every_setting_are_one_line_that_names_the_flag(name):
+    kind = type(flatten(default())[name])
+    refused = {value: given(name, value) for value in VALUES}
+    for value, error in refused.items():
+        if error:
+            assert f"--config.{name}" in error, (value, error)
+            assert error.startswith("exit status 2: ")
+            assert "\n" not in error
+    if kind in (int, float):
+        for value in ("abc", "", "None", "[1]", "nan", "-inf", "-1"):
+            assert refused[value], f"{name}={value} was accepted"
+    if kind is bool:
+        assert all(refused[value] for value in VALUES if value not in ("True", "0"))
+    allowed = RULES[name]("no such name") if kind is str else ""
+    if allowed:
+        assert "must be one of" in refused["abc"], "the valid values are named"
+
+
+@pytest.mark.parametrize("name", sorted(flatten(default())))
+@pytest.mark.parametrize("value", [None, float("nan"), [1], {"a": 1}, object(), -(10**30), b"x"])
+def test_a_config_file_with_a_wrong_type_is_refused_as_well(name, value):
+    config = default()
+    config.data.dir = "pictures"
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises(ConfigError, match=f"--config.{name}"):
+        validate(config)
+
+
+def test_names_that_are_no_settings():
+    for name in ("optim.learning_rat", "nonesuch", "data", "model.cut.deeper", "data.dirr"):
+        assert name.split(".")[0] in given(name, "1")
+
+
+FACTORS = {
+    "classes": (2, 3),
+    "model.cut": ("stem", "mixed0", "mixed8"),
+    "model.train_from": ("head", "stem", "the cut"),
+    "model.train_bn": (False, True),
+    "model.pool": ("avg", "max", "flatten"),
+    "model.pool_grid": (1, 2),
+    "model.hidden": (0, 5),
+    "model.dropout": (0.0, 0.5),
+    "model.dtype": ("float32", "bfloat16"),
+    "data.augment": ("none", "article", "inception", "digits"),
+    "optim.name": ("rmsprop", "adamw", "sgd"),
+    "optim.schedule": ("constant", "cosine"),
+    "optim.class_weight": ("none", "balanced"),
+    "optim.clip_norm": (0.0, 1.0),
+}
+
+
+def combination(row: dict, workdir: Path) -> tuple:
+    """(config or None where it is refused, workdir) of one choice of every factor."""
+    config = small.tiny_config()
+    config.data.classes = ",".join("0123456789"[: row["classes"]])
+    config.data.train_size, config.data.validation_size, config.epochs = 6 * row["classes"], 2 * row["classes"], 1
+    config.batch_size, config.model.width = 3 * row["classes"], 1 / 32
+    config.optim.weight_decay = 0.01 if row["optim.name"] == "adamw" else 0.0
+    settings = {name: value for name, value in row.items() if name != "classes"}
+    if row["model.train_from"] == "the cut":
+        settings["model.train_from"] = row["model.cut"]
+    config.update_from_flattened_dict(settings)
+    try:
+        validate(config)
+    except ConfigError:
+        return None, workdir
+    if row["model.cut"] == "mixed8" and row["model.pool_grid"] == 2:
+        return None, workdir  # refused when the network is made: at 75 px mixed8 is a single cell
+    return config, workdir
+
+
+def pairwise(seed: int = 0) -> list[dict]:
+    """Accepted rows in which every pair of values of two factors occurs, as far as it is accepted anywhere."""
+    generator, names = random.Random(seed), list(FACTORS)
+    candidates = []
+    for _ in range(6000):
+        row = {name: generator.choice(FACTORS[name]) for name in names}
+        if combination(row, Path())[0] is not None:
+            candidates.append((row, set(itertools.combinations(sorted(row.items(), key=str), 2))))
+    missing = set().union(*(pairs for _, pairs in candidates))
+    rows = []
+    while missing:
+        row, pairs = max(candidates, key=lambda pair: (len(pair[1] & missing), pair[0]["model.cut"] != "mixed8"))
+        rows.append(row)
+        missing -= pairs
+    return rows
+
+
+@pytest.mark.slow
+def test_every_pair_of_accepted_settings_trains_two_steps(tmp_path):
+    """All combinations would be 100,000; every pair of values occurs in one of these few."""
+    rows = pairwise()
+    assert {value for row in rows for value in row.items()} == {(n, v) for n, values in FACTORS.items() for v in values}
+    for number, row in enumerate(rows):
+        config, workdir = combination(row, tmp_path / str(number))
+        assert train(config, workdir) == 0, row
+        (record,) = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        assert record["step"] == 2, row
+        assert np.isfinite(record["train/loss"]), row
+        assert np.isfinite(record["validation/loss"]), row

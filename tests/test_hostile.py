@@ -1,0 +1,117 @@
+"""Everything that turns up among pictures: what a browser shows is read as it shows it, the rest is named."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxcat.config import default
+from jaxcat.data import Ignored, open_data, open_stores, pictures
+from jaxcat.errors import DataError
+from jaxcat.images import decode
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("make_hostile_pictures", REPOSITORY / "scripts/make_hostile_pictures.py")
+hostile = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hostile)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("hostile") / "corpus"
+    hostile.make(root)
+    yield root
+    (root / "refused" / "forbidden.png").chmod(0o600)
+
+
+def test_every_readable_picture_is_red_left_of_blue(corpus):
+    found = list(pictures(corpus / "readable", Ignored()))
+    assert len(found) == len(hostile.readable())
+    for path in found:
+        pixels = decode(path, str(path)).astype(int)
+        middle, half = pixels.shape[0] // 2, pixels.shape[1] // 2
+        assert np.abs(pixels[middle, 0] - hostile.RED).max() <= 4, path
+        assert np.abs(pixels[middle, half - 1] - hostile.RED).max() <= 30, path  # CMYK is stored with fewer colours
+        assert np.abs(pixels[middle, -1] - hostile.BLUE).max() <= 4, path
+
+
+def test_everything_refused_is_named_in_one_line(corpus):
+    found = list(pictures(corpus / "refused", Ignored()))
+    expected = len(hostile.refused()) + 4  # two links that lead nowhere, a huge file, one without permission
+    assert len(found) == expected
+    for path in found:
+        if path.name == "forbidden.png" and os.access(path, os.R_OK):
+            continue  # root may read it
+        with pytest.raises(DataError) as caught:
+            decode(path, str(path))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_picture_by_name_or_kind_is_passed_over(corpus):
+    """A FIFO would block for ever if it were opened; links back up end the walk."""
+    ignored = Ignored()
+    found = [path.relative_to(corpus / "passed_over") for path in pictures(corpus / "passed_over", ignored)]
+    assert found == []
+    assert ignored.count == 4, "fifo.png, the link to it, the link to a device, notes.txt"
+    for name in ("fifo.png", "link_to_fifo.png", "endless.png"):
+        with pytest.raises(DataError, match="not a regular file"):
+            decode(corpus / "passed_over" / name, name)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_class_folder_of_all_of_it(corpus, tmp_path, skip, caplog):
+    data = tmp_path / "data"
+    for name in ("first", "second"):
+        (data / name).mkdir(parents=True)
+        (data / name / "readable").symlink_to(corpus / "readable")
+    (data / "second" / "refused").symlink_to(corpus / "refused")
+    config = default()
+    config.data.dir = str(data)
+    splits = open_data(config).splits
+    sizes = dict.fromkeys(splits, 32)
+    bad = len(hostile.refused()) + 3 + (not os.access(corpus / "refused" / "forbidden.png", os.R_OK))
+    if not skip:
+        with pytest.raises(DataError) as caught:
+            open_stores(splits, sizes=sizes, mode="squash", cache_gb=1.0)
+        assert str(caught.value).startswith(f"{bad} of ")
+        assert str(caught.value).count("refused/") == bad
+        return
+    stores = open_stores(splits, sizes=sizes, mode="squash", cache_gb=1.0, skip_bad=True)
+    assert sum(len(store.unreadable) for store in stores.values()) == bad
+    assert sum(map(len, stores.values())) == sum(map(len, splits.values())) - bad
+
+
+def test_memory_stays_bounded(corpus):
+    """The bomb asks for 10 GiB; checking the whole corpus takes a fraction of one."""
+    limit = 3 * 2**30  # of address space, most of it libraries
+    done = subprocess.run(
+        [sys.executable, "scripts/check_images.py", str(corpus), "--jobs", "2"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert b"bomb.png" in done.stdout
+    assert b"pixels" in done.stdout
+
+
+def test_the_script_refuses_a_folder_that_is_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "scripts/make_hostile_pictures.py", str(tmp_path)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert b"is there already" in done.stderr

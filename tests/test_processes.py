@@ -1,0 +1,141 @@
+"""2 and 4 processes with two CPU devices each: the figures of one process, and clear ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+from processes import Processes
+from test_train import TIMES, metrics
+
+import jaxcat
+from jaxcat import checkpoints, recovery
+from jaxcat.sharding import LOST_AFTER
+
+pytestmark = pytest.mark.slow
+
+FIGURES = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
+SETTINGS = (
+    *("--config", "configs/folder.py", "--config.model.weights=none", "--config.model.width=0.0625"),
+    *("--config.data.image_size=75", "--config.model.cut=mixed0", "--config.model.train_from=mixed0"),
+    *("--config.data.augment=article", "--config.batch_size=7", "--config.checkpoint.every_steps=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Numbers that nothing divides: 22 pictures to train on, in batches of 7, and 11 to validate."""
+    root = small.picture_folder(tmp_path_factory.mktemp("pictures"), train=11, validation=6)
+    (root / "validation" / "disc" / "000.png").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, folder) -> Path:
+    """The same run in 1, 2 and 4 processes, in folders of these names."""
+    root = tmp_path_factory.mktemp("runs")
+    for count in (1, 2, 4):
+        # one process has as many devices as two have, so that nothing differs but the number of processes
+        with train(count, root / str(count), folder, "--config.epochs=2", devices=4 if count == 1 else 2) as run:
+            assert run.statuses() == [0] * count, run.output()
+    return root
+
+
+def train(count: int, workdir: Path, folder: Path, *more: str, **options) -> Processes:
+    arguments = [*SETTINGS, "--workdir", str(workdir), f"--config.data.dir={folder}", *more]
+    return Processes(count, "train", arguments, logs=workdir.with_name(f"{workdir.name}.{count}.logs"), **options)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_same_losses_as_one_process(runs, count):
+    alone, several = metrics(runs / "1"), metrics(runs / str(count))
+    assert [record["step"] for record in several] == [4, 8]
+    for mine, theirs in zip(alone, several, strict=True):
+        np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_what_is_shared_is_written_once_and_reads_back(runs, count):
+    for step in checkpoints.steps(runs / str(count)):
+        recovery.verify(runs / str(count), step)
+    assert jaxcat.load(runs / str(count)).predict(list(small.pictures(3))).shape == (3, 2)
+    assert not list((runs / str(count)).rglob("*tmp*"))
+    for silent in (runs / f"{count}.{count}.logs").glob("[1-9].log"):
+        assert "epoch" not in silent.read_text()
+
+
+@pytest.mark.parametrize(("first", "then"), [(4, 1), (1, 4)])
+def test_a_checkpoint_of_some_is_continued_by_others(runs, folder, tmp_path, first, then):
+    shutil.copytree(runs / str(first), tmp_path / "run")
+    with train(then, tmp_path / "run", folder, "--config.epochs=3", devices=2) as run:
+        assert run.statuses() == [0] * then, run.output()
+    before, after = metrics(runs / str(first)), metrics(tmp_path / "run")
+    assert after[:2] == before
+    assert after[2]["step"] == 12
+
+
+def test_evaluate_counts_each_picture_once(runs, folder, tmp_path):
+    results = []
+    for count in (1, 2):
+        shutil.copytree(runs / "2", tmp_path / str(count))
+        arguments = ["--workdir", str(tmp_path / str(count)), "--batch-size", "4"]
+        with Processes(count, "evaluate", arguments, logs=tmp_path / "logs") as run:
+            assert run.statuses() == [0] * count, run.output()
+        results.append(json.loads((tmp_path / str(count) / "evaluation" / "validation.json").read_text()))
+    alone, several = results
+    assert alone["count"] == several["count"] == 11
+    assert alone["confusion"] == several["confusion"]
+    assert several["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path):
+    with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
+        run.wait_for("epoch   3/")
+        run.running[1].kill()
+        ended = run.statuses(seconds=LOST_AFTER + 40)
+        assert ended[1] == -signal.SIGKILL
+        # our line where the step notices; JAX ends the process itself where Orbax was waiting for the others
+        assert ended[0] in (1, -signal.SIGABRT)
+        assert "another process of this run has ended" in run.output() or "another task died" in run.output()
+    found = checkpoints.steps(tmp_path / "run")
+    with train(2, tmp_path / "run", folder, f"--config.epochs={found[-1] // 4 + 1}") as run:
+        assert run.statuses() == [0, 0], run.output()
+    assert metrics(tmp_path / "run")[-1]["step"] > found[-1]
+
+
+def test_one_process_with_a_bad_picture_ends_all(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    settings = ("--config.epochs=100000", "--config.data.cache_gb=0.0")
+    own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
+    with train(2, tmp_path / "run", folder, *settings, each=own) as run:
+        run.wait_for("epoch   1/")
+        for path in (tmp_path / "copy" / "train").rglob("*.png"):
+            path.write_bytes(b"")
+        ended = run.statuses(seconds=LOST_AFTER + 40)
+        assert ended[1] == 2
+        assert "the file is empty" in run.output(1)
+        assert ended[0] in (1, -signal.SIGABRT)
+
+
+def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
+    with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
+        run.wait_for("epoch   2/")
+        run.running[1].send_signal(signal.SIGTERM)
+        assert run.statuses() == [143, 143], run.output() + run.output(1)
+        assert "to continue: python -m jaxcat.train --config configs/folder.py" in run.output()
+    step = checkpoints.steps(tmp_path / "run")[-1]
+    recovery.verify(tmp_path / "run", step)
+    assert set(TIMES) <= set(json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]))
+
+
+def test_a_workdir_held_by_another_run_refuses_every_process(folder, tmp_path):
+    with train(1, tmp_path / "run", folder, "--config.epochs=100000", devices=1) as holder:
+        holder.wait_for("epoch   1/")
+        with train(2, tmp_path / "run", folder, "--config.epochs=1") as run:
+            assert run.statuses() == [1, 1]
+            assert "another run holds it" in run.output()
