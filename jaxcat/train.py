@@ -87,6 +87,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
     ):
         describe_run(report.console, config, run, state, source=source.describe(), length=length, mesh=mesh)
         source.prepare(report.console)
+        report.say("compiling the first step …")
         began, compiling = time.perf_counter(), True
         with Interruption(mesh) as interruption:
             while not (reason := stop_reason(config, history)):

@@ -1,6 +1,7 @@
 """Kills a small real run again and again, and compares where it ends with a run that nobody touched.
 
     python scripts/kill_test.py [--kills 50] [--seed 0] [--workdir DIR] [--config.NAME=VALUE …]
+    python scripts/kill_test.py --config.bottleneck.views=3        # computes the bottlenecks anew for every run
 
 A narrow Inception-v3 learns drawn pictures, with dropout, augmentation, moving BatchNorm statistics and a checkpoint
 every few steps. One run goes to its end; others are sent SIGKILL at random moments and started again by the same
@@ -41,6 +42,7 @@ SETTINGS = (
     *("--config.model.train_from=mixed0", "--config.model.train_bn=True", "--config.model.dropout=0.3"),
     *("--config.data.image_size=75", "--config.data.augment=article", "--config.batch_size=7", "--config.epochs=8"),
     *("--config.optim.name=adam", "--config.optim.schedule=cosine", "--config.checkpoint.every_steps=3"),
+    "--config.bottleneck.views=0",
 )
 # python -m jaxcat.train, which on SIGUSR1 writes where its main thread is to the file named first.
 ASKABLE = """
@@ -159,6 +161,7 @@ def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random
     runs = starts = different = 0
     while places.total() < kills:
         name, killed = f"run{runs}", 0
+        shutil.rmtree(cache / "bottlenecks", ignore_errors=True)
         while True:
             run, source = start(name), starts % 3
             starts += 1

@@ -24,6 +24,7 @@ SETTINGS = (
     *("--config", "configs/folder.py", "--config.model.weights=none", "--config.model.width=0.0625"),
     *("--config.data.image_size=75", "--config.model.cut=mixed0", "--config.model.train_from=mixed0"),
     *("--config.data.augment=article", "--config.batch_size=7", "--config.checkpoint.every_steps=2"),
+    "--config.bottleneck.views=0",
 )
 
 
@@ -57,6 +58,18 @@ def test_the_same_losses_as_one_process(runs, count):
     assert [record["step"] for record in several] == [4, 8]
     for mine, theirs in zip(alone, several, strict=True):
         np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
+
+
+def test_bottlenecks_of_two_processes_serve_them_and_one_alone(runs, folder, tmp_path, monkeypatch):
+    """Computed together, into a cache that both write; then all found by a single process on another device count."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    views = ("--config.epochs=2", "--config.bottleneck.views=2", "--config.bottleneck.dtype=float32")
+    for count, said in ((2, "55 of 55 to compute"), (1, "all 55 found")):
+        with train(count, tmp_path / str(count), folder, *views) as run:
+            assert run.statuses() == [0] * count, run.output()
+            assert said in " ".join(run.output().split())
+        for mine, theirs in zip(metrics(tmp_path / str(count)), metrics(runs / "1"), strict=True):
+            np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
 
 
 @pytest.mark.parametrize("count", [2, 4])

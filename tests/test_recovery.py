@@ -237,10 +237,12 @@ def test_a_workdir_that_is_a_file(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path):
-    """The short form of what docs/reliability.md reports of 50 and more kills."""
+@pytest.mark.parametrize("views", [0, 3])
+def test_killed_at_random_moments(tmp_path, views):
+    """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
+    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), f"--config.bottleneck.views={views}"]
     done = subprocess.run(
-        [sys.executable, "scripts/kill_test.py", "--kills", "4", "--workdir", str(tmp_path / "runs")],
+        [sys.executable, "scripts/kill_test.py", *options],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
