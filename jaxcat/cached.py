@@ -6,15 +6,13 @@ a loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batc
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import functools
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import filelock
 import jax
 import numpy as np
 from jax import Array
@@ -22,20 +20,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxcat.bottleneck import Rows, identities
 from jaxcat.compilation import jit
 from jaxcat.data import Data, Split, Store, order
 from jaxcat.errors import CacheError
+from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
-from jaxcat.pipeline import Share, batches, padded
+from jaxcat.pipeline import Share, padded
 from jaxcat.sharding import padded_batch_size, replicated, to_global
 from jaxcat.sources import TimedBatches, counts, open_pictures
 
-# Pictures that a device takes through the prefix at a time; more bring nothing on a CPU.
-PICTURES_PER_DEVICE = {"cpu": 32}
-PICTURES_PER_ACCELERATOR = 256
 MOST_STEPS = 64  # in one compiled loop
 MOST_BYTES = 2**26  # of rows in one transfer
 EVALUATED_TOGETHER = 256  # rows
@@ -111,72 +106,34 @@ class Cached:
     def prepare(self, console: Console) -> None:
         """Compute the missing rows. Killed in the middle, the next start goes on after the last whole block."""
         if self.to_compute:
-            with self._alone(console):
+            with alone(self._rows, console):
                 self._rows.refresh()
                 self._compute_missing(console)
         self._stores = {}
         self._positions = {each: self._rows.positions(wanted) for each, wanted in self._identities.items()}
 
-    @contextlib.contextmanager
-    def _alone(self, console: Console) -> Iterator[None]:
-        """Wait for another run that computes rows of this key; the processes of one run compute together."""
-        if jax.process_count() > 1:
-            yield
-            return
-        lock = filelock.FileLock(self._rows.folder / ".lock")
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            console.print("waiting for another run that computes the same bottlenecks")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _compute_missing(self, console: Console) -> None:
-        missing = {each: np.flatnonzero(lacks) for each, lacks in self._missing().items()}
+        config = self._config
+        requests = [
+            Request(
+                self._stores[each.split],
+                records=np.flatnonzero(lacks),
+                identities=self._identities[each],
+                augment="none" if each.view is None else config.data.augment,
+                view=each.view or 0,
+            )
+            for each, lacks in self._missing().items()
+        ]
         prefix = jit(self._network.prefix, out_shardings=replicated(self._mesh))
-        columns = (TextColumn("bottlenecks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        began, total = time.perf_counter(), sum(map(len, missing.values()))
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=total)
-            for each, records in missing.items():
-                outputs = self._outputs(prefix, each, records, report=lambda count: progress.advance(task, count))
-                added = 0
-                for rows in regroup(outputs, self._rows.block_rows):
-                    block = records[added : added + len(rows)]
-                    self._rows.add([self._identities[each][record] for record in block], rows)
-                    added += len(rows)
-        seconds = time.perf_counter() - began
-        console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} pictures/s")
-
-    def _outputs(
-        self, prefix: Callable[[Tree, Array], Array], each: Pass, records: np.ndarray, *, report: Callable[[int], None]
-    ) -> Iterator[np.ndarray]:
-        """The prefix's output for these records in their order, a batch at a time, one batch ahead on the device."""
-        per_device = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR)
-        store, batch_size = self._stores[each.split], per_device * self._mesh.size
-        source = batches(
-            store,
-            store.split.labels,
-            records,
-            batch_size=batch_size,
-            size=self._config.data.image_size,
+        extract(
+            self._rows,
+            [request for request in requests if len(request.records)],
+            prefix=functools.partial(prefix, self._frozen),
+            size=config.data.image_size,
+            seed=config.seed,
             mesh=self._mesh,
-            augment="none" if each.view is None else self._config.data.augment,
-            seed=self._config.seed,
-            view=each.view or 0,
+            console=console,
         )
-        left, ahead = len(records), None
-        for batch in itertools.chain(source, [None]):
-            following = None if batch is None else prefix(self._frozen, batch["image"])
-            if ahead is not None:
-                rows = np.asarray(ahead)[: min(batch_size, left)]
-                left -= len(rows)
-                report(len(rows))
-                yield rows
-            ahead = following
 
     def train(self, epoch: int, *, first: int) -> TimedBatches:
         config, split = self._config, self.splits["train"]
@@ -257,19 +214,6 @@ class RowBatches(Iterator[dict[str, Array]]):
             batch = {name: array[0] for name, array in batch.items()}
         self.wait_seconds += time.perf_counter() - began
         return to_global(self._mesh, batch, stacked=count > 1)
-
-
-def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same rows in the same order, `size` at a time; the last array has what is left."""
-    held: list[np.ndarray] = []
-    for array in arrays:
-        held.append(array)
-        while sum(map(len, held)) >= size:
-            joined = np.concatenate(held)
-            yield joined[:size]
-            held = [joined[size:]]
-    if sum(map(len, held)):
-        yield np.concatenate(held)
 
 
 def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:

@@ -27,3 +27,19 @@ def shared() -> Path:
 def cache_of_its_own(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def network() -> dict:
+    """Random tensors of a narrow Inception-v3, by path; see weights_files.py."""
+    from weights_files import random_network
+
+    return random_network()
+
+
+@pytest.fixture
+def weights(tmp_path, network) -> Path:
+    """The same in a Keras legacy file."""
+    from weights_files import write_legacy
+
+    return write_legacy(tmp_path / "weights.h5", network)

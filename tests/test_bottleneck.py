@@ -15,10 +15,11 @@ import small
 import jaxcat
 from jaxcat import bottleneck, cache, cached, cli
 from jaxcat.bottleneck import Rows, identities, key_of
-from jaxcat.cached import chunks, regroup
+from jaxcat.cached import chunks
 from jaxcat.config import validate
 from jaxcat.data import open_data
 from jaxcat.errors import CacheError, ConfigError
+from jaxcat.extraction import regroup
 from jaxcat.sharding import make_mesh
 from jaxcat.train import train
 

@@ -6,34 +6,19 @@ import dataclasses
 import hashlib
 import json
 import re
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
-from weights_files import WIDTH, dataset_name, random_network
+from weights_files import dataset_name, load
 from weights_files import write_legacy as write
 
 from jaxcat import inception
 from jaxcat.errors import WeightsError
 from jaxcat.weights import MINUS_ONE_TO_ONE, REGISTRY, ZERO_TO_ONE, Preprocessing, load_pretrained
 from jaxcat.weights.keras import UNITS
-
-
-@pytest.fixture(scope="module")
-def network() -> dict[str, np.ndarray]:
-    return random_network()
-
-
-@pytest.fixture
-def weights(tmp_path, network) -> Path:
-    return write(tmp_path / "weights.h5", network)
-
-
-def load(source, **options):
-    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
 
 
 def test_the_table_is_the_order_in_which_inception_declares_its_convolutions():

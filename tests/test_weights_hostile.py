@@ -13,31 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from weights_files import (
-    WIDTH,
-    random_network,
+    load,
     torch_state,
     write_canonical,
     write_keras_archive,
     write_torch_safetensors,
 )
-from weights_files import write_legacy as write
 
 from jaxcat.errors import WeightsError
-from jaxcat.weights import load_pretrained
-
-
-@pytest.fixture(scope="module")
-def network() -> dict[str, np.ndarray]:
-    return random_network()
-
-
-@pytest.fixture
-def weights(tmp_path, network) -> Path:
-    return write(tmp_path / "weights.h5", network)
-
-
-def load(source, **options):
-    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
 
 
 class Bomb:

@@ -10,29 +10,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from weights_files import (
-    WIDTH,
-    random_network,
-)
+from weights_files import load
 from weights_files import write_legacy as write
 
 from jaxcat.errors import WeightsError
-from jaxcat.weights import load_pretrained
-
-
-@pytest.fixture(scope="module")
-def network() -> dict[str, np.ndarray]:
-    return random_network()
-
-
-@pytest.fixture
-def weights(tmp_path, network) -> Path:
-    return write(tmp_path / "weights.h5", network)
-
-
-def load(source, **options):
-    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
-
 
 # What is wrong with the file → what the diff must say. mixed5/branch7x7_2 is conv2d_43.
 FLAWS = {

@@ -12,12 +12,19 @@ import h5py
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxcat.weights import MINUS_ONE_TO_ONE, safetensors
+from jaxcat.weights import MINUS_ONE_TO_ONE, Pretrained, load_pretrained, safetensors
 from jaxcat.weights.keras import KERAS_3_ORDER, UNITS
 from jaxcat.weights.load import expected
 from jaxcat.weights.torch import TORCH_UNITS
 
 WIDTH = 0.05  # a network small enough to write to disk in every test
+
+
+def load(source: Path | str, **options) -> Pretrained:
+    """`load_pretrained` of a file of this width, whole."""
+    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
+
+
 _LEGACY = {
     "conv/kernel": ("conv2d", "kernel"),
     "bn/bias": ("batch_normalization", "beta"),

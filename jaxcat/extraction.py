@@ -1,0 +1,134 @@
+"""Computing bottlenecks: pictures through the frozen prefix, block by block, into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import filelock
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxcat.bottleneck import Rows
+from jaxcat.data import Store
+from jaxcat.pipeline import batches
+
+# Pictures that a device takes through the prefix at a time; more bring nothing on a CPU.
+PICTURES_PER_DEVICE = {"cpu": 32}
+PICTURES_PER_ACCELERATOR = 256
+
+
+class Request(NamedTuple):
+    """Rows to compute for one pass of a split.
+
+    Attributes:
+        store: the split's pictures, of the size that `augment` needs.
+        records: (n,) numbers of those to compute.
+        identities: of all records of the pass, by number.
+        augment, view: which view of them.
+    """
+
+    store: Store
+    records: np.ndarray
+    identities: Sequence[bytes]
+    augment: str
+    view: int
+
+
+def extract(
+    rows: Rows,
+    requests: Sequence[Request],
+    *,
+    prefix: Callable[[Array], Array],
+    size: int,
+    seed: int,
+    mesh: Mesh,
+    console: Console,
+) -> None:
+    """Add the requested rows to the cache. Killed in the middle, what whole blocks hold is there.
+
+    Args:
+        prefix: uint8 (P, size, size, 3), split over the mesh → (P, …), the same in every process.
+        size: side of the pictures that the network sees.
+        seed: of the augmentation.
+
+    Raises:
+        CacheError: the cache cannot be written, or its dtype cannot hold the values.
+    """
+    columns = (TextColumn("bottlenecks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    began, total = time.perf_counter(), sum(len(request.records) for request in requests)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        for request in requests:
+            outputs, added = _outputs(request, prefix, size=size, seed=seed, mesh=mesh), 0
+            advancing = (output for output in outputs if progress.advance(task, len(output)) is None)
+            for block in regroup(advancing, rows.block_rows):
+                records = request.records[added : added + len(block)]
+                rows.add([request.identities[record] for record in records], block)
+                added += len(block)
+    seconds = time.perf_counter() - began
+    console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} pictures/s")
+
+
+def _outputs(
+    request: Request, prefix: Callable[[Array], Array], *, size: int, seed: int, mesh: Mesh
+) -> Iterator[np.ndarray]:
+    """The prefix's output for the records in their order, a batch at a time, one batch ahead on the devices."""
+    batch_size = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR) * mesh.size
+    source = batches(
+        request.store,
+        request.store.split.labels,
+        request.records,
+        batch_size=batch_size,
+        size=size,
+        mesh=mesh,
+        augment=request.augment,
+        seed=seed,
+        view=request.view,
+    )
+    left, ahead = len(request.records), None
+    for batch in itertools.chain(source, [None]):
+        following = None if batch is None else prefix(batch["image"])
+        if ahead is not None:
+            output = np.asarray(ahead)[: min(batch_size, left)]
+            left -= len(output)
+            yield output
+        ahead = following
+
+
+def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in the same order, `size` at a time; the last array has what is left."""
+    held: list[np.ndarray] = []
+    for array in arrays:
+        held.append(array)
+        while sum(map(len, held)) >= size:
+            joined = np.concatenate(held)
+            yield joined[:size]
+            held = [joined[size:]]
+    if sum(map(len, held)):
+        yield np.concatenate(held)
+
+
+@contextlib.contextmanager
+def alone(rows: Rows, console: Console) -> Iterator[None]:
+    """Wait for another run that computes rows of this key; the processes of one run compute together."""
+    if jax.process_count() > 1:
+        yield
+        return
+    lock = filelock.FileLock(rows.folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        console.print("waiting for another run that computes the same bottlenecks")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
