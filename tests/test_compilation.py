@@ -1,0 +1,43 @@
+"""The compiler options: applied on a CPU, absent elsewhere, and a warning where jaxlib does not know them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcat import compilation
+
+
+@pytest.fixture(autouse=True)
+def asked_anew():
+    compilation.compiler_options.cache_clear()
+    yield
+    compilation.compiler_options.cache_clear()
+
+
+def convolve(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def program(jit) -> str:
+    """What a convolution compiles to."""
+    return jit(convolve).lower(jnp.ones((4, 32, 32, 16)), jnp.ones((3, 3, 16, 32))).compile().as_text().lower()
+
+
+def test_convolutions_stay_out_of_the_slower_library():
+    if "ynn" not in program(jax.jit):
+        pytest.skip("this jaxlib does not send convolutions there")
+    assert "ynn" not in program(compilation.jit)
+
+
+def test_an_unknown_option_costs_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(compilation, "CPU_OPTIONS", {"xla_no_such_option": "1"})
+    assert compilation.compiler_options() == {}
+    assert "xla_no_such_option" in caplog.text
+    assert compilation.jit(lambda x: x + 1)(1) == 2
+
+
+def test_other_backends_get_no_option(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compilation.compiler_options() == {}
