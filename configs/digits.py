@@ -8,7 +8,8 @@ A narrow Inception-v3 learns printed letters from scratch (`source`); frozen and
 which a new head learns the ten handwritten digits from ten examples each (`transfer`); then the blocks above the stem
 learn too (`finetune`). scripts/quickstart.sh runs all of it.
 
-Measured on the digits left over, seeds 0 and 1, last step: transfer 0.863 and 0.871, finetune 0.917 and 0.918.
+Measured on the digits left over, seeds 0 and 1, last step: transfer 0.905 and 0.897, finetune 0.943 and 0.943.
+With other seeds of `source`, 0.87 to 0.91 and 0.91 to 0.94: how well it learned print decides.
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,9 +68,9 @@ def extract(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)
         for request in requests:
-            outputs, added = _outputs(request, prefix, size=size, seed=seed, mesh=mesh), 0
-            advancing = (output for output in outputs if progress.advance(task, len(output)) is None)
-            for block in regroup(advancing, rows.block_rows):
+            report, added = functools.partial(progress.advance, task), 0
+            outputs = _outputs(request, prefix, size=size, seed=seed, mesh=mesh, report=report)
+            for block in regroup(outputs, rows.block_rows):
                 records = request.records[added : added + len(block)]
                 rows.add([request.identities[record] for record in records], block)
                 added += len(block)
@@ -78,9 +79,18 @@ def extract(
 
 
 def _outputs(
-    request: Request, prefix: Callable[[Array], Array], *, size: int, seed: int, mesh: Mesh
+    request: Request,
+    prefix: Callable[[Array], Array],
+    *,
+    size: int,
+    seed: int,
+    mesh: Mesh,
+    report: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-    """The prefix's output for the records in their order, a batch at a time, one batch ahead on the devices."""
+    """The prefix's output for the records in their order, a batch at a time, one batch ahead on the devices.
+
+    `report` is told how many pictures each batch had.
+    """
     batch_size = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR) * mesh.size
     source = batches(
         request.store,
@@ -99,6 +109,7 @@ def _outputs(
         if ahead is not None:
             output = np.asarray(ahead)[: min(batch_size, left)]
             left -= len(output)
+            report(len(output))
             yield output
         ahead = following
 
