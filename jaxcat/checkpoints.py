@@ -173,8 +173,8 @@ def save_frozen(workdir: Path, frozen: Tree) -> None:
     path = workdir.absolute() / "frozen"
     with _reported(workdir):
         if jax.process_index() == 0:
-            for left in path.parent.glob("frozen*"):  # of a start that was killed, and Orbax's temporary one
-                shutil.rmtree(left)
+            for left in (path, *path.parent.glob("frozen.orbax-checkpoint-tmp*")):  # of a start that was killed
+                shutil.rmtree(left, ignore_errors=not left.exists())
         values_of_processes(True)  # nobody writes before it is gone
         if jax.tree.leaves(frozen):
             with ocp.StandardCheckpointer() as checkpointer:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from jaxcat.errors import ConfigError, JaxcatError
+from jaxcat.weights.registry import REGISTRY
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -96,7 +97,9 @@ def resolve_paths(config: ConfigDict) -> ConfigDict:
         section, _, key = name.rpartition(".")
         owner = config.get(section, {}) if section else config
         value = owner.get(key, "")
-        # a registry name such as keras-imagenet has neither a slash nor a file behind it; gs:// and the like stay
+        if name == "model.weights" and value in REGISTRY:  # some published names have a slash
+            continue
+        # gs:// and the like stay as they are
         if isinstance(value, str) and value and "://" not in value and ("/" in value or Path(value).exists()):
             owner[key] = os.path.abspath(os.path.expanduser(value))
     return config

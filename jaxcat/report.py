@@ -197,6 +197,11 @@ def describe_run(
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
     if config.model.train_bn and config.batch_size < 16:
         yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
+    if config.bottleneck.views == 1 and config.data.augment != "none":
+        yield (
+            f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows one view in every "
+            "epoch: keep more views, or augment anew with --config.bottleneck.views=0"
+        )
     if run.meta["provenance"]["source"] == "scratch" and jax.tree.leaves(run.frozen):
         yield "the frozen blocks were never trained: --config.model.weights=none without --config.init_from"
 

@@ -146,6 +146,7 @@ def start(
             again=functools.partial(_frozen_again, meta, network),
         )
         kept = {key: value for key, value in meta.items() if key not in ("digests", "history", "step")}
+        kept["config"] = config.to_dict()  # data.dir and others may have changed, and later readers go by it
         return Start(network, frozen, trained, trained_stats, meta["step"], meta["history"], kept)
     meta = {
         "config": config.to_dict(),

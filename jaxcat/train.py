@@ -28,7 +28,7 @@ from jaxcat.checkpoints import Checkpoints, best_epoch
 from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import validate
 from jaxcat.data import Data, open_data
-from jaxcat.errors import CheckpointError, TrainingError
+from jaxcat.errors import CheckpointError, ConfigError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.optim import make_optimizer
 from jaxcat.report import Pace, Reporter, complete_reports, describe_run
@@ -76,6 +76,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
     """The loop: epochs until a reason to stop, each of them train steps, one exact validation, one checkpoint."""
     labels, history = source.splits["train"].labels, list(run.history)
     steps_per_epoch, every = math.ceil(len(labels) / config.batch_size), config.checkpoint.every_steps
+    check_length(run, workdir, pictures=len(labels), batch_size=config.batch_size)
     length = {"steps": config.epochs * steps_per_epoch, "steps_per_epoch": steps_per_epoch}
     tx = make_optimizer(config.optim, run.network.labels, **length)
     state = first_state(run, workdir, tx=tx, mesh=mesh)
@@ -137,6 +138,22 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
     return 0
 
 
+def check_length(run: Start, workdir: Path, *, pictures: int, batch_size: int) -> None:
+    """Note in the meta how long an epoch is; a continued run whose epochs have another length would lose its place.
+
+    Raises:
+        ConfigError: the run was begun with another number of training pictures or another batch size.
+    """
+    now = {"pictures": pictures, "batch_size": batch_size}
+    before = run.meta.setdefault("length", now)
+    if before != now:
+        raise ConfigError(
+            f"--workdir {workdir}: this run was trained on {before['pictures']} pictures in batches of "
+            f"{before['batch_size']}, now there are {pictures} in batches of {batch_size}: its steps no longer mean "
+            "the same. Restore the pictures, or go on in a new --workdir with --config.init_from"
+        )
+
+
 def compiled(
     config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
 ) -> tuple[Callable[[TrainState, Batch], TrainState], Callable[[TrainState, Batch], dict[str, jax.Array]]]:
@@ -170,6 +187,11 @@ def validation(
     total = {name: sum(float(part[name]) for part in parts) for name in ("loss", "correct", "count")}
     if total["count"] != count:
         raise TrainingError(f"validated {total['count']:.0f} of {count} pictures: this is a defect of jaxcat")
+    if not math.isfinite(total["loss"]):
+        raise TrainingError(
+            "the validation loss is not finite; the last good checkpoint is kept. Start a new --workdir with a smaller "
+            "--config.optim.learning_rate, or --config.optim.clip_norm=1"
+        )
     return {"loss": total["loss"] / count, "accuracy": total["correct"] / count}
 
 

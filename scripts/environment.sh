@@ -20,7 +20,10 @@ environment() {
       fail "$python has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)"
     "$python" -m venv "$venv" || fail "cannot make a virtual environment in $PWD/$venv"
   fi
-  PY=$PWD/$venv/bin/python
+  case $venv in
+    /*) PY=$venv/bin/python ;;
+    *) PY=$PWD/$venv/bin/python ;;
+  esac
   [ "$("$PY" -c 'import sys; print(sys.version_info[:2])')" = "$("$python" -c 'import sys; print(sys.version_info[:2])')" ] ||
     fail "$venv holds $("$PY" --version), not $("$python" --version): remove it, or name another with VENV=DIR"
   wanted=$(cat pyproject.toml constraints.txt | cksum)

@@ -105,3 +105,11 @@ def test_the_config_knows_the_blocks_of_the_network():
     from jaxcat import config, inception
 
     assert tuple(inception.STAGES) == config.BLOCKS
+
+
+def test_a_published_name_with_a_slash_is_no_path():
+    from jaxcat.cli import read_config
+
+    name = "timm/inception_v3.tv_in1k"
+    config = read_config(str(REPOSITORY / "configs/folder.py"), [f"--config.model.weights={name}"])
+    assert config.model.weights == name

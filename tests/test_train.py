@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,37 @@ def test_another_configuration_is_refused_with_a_diff(finished, folder):
     with pytest.raises(ConfigError, match=r"optim.learning_rate: 0.001 → 0.5") as caught:
         train(config, finished)
     assert "--config.resume=force" in str(caught.value)
+
+
+def test_a_continued_run_describes_itself_by_its_new_configuration(finished, folder, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "moved")
+    config = small.tiny_config(tmp_path / "moved")
+    config.epochs, config.model.train_from, config.model.train_bn = 4, "mixed0", True
+    config.model.dropout, config.data.augment = 0.2, "article"
+    assert train(config, tmp_path / "run") == 0
+    assert jaxcat.load(tmp_path / "run", step="latest").config.data.dir == str(tmp_path / "moved")
+
+
+def test_a_run_whose_pictures_have_become_more_is_not_continued(finished, folder, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "more")
+    shutil.copy(tmp_path / "more/train/disc/000.png", tmp_path / "more/train/disc/999.png")
+    config = small.tiny_config(tmp_path / "more")
+    config.epochs, config.model.train_from, config.model.train_bn = 4, "mixed0", True
+    config.model.dropout, config.data.augment = 0.2, "article"
+    with pytest.raises(ConfigError, match="24 pictures in batches of 8, now there are 25"):
+        train(config, tmp_path / "run")
+
+
+def test_a_new_run_leaves_neighbours_alone(folder, tmp_path):
+    (tmp_path / "frozen_head").mkdir()
+    (tmp_path / "frozen.txt").write_text("mine")
+    config = small.tiny_config(folder)
+    config.epochs = 1
+    assert train(config, tmp_path) == 0
+    assert (tmp_path / "frozen_head").is_dir()
+    assert (tmp_path / "frozen.txt").read_text() == "mine"
 
 
 def test_resume_never_refuses_a_workdir_that_holds_a_run(finished, folder):
@@ -168,8 +200,6 @@ def test_a_workdir_held_by_another_run_is_refused(tmp_path, folder):
 
 
 def test_damage_on_disk_is_noticed(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "copy")
     assert jaxcat.load(tmp_path / "copy").classes == ("disc", "square")
     arrays = [path for path in (tmp_path / "copy" / "frozen").rglob("d/*") if path.is_file()]
