@@ -51,6 +51,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta["history"])):
+            with Checkpoints(workdir, keep=config.checkpoint.keep, history=meta["history"]):
+                pass  # removes what a kill after the last write has left
             if jax.process_index() == 0:
                 complete_reports(workdir, meta["history"])
                 print(f"this run is finished: {reason}; python -m jaxcat.evaluate --workdir {workdir} measures it")

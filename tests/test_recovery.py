@@ -341,6 +341,15 @@ def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, 
 # Determinism
 
 
+def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
+    """A finished run that is started again keeps the checkpoints that an untouched one keeps."""
+    assert train(config(folder), tmp_path / "run") == 0
+    kept = checkpoints.steps(tmp_path / "run")
+    shutil.copytree(tmp_path / f"run/checkpoints/{kept[-1]}", tmp_path / "run/checkpoints/1")
+    assert train(config(folder), tmp_path / "run") == 0
+    assert checkpoints.steps(tmp_path / "run") == kept
+
+
 def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch):
     settings = {"data.augment": "article", "model.dropout": 0.3}
     for name, threads in (("one", 1), ("six", 6)):
