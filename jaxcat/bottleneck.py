@@ -11,10 +11,8 @@ number of processes, and two runs that write the same block write the same bytes
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import logging
@@ -31,7 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcat import augment, images, inception, network
-from jaxcat.compilation import compiler_options
+from jaxcat.compilation import compiler_options, installed_versions
 from jaxcat.errors import CacheError
 from jaxcat.weights.fetch import cache_dir
 
@@ -68,16 +66,8 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "platform": jax.default_backend(),
         "compiler_options": compiler_options(),
         "code": hashlib.sha256(code).hexdigest(),
-        "versions": _versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
+        "versions": installed_versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
     }
-
-
-def _versions(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from jaxcat import checkpoints, images
-from jaxcat.compilation import jit
+from jaxcat.compilation import installed_versions, jit
 from jaxcat.errors import CheckpointError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import make_mesh, padded_batch_size, replicated, to_global
@@ -156,13 +156,5 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
 
 def versions() -> dict[str, str]:
     """Of the packages that shape results, for the checkpoint."""
-    import importlib.metadata as metadata
-
     names = ("jaxcat", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"backend": jax.default_backend()}
+    return dict.fromkeys(names, "not installed") | installed_versions(*names) | {"backend": jax.default_backend()}

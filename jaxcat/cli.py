@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from jaxcat.errors import ConfigError, JaxcatError
-from jaxcat.weights.registry import REGISTRY
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -93,6 +92,8 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:
     """Make the paths in a config absolute, so that it means the same from another directory later."""
+    from jaxcat.weights.registry import REGISTRY  # brings JAX, which commands without a config need not wait for
+
     for name in ("data.dir", "model.weights", "init_from"):
         section, _, key = name.rpartition(".")
         owner = config.get(section, {}) if section else config

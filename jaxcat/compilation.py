@@ -1,8 +1,10 @@
-"""How functions are compiled: the fast convolutions on CPU, and a cache of compiled programs on disk."""
+"""How functions are compiled: fast convolutions on CPU, a cache of programs on disk, and the versions of it all."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -38,3 +40,12 @@ def enable_compilation_cache() -> None:
     """Keep compiled programs under the cache directory, so that the next run starts at once."""
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def installed_versions(*names: str) -> dict[str, str]:
+    """Of these packages; without those that are not installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

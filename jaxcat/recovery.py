@@ -37,10 +37,10 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
             meta = verify(workdir, step)
         except CheckpointError as caught:
             error = caught
-        elsewhere = int(np.argmin(values_of_processes(meta is not None)))
-        if all(values_of_processes(meta is not None)):
+        good = values_of_processes(meta is not None)
+        if all(good):
             return meta, damaged
-        damaged[step] = error or CheckpointError(f"step {step}: process {elsewhere} cannot read it")
+        damaged[step] = error or CheckpointError(f"step {step}: process {good.index(0)} cannot read it")
     if damaged:
         reasons = "\n  ".join(map(str, damaged.values()))
         raise CheckpointError(

@@ -37,6 +37,11 @@ from jaxcat.sources import Source, Streaming
 from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
 from jaxcat.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
 
+SMALLER_STEPS = (
+    "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "
+    "--config.optim.clip_norm=1"
+)
+
 
 def train(config: ConfigDict, workdir: Path) -> int:
     """Train as `config` says, or continue what `workdir` holds.
@@ -190,10 +195,7 @@ def validation(
     if total["count"] != count:
         raise TrainingError(f"validated {total['count']:.0f} of {count} pictures: this is a defect of jaxcat")
     if not math.isfinite(total["loss"]):
-        raise TrainingError(
-            "the validation loss is not finite; the last good checkpoint is kept. Start a new --workdir with a smaller "
-            "--config.optim.learning_rate, or --config.optim.clip_norm=1"
-        )
+        raise TrainingError(f"the validation loss is not finite; {SMALLER_STEPS}")
     return {"loss": total["loss"] / count, "accuracy": total["correct"] / count}
 
 
@@ -205,10 +207,7 @@ def averages(state: TrainState) -> dict[str, float]:
     """
     sums = jax.device_get(state.sums)
     if sums["bad_step"] >= 0:
-        raise TrainingError(
-            f"the loss was not finite at step {sums['bad_step'] + 1}; the last good checkpoint is kept. Start a new "
-            "--workdir with a smaller --config.optim.learning_rate, or --config.optim.clip_norm=1"
-        )
+        raise TrainingError(f"the loss was not finite at step {sums['bad_step'] + 1}; {SMALLER_STEPS}")
     count = max(1, int(sums["count"]))
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarking.article import AUGMENTATION
 from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -41,15 +42,9 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
 
     keras.utils.set_random_seed(seed)
     generator = tf.keras.preprocessing.image.ImageDataGenerator
-    training = generator(
-        rescale=1 / 255,
-        rotation_range=40,
-        width_shift_range=0.2,
-        height_shift_range=0.2,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-    ).flow_from_directory(data / "train", (150, 150), batch_size=20, class_mode="binary", seed=seed)
+    training = generator(**AUGMENTATION).flow_from_directory(
+        data / "train", (150, 150), batch_size=20, class_mode="binary", seed=seed
+    )
     validation = generator(rescale=1 / 255).flow_from_directory(
         data / "validation", (150, 150), batch_size=20, class_mode="binary", shuffle=False
     )

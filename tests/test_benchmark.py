@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarking.rounds import Effort, Entry, compete, rows
+from benchmarking.table import draw
+from benchmarking.worker import PeerError, Worker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-
-from benchmarking.rounds import Effort, Entry, compete, rows  # noqa: E402
-from benchmarking.table import draw  # noqa: E402
-from benchmarking.worker import PeerError, Worker  # noqa: E402
 
 EFFORT = Effort(rounds=3, turn_seconds=0.0, case_seconds=1e9)
 

@@ -288,25 +288,8 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     config = config_of(folder, **{"checkpoint.every_steps": 3, "model.dropout": 0.3})
     assert train(config, tmp_path / "whole") == 0
 
-    class Interrupted:
-        status, looks = 0, 0
-
-        def __init__(self, mesh):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def stop(self) -> int:
-            self.looks += 1
-            self.status = 143 if self.looks == 5 else 0
-            return self.status
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Interruption", Interrupted)
+        patch.setattr(module, "Interruption", small.InterruptedAt(5))
         assert train(config, tmp_path / "cut") == 143
     (step,) = checkpoints.steps(tmp_path / "cut")[-1:]
     assert 4 < step < 8

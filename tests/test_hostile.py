@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import make_hostile_pictures as hostile
 import numpy as np
 import pytest
 
@@ -18,9 +18,6 @@ from jaxcat.errors import DataError
 from jaxcat.images import decode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("make_hostile_pictures", REPOSITORY / "scripts/make_hostile_pictures.py")
-hostile = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hostile)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from make_hostile_pictures import STORED
 from PIL import Image, ImageCms
 
 from jaxcat.errors import DataError
@@ -50,25 +51,15 @@ def test_formats(format, options, tolerance):
 
 
 # What the camera stored so that, shown with this orientation, the upright picture appears (TIFF 6.0, tag 274).
-STORED = {
-    0: lambda upright: upright,  # no orientation of the standard: shown as stored
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.transpose(1, 0, 2),
-    6: lambda upright: np.rot90(upright),
-    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda upright: np.rot90(upright, -1),
-}
+ORIENTATIONS = STORED | {0: lambda upright: upright}  # 0 is no orientation of the standard: shown as stored
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_exif_orientation(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quarters())))
+    stored = Image.fromarray(np.ascontiguousarray(ORIENTATIONS[orientation](quarters())))
     options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {"lossless": True}
     close(decode(encode(stored, format, exif=exif, **options), "x"), quarters(), 3)
 

@@ -304,36 +304,17 @@ def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, 
     """At every look there is, in turn: the run ends at the same bits."""
     import jaxcat.train as module
 
-    class At:
-        """Asks to stop at the n-th look of one start."""
-
-        looks, limit = 0, 0
-
-        def __init__(self, mesh):
-            self.status = 0
-            type(self).looks = 0
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def stop(self) -> int:
-            type(self).looks += 1
-            self.status = 143 if type(self).looks == type(self).limit else 0
-            return self.status
-
     settings = {"epochs": 2}
     assert train(config(folder, **settings), tmp_path / "whole") == 0
-    monkeypatch.setattr(module, "Interruption", At)
+    at = small.InterruptedAt(0)
+    monkeypatch.setattr(module, "Interruption", at)
     for limit in (3, 5):  # the last of three steps, and the second batch of validation
         workdir = tmp_path / str(limit)
-        At.limit = limit
+        at.at = limit
         assert train(config(folder, **settings), workdir) == 143
-        At.limit = 1  # again at once, wherever that is now
+        at.at = 1  # again at once, wherever that is now
         assert train(config(folder, **settings), workdir) == 143
-        At.limit = 0
+        at.at = 0
         assert train(config(folder, **settings), workdir) == 0
         assert outcome(workdir) == outcome(tmp_path / "whole"), limit
 

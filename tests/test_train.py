@@ -128,32 +128,10 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     config.data.augment, config.batch_size = "article", 7  # 24 pictures: 4 steps, the last of 3
     assert train(config, tmp_path / "whole") == 0
 
-    class InterruptedAt:
-        """Asks to stop at the n-th look, as a SIGTERM would."""
-
-        looks = status = 0
-
-        def __init__(self, at: int):
-            self.at = at
-
-        def __call__(self, mesh):
-            return self
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def stop(self) -> int:
-            self.looks += 1
-            self.status = 143 if self.looks >= self.at else 0
-            return self.status
-
     import jaxcat.train as module
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Interruption", InterruptedAt(2))
+        patch.setattr(module, "Interruption", small.InterruptedAt(2))
         assert train(config, tmp_path / "cut") == 143
     assert checkpoints.steps(tmp_path / "cut") == [2]
     assert train(config, tmp_path / "cut") == 0

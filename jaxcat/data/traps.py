@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.records import Data
+from jaxcat.data.records import Data, Split
+from jaxcat.errors import DataError
 from jaxcat.images import printable
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def warn(data: Data, config: Any) -> None:
             *(data.classes[counts.argmax()], counts.max(), data.classes[counts.argmin()], counts.min()),
         )
     if config.data.source == "folder":
-        both = duplicates(Path(config.data.dir).expanduser(), data)
+        both = duplicates(Path(config.data.dir).expanduser(), data.splits["train"], data.splits["validation"])
         if both:
             pairs = ", ".join(" = ".join(map(printable, pair)) for pair in both[:EXAMPLES])
             logger.warning(
@@ -40,31 +41,30 @@ def warn(data: Data, config: Any) -> None:
             )
 
 
-def duplicates(root: Path, data: Data) -> list[tuple[str, str]]:
+def duplicates(root: Path, train: Split, validation: Split) -> list[tuple[str, str]]:
     """(file in train, file in validation) with the same bytes; reads only files whose size occurs in both."""
-    by_size: dict[str, dict[int, list[str]]] = {}
-    for split in ("train", "validation"):
-        by_size[split] = defaultdict(list)
-        for file in data.splits[split].files:
-            try:
-                by_size[split][(root / file).stat().st_size].append(file)
-            except OSError:
-                continue  # reported as unreadable when it is decoded
+    train_sizes, validation_sizes = _by_size(root, train), _by_size(root, validation)
     found = []
-    for size in sorted(by_size["train"].keys() & by_size["validation"].keys()):
-        in_train = {_digest(root / file): file for file in reversed(by_size["train"][size])}
-        for file in by_size["validation"][size]:
-            if size and (twin := in_train.get(_digest(root / file))):
-                found.append((twin, file))
+    for size in train_sizes.keys() & validation_sizes.keys():
+        in_train = {_digest(train, index): train.files[index] for index in reversed(train_sizes[size])}
+        for index in validation_sizes[size]:
+            if twin := in_train.get(_digest(validation, index)):
+                found.append((twin, validation.files[index]))
     return sorted(found)
 
 
-def _digest(path: Path) -> bytes:
-    """SHA-256 of a file's bytes; of its name where it cannot be read, which equals no other."""
-    if not path.is_file():
-        return str(path).encode("utf-8", "surrogateescape")
+def _by_size(root: Path, split: Split) -> dict[int, list[int]]:
+    """Size in bytes → records; without empty files and those that are gone, which decoding reports."""
+    sizes = defaultdict(list)
+    for index, file in enumerate(split.files):
+        with contextlib.suppress(OSError):
+            sizes[(root / file).stat().st_size].append(index)
+    return {size: records for size, records in sizes.items() if size}
+
+
+def _digest(split: Split, index: int) -> bytes:
+    """The picture's; where it cannot be read, something that equals no other."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return str(path).encode("utf-8", "surrogateescape")
+        return split.digest(index)
+    except DataError:
+        return f"{split.name} {index}".encode()

@@ -10,21 +10,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
+from benchmarking.article import AUGMENTATION
+
 
 def describe() -> dict[str, str]:
     return {"version": f"keras {tf.keras.__version__}", "device": "cpu"}
 
 
 def decode_augment(*, data: str, size: int, batch: int) -> Callable[[int], None]:
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(
-        rescale=1 / 255,
-        rotation_range=40,
-        width_shift_range=0.2,
-        height_shift_range=0.2,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-    )
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(**AUGMENTATION)
     flow = generator.flow_from_directory(Path(data) / "train", (size, size), batch_size=batch, class_mode="binary")
 
     def run(calls: int) -> None:
