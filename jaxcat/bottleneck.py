@@ -18,6 +18,8 @@ import json
 import logging
 import math
 import os
+import time
+import uuid
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
+ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
 OPEN_BLOCKS = 256  # memory maps held at a time: each takes a file descriptor, and 1024 of those is a common limit
 
 
@@ -100,6 +103,9 @@ class Rows:
         self.folder = cache_dir() / "bottlenecks" / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self.folder.glob(".*.npy.*"):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink(missing_ok=True)
             self._write(self.folder / "key.json", text.encode())
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -193,7 +199,7 @@ class Rows:
 
     def _write(self, path: Path, content: bytes | np.ndarray) -> None:
         """Aside first, so that a name stands for a whole file."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # several hosts may share the cache
         try:
             with open(aside, "wb") as file:
                 if isinstance(content, bytes):

@@ -67,12 +67,13 @@ class Cached:
         self._stores: dict[str, Store] = {}
         self._positions: dict[Pass, np.ndarray] = {}
         self._identify({name: data.splits[name] for name in ("train", "validation")})
-        self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
+        self.to_compute = self._count_missing()
         if self.to_compute:
             self._check_space()
             self._stores = open_pictures(config, self.splits)
             if any(store.unreadable for store in self._stores.values()):
                 self._identify({name: store.split for name, store in self._stores.items()})
+                self.to_compute = self._count_missing()
 
     def _identify(self, splits: dict[str, Split]) -> None:
         self.splits = splits
@@ -86,6 +87,9 @@ class Cached:
         if jax.process_count() > 1:
             missing = {each: multihost_utils.process_allgather(lacks).any(axis=0) for each, lacks in missing.items()}
         return missing
+
+    def _count_missing(self) -> int:
+        return sum(int(lacks.sum()) for lacks in self._missing().values())
 
     def _check_space(self) -> None:
         needed, free = self.to_compute * self._rows.row_bytes, shutil.disk_usage(self._rows.folder).free

@@ -182,11 +182,12 @@ def save_frozen(workdir: Path, frozen: Tree) -> None:
 
 
 def steps(workdir: Path) -> list[int]:
-    """Steps of the finished checkpoints, ascending; empty where there are none."""
+    """Steps of the finished checkpoints, ascending; empty where there are none. Orbax gives a checkpoint its number
+    when all of it is written, so one that lacks a part is damaged, not unfinished."""
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / "meta").is_dir())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
 
 
 def read_meta(workdir: Path, step: int) -> dict:

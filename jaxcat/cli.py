@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Call `main(arguments)` and leave the process with the status it returns, or that its error carries."""
+    together = False  # whether the other processes of this run leave too
     try:
         status = main(sys.argv[1:] if argv is None else argv) or 0
+        together = True
     except JaxcatError as error:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_status
@@ -48,15 +51,18 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     except Exception as error:
         sharding = sys.modules.get("jaxcat.sharding")  # a command that does without JAX has no other process to lose
         reason = sharding and sharding.lost_process(error)
-        if not reason:
+        if reason:
+            print(
+                f"error: another process of this run has ended or cannot be reached ({reason}); its own output says "
+                "why. The same command in every process continues from the last checkpoint",
+                file=sys.stderr,
+            )
+        elif _one_of_several():
+            traceback.print_exc()
+        else:
             raise
-        print(
-            f"error: another process of this run has ended or cannot be reached ({reason}); its own output says why. "
-            "The same command in every process continues from the last checkpoint",
-            file=sys.stderr,
-        )
         status = 1
-    if status in (1, 2) and _one_of_several():
+    if not together and _one_of_several():
         # JAX would wait for the others at exit, and they for this one; the closed connections tell them at once
         sys.stdout.flush()
         sys.stderr.flush()

@@ -25,7 +25,7 @@ from sklearn import metrics
 from jaxcat import cli
 from jaxcat.classifier import Classifier, load, with_zero_logit
 from jaxcat.compilation import enable_compilation_cache
-from jaxcat.data import Split, Store, open_data, open_labelled_folder, open_stores
+from jaxcat.data import SPLITS, Split, Store, open_data, open_labelled_folder, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import batches
 from jaxcat.report import write_aside
@@ -146,12 +146,18 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
     return opened.splits[split]
 
 
+def name_of(data: Path) -> str:
+    """What the files of an evaluation on another folder are called; never as those of the run's own splits."""
+    folder = data.resolve()
+    return f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name
+
+
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
-    parser.add_argument("--split", default="validation", choices=["train", "validation", "test"])
+    parser.add_argument("--split", default="validation", choices=SPLITS)
     parser.add_argument(
         "--data", type=Path, metavar="DIR2", help="measure on DIR2/CLASS/… instead of the run's own data"
     )
@@ -179,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
     summary["step"] = classifier.step
     if jax.process_index() != 0:
         return 0
-    name = arguments.split if arguments.data is None else arguments.data.resolve().name
+    name = arguments.split if arguments.data is None else name_of(arguments.data)
     written = write_evaluation(
         arguments.workdir, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)
     )

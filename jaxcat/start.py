@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from jaxcat.sharding import place_replicated, replicated
 from jaxcat.steps import TrainState, new_state
 from jaxcat.weights import load_pretrained
 from jaxcat.weights.registry import MINUS_ONE_TO_ONE, ZERO_TO_ONE, Preprocessing
+
+logger = logging.getLogger(__name__)
 
 
 class Origin(NamedTuple):
@@ -80,6 +83,11 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
             "use another --workdir, or continue it all the same with --config.resume=force"
         )
     recovery.set_aside(workdir, damaged, good=meta["step"])
+    if config.epochs != meta["config"]["epochs"] and config.optim.schedule != "constant":
+        logger.warning(
+            "--config.epochs=%d, the run was begun with %d: the %s schedule now ends there, so the learning rate jumps",
+            *(config.epochs, meta["config"]["epochs"], config.optim.schedule),
+        )
     return meta
 
 

@@ -117,14 +117,14 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                     status = interruption.stop()  # once a step: a signal may come between two looks
                     if due or status:
                         averages(state)
-                        saved.save(state, {**run.meta, "history": history})
+                        saved.save(finite(state), {**run.meta, "history": history})
                     if status:
                         report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
                         return status
                 trained, images_per_second = averages(state), pace.images_per_second()
                 validated = validation(source, functools.partial(evaluate, state), interruption=interruption)
                 if interruption.status:
-                    saved.save(state, {**run.meta, "history": history})
+                    saved.save(finite(state), {**run.meta, "history": history})
                     report.say(f"interrupted in validation: the same command continues from step {int(state.step)}")
                     return interruption.status
                 record = {
@@ -140,7 +140,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                 history.append(record)
                 report.epoch(record)
                 state = state._replace(sums=place_replicated(mesh, zero_sums()))
-                saved.save(state, {**run.meta, "history": history})
+                saved.save(finite(state), {**run.meta, "history": history})
         report.finish(history, reason)
     return 0
 
@@ -210,6 +210,19 @@ def averages(state: TrainState) -> dict[str, float]:
         raise TrainingError(f"the loss was not finite at step {sums['bad_step'] + 1}; {SMALLER_STEPS}")
     count = max(1, int(sums["count"]))
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}
+
+
+def finite(state: TrainState) -> TrainState:
+    """The same state, on its way to the disk.
+
+    Raises:
+        TrainingError: the last step has left a value in it that is not finite, though its loss still was.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path((state.trained, state.stats, state.opt_state))[0]:
+        if not np.isfinite(np.asarray(leaf)).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise TrainingError(f"{name} is not finite after step {int(state.step)}; {SMALLER_STEPS}")
+    return state
 
 
 def stop_reason(config: ConfigDict, history: list[dict]) -> str:

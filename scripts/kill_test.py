@@ -132,6 +132,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--workdir", type=Path, help="where to run, kept; default: a temporary directory")
     arguments, settings = parser.parse_known_args(argv)
+    if arguments.workdir is not None and arguments.workdir.exists():
+        parser.error(f"--workdir {arguments.workdir}: exists; name a new directory")
     folder = arguments.workdir or Path(tempfile.mkdtemp(prefix="kill_test-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -14,12 +14,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Processes:
-    """`python -m jaxcat.MODULE ARGUMENTS…` in `count` processes; use as a context manager, which leaves none behind."""
+    """`python PROGRAM… ARGUMENTS…` in `count` processes; use as a context manager, which leaves none behind."""
 
     def __init__(
         self,
         count: int,
-        module: str,
+        program: Sequence[str],
         arguments: Sequence[str],
         *,
         logs: Path,
@@ -40,7 +40,7 @@ class Processes:
         self.running = []
         for process, log in enumerate(self.logs):
             together = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(process)]
-            command = [sys.executable, "-m", f"jaxcat.{module}", *arguments, *each(process)]
+            command = [sys.executable, *program, *arguments, *each(process)]
             with open(log, "w") as output:
                 self.running.append(
                     subprocess.Popen(

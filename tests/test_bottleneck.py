@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -264,6 +265,24 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(folder, empty_c
             source.prepare(_silent())
     assert not block_files(empty_cache)
     assert {path.name for path in source._rows.folder.iterdir()} == {".lock", "key.json"}
+
+
+def test_half_written_blocks_of_killed_writers_are_removed_in_time(folder):
+    source = prepared(config_of(folder))
+    left, under_way = (source._rows.folder / f".block.npy.{name}" for name in ("left", "under_way"))
+    left.touch()
+    under_way.touch()
+    os.utime(left, times=(0, 0))
+    opened(config_of(folder))
+    assert not left.exists()
+    assert under_way.exists()
+
+
+def test_a_picture_left_out_is_not_looked_for_again(folder):
+    (folder / "train" / "disc" / "000.png").write_bytes(b"no picture")
+    config = config_of(folder, **{"data.skip_bad": True})
+    assert prepared(config).to_compute == 2 * 23 + 12
+    assert opened(config).to_compute == 0
 
 
 def test_too_little_space_is_found_out_before_the_work(folder, monkeypatch):

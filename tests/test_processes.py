@@ -49,7 +49,9 @@ def runs(tmp_path_factory, folder) -> Path:
 
 def train(count: int, workdir: Path, folder: Path, *more: str, **options) -> Processes:
     arguments = [*SETTINGS, "--workdir", str(workdir), f"--config.data.dir={folder}", *more]
-    return Processes(count, "train", arguments, logs=workdir.with_name(f"{workdir.name}.{count}.logs"), **options)
+    return Processes(
+        count, ("-m", "jaxcat.train"), arguments, logs=workdir.with_name(f"{workdir.name}.{count}.logs"), **options
+    )
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -97,7 +99,7 @@ def test_evaluate_counts_each_picture_once(runs, folder, tmp_path):
     for count in (1, 2):
         shutil.copytree(runs / "2", tmp_path / str(count))
         arguments = ["--workdir", str(tmp_path / str(count)), "--batch-size", "4"]
-        with Processes(count, "evaluate", arguments, logs=tmp_path / "logs") as run:
+        with Processes(count, ("-m", "jaxcat.evaluate"), arguments, logs=tmp_path / "logs") as run:
             assert run.statuses() == [0] * count, run.output()
         results.append(json.loads((tmp_path / str(count) / "evaluation" / "validation.json").read_text()))
     alone, several = results
@@ -132,6 +134,34 @@ def test_one_process_with_a_bad_picture_ends_all(folder, tmp_path):
         ended = run.statuses(seconds=LOST_AFTER + 40)
         assert ended[1] == 2
         assert "the file is empty" in run.output(1)
+        assert ended[0] in (1, -signal.SIGABRT)
+
+
+LEAVES = """
+import argparse, sys
+from jaxcat import cli
+from jaxcat.sharding import initialize_distributed, values_of_processes
+
+def main(argv):
+    parser = argparse.ArgumentParser()
+    cli.add_process_flags(parser)
+    arguments, reason = parser.parse_known_args(argv)
+    initialize_distributed(arguments.coordinator, num_processes=2, process_id=arguments.process_id)
+    values_of_processes(1)
+    if arguments.process_id == 1:
+        raise {"interrupt": KeyboardInterrupt, "defect": ZeroDivisionError}[reason[0]]("one process only")
+    values_of_processes(2)
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(("reason", "status", "says"), [("interrupt", 130, "interrupted"), ("defect", 1, "Traceback")])
+def test_one_process_that_leaves_by_itself_ends_the_others(tmp_path, reason, status, says):
+    with Processes(2, ("-c", LEAVES), [reason], logs=tmp_path / "logs") as run:
+        ended = run.statuses(seconds=LOST_AFTER + 40)
+        assert ended[1] == status
+        assert says in run.output(1)
         assert ended[0] in (1, -signal.SIGABRT)
 
 

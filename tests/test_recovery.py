@@ -86,7 +86,7 @@ def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
     assert len(found) > 20, f"{len(found)} found, {harmless} harmless"
 
 
-@pytest.mark.parametrize("damage", ["bytes", "meta", "file gone", "folder gone", "empty file"])
+@pytest.mark.parametrize("damage", ["bytes", "meta", "file gone", "folder gone", "meta gone", "empty file"])
 def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_bits(
     finished, copy, folder, damage, caplog
 ):
@@ -103,6 +103,8 @@ def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_b
         largest.unlink()
     elif damage == "folder gone":
         shutil.rmtree(there / "training")
+    elif damage == "meta gone":
+        shutil.rmtree(there / "meta")
     else:
         largest.write_bytes(b"")
     assert train(config(folder), copy) == 0

@@ -170,6 +170,29 @@ def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, fol
         assert np.isfinite(checkpoints.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
 
 
+def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, monkeypatch):
+    from jaxcat import train as module
+
+    def step(state, frozen, batch):  # its loss is finite, what it leaves is not
+        return state._replace(step=state.step + 1, trained=jax.tree.map(lambda leaf: leaf + np.inf, state.trained))
+
+    monkeypatch.setattr(module, "make_train_step", lambda *_, **__: step)
+    config = small.tiny_config(folder)
+    config.checkpoint.every_steps = 1
+    with pytest.raises(TrainingError, match=r"logits/\w+ is not finite after step 1"):
+        train(config, tmp_path / "run")
+    assert not checkpoints.steps(tmp_path / "run")
+
+
+def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):
+    config = small.tiny_config(folder)
+    config.epochs, config.optim.schedule = 1, "cosine"
+    assert train(config, tmp_path / "run") == 0
+    config.epochs = 2
+    assert train(config, tmp_path / "run") == 0
+    assert "--config.epochs=2, the run was begun with 1" in caplog.text
+
+
 def test_a_workdir_held_by_another_run_is_refused(tmp_path, folder):
     from jaxcat.train import held
 

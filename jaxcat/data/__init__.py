@@ -6,11 +6,12 @@ from typing import Any
 
 from jaxcat.data import traps
 from jaxcat.data.folder import Ignored, open_folder, open_labelled_folder, pictures
-from jaxcat.data.records import Data, Split, order
+from jaxcat.data.records import SPLITS, Data, Split, order
 from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import ConfigError
 
 __all__ = [
+    "SPLITS",
     "Data",
     "Ignored",
     "Split",

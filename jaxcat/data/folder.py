@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.records import Data, Split, choose_classes, hold_out, limit
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, limit
 from jaxcat.errors import DataError
 from jaxcat.images import SUFFIXES, printable
 
@@ -157,7 +157,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
         # A class may be called "train" (beside "bus" and "car"); it then holds pictures and no class folders.
         has_classes = any(path.is_dir() for path in _visible(found["train"]))
         if has_classes or len(found) == len(directories):
-            return {name: found[name] for name in ("train", "validation", "test") if name in found}
+            return {name: found[name] for name in SPLITS if name in found}
     elif any(path.is_dir() for split_root in found.values() for path in _visible(split_root)):
         there = ", ".join(path.name for path in found.values())
         raise DataError(f"{root} has {there} and no train folder; name it {root / 'train'}")

@@ -18,6 +18,8 @@ import numpy as np
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.images import decode, printable, read_file
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Split:

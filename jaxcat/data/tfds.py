@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.records import Data, Split, choose_classes, hold_out, keep_classes, limit
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, keep_classes, limit
 from jaxcat.errors import ConfigError, DataError
 
 
@@ -36,7 +36,7 @@ def open_tfds(config: Any) -> Data:
     image, label, available = _features(builder, config)
     classes = choose_classes(available, config.data.classes)
     splits = {}
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         expression = getattr(config.data, name)
         if expression:
             split = _read(builder, name, expression, image, label)

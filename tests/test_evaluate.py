@@ -1,0 +1,93 @@
+"""Evaluation and prediction: exact counts, figures that can be checked by hand, files that are never the wrong ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+
+from jaxcat import evaluate, predict
+from jaxcat.train import train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return small.picture_folder(tmp_path_factory.mktemp("pictures"), validation=5)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, folder) -> Path:
+    config = small.tiny_config(folder)
+    config.epochs = 1
+    workdir = tmp_path_factory.mktemp("run")
+    assert train(config, workdir) == 0
+    return workdir
+
+
+def evaluation(workdir: Path, name: str) -> tuple[dict, list[dict]]:
+    figures = json.loads((workdir / "evaluation" / f"{name}.json").read_text())
+    with open(workdir / "evaluation" / f"{name}.predictions.csv", newline="") as file:
+        return figures, list(csv.DictReader(file))
+
+
+def test_every_picture_is_counted_once_and_the_figures_are_those_of_training(workdir, capsys):
+    assert evaluate.main(["--workdir", str(workdir), "--batch-size", "3"]) == 0
+    figures, rows = evaluation(workdir, "validation")
+    trained = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert figures["count"] == len(rows) == len({row["file"] for row in rows}) == 10
+    assert figures["accuracy"] == trained["validation/accuracy"]
+    assert figures["loss"] == pytest.approx(trained["validation/loss"], rel=1e-4)
+    assert figures["accuracy"] == np.mean([row["label"] == row["predicted"] for row in rows])
+    assert sum(map(sum, figures["confusion"])) == 10
+    assert "10 pictures" in capsys.readouterr().out
+
+
+def test_another_folder_leaves_the_figures_of_the_run_alone(workdir, folder, tmp_path):
+    assert evaluate.main(["--workdir", str(workdir)]) == 0
+    before = evaluation(workdir, "validation")
+    shutil.copytree(folder / "validation", tmp_path / "others" / "validation")
+    (tmp_path / "others" / "validation" / "disc" / "000.png").unlink()
+    assert evaluate.main(["--workdir", str(workdir), "--data", str(tmp_path / "others" / "validation")]) == 0
+    assert evaluation(workdir, "validation") == before
+    assert evaluation(workdir, "others-validation")[0]["count"] == 9
+
+
+def test_figures_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
+    labels = np.array([0, 1, 1, 0])
+    figures = evaluate.summarize(np.log(probabilities), labels, ("cat", "dog"))
+    assert figures["accuracy"] == 0.5
+    assert figures["confusion"] == [[1, 1], [1, 1]]
+    assert figures["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.2]).mean())
+    assert figures["auc"] == 0.5  # of the four pairs of a dog and a cat, two are in the right order
+    # each picture alone in its bin: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |0 - 0.8|
+    assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.8) / 4)
+    assert figures["per_class"]["dog"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "count": 2}
+
+
+def test_no_area_under_a_curve_where_a_class_has_no_picture():
+    figures = evaluate.summarize(np.log([[0.9, 0.1]]), np.array([0]), ("cat", "dog"))
+    assert figures["auc"] is None
+    assert figures["per_class"]["dog"]["recall"] == 0
+
+
+def test_predictions_agree_with_the_evaluation_and_bad_pictures_are_named(workdir, folder, tmp_path, capsys):
+    assert evaluate.main(["--workdir", str(workdir)]) == 0
+    rows = evaluation(workdir, "validation")[1]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    capsys.readouterr()
+    assert predict.main(["--workdir", str(workdir), str(bad), str(folder / "validation")]) == 1
+    output = capsys.readouterr()
+    found = {record["file"]: record for record in map(json.loads, output.out.splitlines())}
+    assert str(bad) in output.err
+    assert len(found) == len(rows)
+    for row in rows:
+        record = found[str(folder / row["file"])]
+        assert record["label"] == row["predicted"]
+        assert record["probability"] == pytest.approx(float(row[row["predicted"]]), abs=1e-4)
