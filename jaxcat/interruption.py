@@ -23,7 +23,7 @@ class Interruption:
 
     In a run of several processes a signal to any of them stops all of them at the same step: every `EVERY` looks they
     take the maximum of what each has received, an all-reduce of one number per device, and read it `EVERY` looks later,
-    when the devices have long been through with it. So nobody waits, and the run stops 2 × `EVERY` steps after the
+    when the devices have long been through with it. So nobody waits, and the run stops 2 × `EVERY` looks after the
     signal at the latest.
 
     Attributes:
@@ -54,7 +54,7 @@ class Interruption:
     def stop(self) -> int:
         """0 to go on; else stop here, with this status: 128 plus the signal's number, 130 or 143, as schedulers expect.
 
-        To be called once a step, by every process of the run; the answer is the same in all of them.
+        To be called after every step or compiled loop of steps, by every process of the run; the answer is the same in all of them.
         """
         if jax.process_count() == 1:
             agreed = self.received
