@@ -54,7 +54,7 @@ class Interruption:
     def stop(self) -> int:
         """0 to go on; else stop here, with this status: 128 plus the signal's number, 130 or 143, as schedulers expect.
 
-        To be called after every step or compiled loop of steps, by every process of the run; the answer is the same in all of them.
+        To be called after every step or compiled loop of steps, by every process of the run; all get the same answer.
         """
         if jax.process_count() == 1:
             agreed = self.received

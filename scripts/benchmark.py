@@ -10,7 +10,8 @@ their range and number, and the median of jaxcat's speed divided by the peer's w
 installed, or fails, is listed with the reason. The text is Markdown; --json FILE keeps every round.
 
 Sections: forward and step (against the fastest matrix product any peer makes here), pipeline (pictures from files;
-needs --data DIR with train/CLASS/ and validation/CLASS/), startup, memory, devices (1 to 8 CPU devices).
+needs --data DIR with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against
+Keras's step), startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarking.rounds import Effort, Row
 from benchmarking.table import draw, machine, write_json
 from rich.console import Console
 
-SECTIONS = ("forward", "step", "pipeline", "startup", "memory", "devices")
+SECTIONS = ("forward", "step", "pipeline", "cached", "startup", "memory", "growth", "devices")
 
 
 def several(allowed: tuple, kind: Callable = str) -> Callable[[str], list]:
@@ -77,10 +78,12 @@ def measure(arguments: argparse.Namespace, team: model.Team) -> Iterator[Row]:
         "forward": lambda: speed.forward(sizes, arguments.batches),
         "step": lambda: speed.step(sizes, arguments.train_from, batch=batch),
         "pipeline": lambda: pictures.pipeline(arguments.data, effort, sizes=sizes, batch=batch),
+        "cached": lambda: pictures.cached(arguments.data, arguments.weights, effort, size=sizes[0], batch=batch),
         "startup": lambda: process.startup(team, effort, size=sizes[0], batch=batch),
         "memory": lambda: process.memory(
             team, sizes=sizes, batch=batch, data=arguments.data, weights=arguments.weights
         ),
+        "growth": lambda: process.growth(arguments.data, arguments.weights, size=sizes[0]),
         "devices": lambda: model.devices(effort, size=sizes[0], batch=batch),
     }
     for name in SECTIONS:

@@ -58,6 +58,14 @@ def test_figures_ratios_and_reasons_in_the_table():
     assert cells[3] == ["40 images/s", "20 images/s", "skipped: not installed"]
 
 
+def test_an_entry_may_do_more_in_a_call_than_the_others():
+    epoch, step = entries([], jaxcat=(0.5, None), keras=(1.0, None))
+    epoch.amount = 2000
+    found = rows("cached", "a case", [epoch, step], EFFORT, amount=20, unit="images/s", reference="jaxcat")
+    assert [row.values for row in found] == [[4000.0] * 3, [20.0] * 3]
+    assert found[1].ratios == [200.0] * 3
+
+
 def test_a_missing_peer_and_a_dead_process_are_reasons():
     with pytest.raises(PeerError, match="ModuleNotFoundError"):
         Worker("no_such_peer").ask("describe")

@@ -1,12 +1,15 @@
-"""Section pipeline: pictures per second from files to batches, with nothing else running."""
+"""Sections on pictures from files: pipeline, from files to batches with nothing else running; and cached, training on
+what the frozen blocks have made of them, against Keras, which computes it anew."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarking.model import PEERS
 from benchmarking.rounds import Effort, Entry, Row, rows
-from benchmarking.worker import Worker
+from benchmarking.worker import PeerError, Worker
 
 # What is done → who does it, as (label, module of benchmarking.peers, task).
 CASES = {
@@ -36,3 +39,30 @@ def pipeline(data: Path | None, effort: Effort, *, sizes: Sequence[int], batch: 
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def cached(data: Path | None, weights: Path | None, effort: Effort, *, size: int, batch: int) -> Iterator[Row]:
+    """The default head on pooled bottlenecks, and mixed8 to mixed10 on those of mixed7, against Keras's step."""
+    if data is None:
+        yield Row("cached", "all", "all", "", skipped="needs --data DIR")
+        return
+    cache = tempfile.TemporaryDirectory()
+    ours = Worker("jaxcat_cached", {"JAXCAT_CACHE": cache.name})
+    keras = Worker(*PEERS["keras-tensorflow"])
+    try:
+        pictures = ours.ask("call", function="pictures", arguments={"data": str(data)})
+        for train_from in ("head", "mixed8"):
+            case = {"size": size, "batch": batch, "train_from": train_from}
+            files = {"data": str(data), "weights": str(weights or "none")}
+            entries = [
+                Entry("jaxcat", ours, "epoch", case | files, amount=pictures),
+                Entry("keras-tensorflow", keras, "step", case | {"dtype": "float32"}),
+            ]
+            text = f"training from {train_from} on bottlenecks, {size} px, batch {batch}"
+            yield from rows("cached", text, entries, effort, amount=batch, unit="images/s", reference="jaxcat")
+    except PeerError as error:
+        yield Row("cached", "all", "jaxcat", "", skipped=str(error))
+    finally:
+        ours.close()
+        keras.close()
+        cache.cleanup()

@@ -1,4 +1,5 @@
-"""Sections startup and memory: what a user waits for before the first step, and how much memory a run takes."""
+"""Sections startup, memory and growth: what a user waits for before the first step, how much memory a run takes, and
+what more pictures cost."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ IMPORTS = {
     "python -m jaxcat.train --help": ["-m", "jaxcat.train", "--help"],
 }
 TIMES_STARTED = 3
+PICTURES = (250, 500, 1000, 2000)  # once, twice, four and eight times as many
 
 
 def startup(team: Team, effort: Effort, *, size: int, batch: int) -> Iterator[Row]:
@@ -125,17 +127,44 @@ def _article_job(data: Path | None, weights: Path | None) -> Row:
     if data is None:
         row.skipped = "needs --data DIR"
         return row
-    with tempfile.TemporaryDirectory() as workdir:
-        settings = {"data.dir": data, "model.weights": weights or "none", "epochs": 1}
-        command = _train_command("configs/cats_vs_dogs.py:article_mixed7", workdir, settings)
-        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
+    settings = {"data.dir": data, "model.weights": weights or "none", "epochs": 1}
+    try:
+        row.values = [_train("configs/cats_vs_dogs.py:article_mixed7", settings)[1] / 1e6]
+    except PeerError as error:
+        row.skipped = str(error)
+    return row
+
+
+def growth(data: Path | None, weights: Path | None, *, size: int) -> Iterator[Row]:
+    """The train command with bottlenecks on ever more of the pictures, none of them held in memory; an epoch each."""
+    if data is None:
+        yield Row("growth", "all", "jaxcat", "", skipped="needs --data DIR")
+        return
+    for count in PICTURES:
+        settings = {"data.dir": data, "data.train_size": count, "data.validation_size": 50, "data.cache_gb": 0.0}
+        settings |= {"data.image_size": size, "model.weights": weights or "none", "epochs": 1}
+        text = f"train command, default head, {size} px, {count} pictures, empty cache of bottlenecks"
+        try:
+            seconds, peak = _train("configs/cats_vs_dogs.py", settings)
+        except PeerError as error:
+            yield Row("growth", text, "jaxcat", "", skipped=str(error))
+            continue
+        yield Row("growth", text, "jaxcat", "s", [seconds])
+        yield Row("growth", text, "jaxcat", "MB on the host", [peak / 1e6])
+
+
+def _train(config: str, settings: dict) -> tuple[float, int]:
+    """Run the train command with a cache of its own; the seconds it took and its peak memory in bytes."""
+    with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as cache:
+        began = time.perf_counter()
+        command, environment = _train_command(config, workdir, settings), {**os.environ, "JAXCAT_CACHE": cache}
+        with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL) as process:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            row.skipped = f"the train command ended with status {process.returncode}"
-        else:
-            row.values = [usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6]
-    return row
+        seconds = time.perf_counter() - began
+    if process.returncode:
+        raise PeerError(f"the train command ended with status {process.returncode}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _train_command(config: str, workdir: str, settings: dict) -> list[str]:

@@ -41,12 +41,14 @@ class Row:
 
 @dataclasses.dataclass
 class Entry:
-    """Who takes part in a case: `label` in the table, and the task that `worker` does."""
+    """Who takes part in a case: `label` in the table, the task that `worker` does, and the amount done in a call of it
+    where that is not what the others do."""
 
     label: str
     worker: Worker
     task: str
     case: dict[str, Any]
+    amount: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +103,13 @@ def rows(
 ) -> list[Row]:
     """The lines of one case: `amount` of `unit`'s numerator is done in a call; `reference` is whom ratios compare."""
     seconds, reasons = compete(entries, effort)
+    speeds = {
+        entry.label: [(entry.amount or amount) / value for value in seconds.get(entry.label, [])] for entry in entries
+    }
     lines = []
     for entry in entries:
-        row = Row(section, case, entry.label, unit, skipped=reasons.get(entry.label, ""))
-        taken = seconds.get(entry.label, [])
-        row.values = [amount / value for value in taken]
+        row = Row(section, case, entry.label, unit, speeds[entry.label], skipped=reasons.get(entry.label, ""))
         if reference in seconds and entry.label != reference:
-            row.ratios = [theirs / ours for ours, theirs in zip(seconds[reference], taken, strict=False)]
+            row.ratios = [ours / theirs for ours, theirs in zip(speeds[reference], row.values, strict=False)]
         lines.append(row)
     return lines

@@ -1,0 +1,62 @@
+"""jaxcat on bottlenecks, with the functions of the train command: rows from disk, to the device, and the steps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from jaxcat.config import default, validate
+from jaxcat.data import open_data
+from jaxcat.optim import make_optimizer
+from jaxcat.sharding import make_mesh, place_replicated
+from jaxcat.start import find_origin, make_network, start
+from jaxcat.steps import new_state
+from jaxcat.train import compiled, open_source
+
+
+def describe() -> dict[str, str]:
+    return {"version": f"jax {jax.__version__}", "device": str(jax.devices()[0])}
+
+
+def epoch(*, data: str, weights: str, size: int, batch: int, train_from: str) -> Callable[[int], None]:
+    """A call is an epoch over the bottlenecks of `data`/train, which are computed here first."""
+    config = default()
+    config.data.dir, config.model.weights, config.data.image_size = data, weights, size
+    config.batch_size, config.bottleneck.views = batch, 1
+    config.model.train_from, config.optim.learning_rate = train_from, 1e-6
+    validate(config)
+    mesh, workdir, opened = make_mesh(), Path(os.environ["JAXCAT_CACHE"]), open_data(config)
+    origin = find_origin(config, workdir, meta=None, classes=opened.classes)
+    network = make_network(config, origin, classes=opened.classes)
+    run = start(config, workdir, network=network, origin=origin, meta=None, classes=opened.classes, mesh=mesh)
+    source = open_source(config, opened, run=run, mesh=mesh)
+    source.prepare(Console(quiet=True))
+    labels = source.splits["train"].labels
+    tx = make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=-(-len(labels) // batch))
+    state = place_replicated(mesh, new_state(run.trained, run.stats, tx))
+    take, _ = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
+    number = itertools.count()
+
+    def epochs(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            for rows in source.train(next(number), first=0):
+                state = take(state, rows)
+        jax.block_until_ready(state)
+
+    return epochs
+
+
+def pictures(data: str) -> int:
+    """How many an epoch has."""
+    config = default()
+    config.data.dir = data
+    return len(open_data(config).splits["train"])
+
+
+TASKS = {"epoch": epoch}
