@@ -5,7 +5,8 @@
 
 `article` uses all blocks, `article_mixed7` cuts at mixed7; both scale pixels to [0, 1], as the article does, though the
 weights were trained on [-1, 1]. The default feeds the weights what they expect, at 299 px, and trains one dense layer
-on the global average. `finetune` continues the default's run from mixed8 up at a tenth of the rate:
+on the global average. `finetune` continues the default's run: its head at a tenth of the rate, mixed8 to mixed10 at a
+hundredth:
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py --workdir runs/cats \
         --config.data.dir=cats_and_dogs_filtered

@@ -11,6 +11,7 @@ number of processes, and two runs that write the same block write the same bytes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -30,7 +31,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcat import augment, images, inception, network
+from jaxcat import augment, images, inception, network, pipeline
 from jaxcat.compilation import compiler_options, installed_versions
 from jaxcat.errors import CacheError
 from jaxcat.weights.fetch import cache_dir
@@ -51,7 +52,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
             weights, whatever file or run those came from.
     """
     model, data = config.model, config.data
-    code = b"".join(inspect.getsource(module).encode() for module in (inception, network, augment, images))
+    code = b"".join(inspect.getsource(module).encode() for module in (inception, network, augment, images, pipeline))
     return {
         "format": FORMAT,
         "numbers": hashlib.sha256(json.dumps(frozen_digests, sort_keys=True).encode()).hexdigest(),
@@ -66,7 +67,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "seed": None if data.augment == "none" else config.seed,
         "compute_dtype": model.dtype,
         "dtype": config.bottleneck.dtype,
-        "platform": jax.default_backend(),
+        "platform": [jax.default_backend(), jax.devices()[0].device_kind],
         "compiler_options": compiler_options(),
         "code": hashlib.sha256(code).hexdigest(),
         "versions": installed_versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
@@ -104,9 +105,11 @@ class Rows:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.folder.glob(".*.npy.*"):
-                if time.time() - left.stat().st_mtime > ABANDONED:
-                    left.unlink(missing_ok=True)
-            self._write(self.folder / "key.json", text.encode())
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > ABANDONED:
+                        left.unlink()
+            if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only
+                self._write(self.folder / "key.json", text.encode())
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
         self._blocks: list[str] = []
@@ -140,11 +143,12 @@ class Rows:
         except FileNotFoundError:
             if not marker.exists():
                 return None  # someone cleared the cache
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except Exception:  # numpy evaluates a header as Python and raises nearly anything for a damaged one
             pass
         logger.warning("%s is damaged: its rows are computed again", array)
-        for path in (marker, array):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of someone else's; its rows are computed again all the same
+            for path in (marker, array):
+                path.unlink(missing_ok=True)
         return None
 
     def _remember(self, name: str, found: Sequence[bytes]) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 from jaxcat.bottleneck import Rows, identities
 from jaxcat.compilation import jit
 from jaxcat.data import Data, Split, Store, order
-from jaxcat.errors import CacheError
+from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.pipeline import Share, padded
@@ -76,9 +76,18 @@ class Cached:
                 self.to_compute = self._count_missing()
 
     def _identify(self, splits: dict[str, Split]) -> None:
+        def digest(split: Split, record: int) -> bytes:
+            try:
+                return split.digest(record)
+            except DataError:
+                return b""  # found nowhere, so the pictures are opened, which names or leaves out all such files
+
         self.splits = splits
         with ThreadPoolExecutor() as threads:
-            digests = {name: list(threads.map(split.digest, range(len(split)))) for name, split in splits.items()}
+            digests = {
+                name: list(threads.map(functools.partial(digest, split), range(len(split))))
+                for name, split in splits.items()
+            }
         self._identities = {each: identities(digests[each.split], view=each.view) for each in self._passes}
 
     def _missing(self) -> dict[Pass, np.ndarray]:

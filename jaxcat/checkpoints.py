@@ -6,6 +6,7 @@
     DIR/checkpoints/STEP/meta       config, classes, preprocessing, provenance, history, versions, digests: JSON
 
     DIR/damaged/STEP                a checkpoint that recovery.py found damaged and put there
+    DIR/replaced/STEP               one whose successor of the same step is being written
 
 A digest of every array lies in the meta, and one of the meta itself, because Orbax restores flipped bytes without a
 word. Nothing in a workdir is ever executed or unpickled: arrays come through TensorStore, the rest is JSON.
@@ -17,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ from jaxcat.steps import TrainState
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
+REPLACED = "replaced"
 
 # What reading relies on, and its type: a workdir from elsewhere is input like any other.
 META_TYPES = {
@@ -49,6 +52,7 @@ META_TYPES = {
     "step": int,
     "digests": dict,
 }
+RECORD = {"epoch", "step", "validation/accuracy", "validation/loss"}  # of an epoch, the least there is
 
 
 def digests(tree: Any) -> dict[str, str]:
@@ -133,13 +137,23 @@ class Checkpoints:
             if meta["step"] in self._manager.all_steps():  # interrupted at the end of an epoch, before its validation
                 if read_meta(self.workdir, meta["step"])["history"] == meta["history"]:
                     return
-                self._manager.delete(meta["step"])
+                self._replace(meta["step"])
             self._manager.save(meta["step"], args=items, force=True)
+
+    def _replace(self, step: int) -> None:
+        """Make way for another checkpoint of this step; until that is written, recovery.put_back finds this one."""
+        if jax.process_index() == 0:
+            (self.workdir / REPLACED).mkdir(exist_ok=True)
+            os.rename(self.workdir / "checkpoints" / str(step), self.workdir / REPLACED / str(step))
+        values_of_processes(True)
+        self._manager.reload()
 
     def _finish(self) -> None:
         """Wait for the write under way, then remove what is not worth keeping."""
         with _reported(self.workdir):
             self._manager.wait_until_finished()
+            if jax.process_index() == 0 and (self.workdir / REPLACED).exists():
+                shutil.rmtree(self.workdir / REPLACED)
         there = sorted(self._manager.all_steps())
         ranked = [record["step"] for record in sorted(self._history, key=_rank) if record["step"] in there]
         with _reported(self.workdir):
@@ -203,7 +217,11 @@ def read_meta(workdir: Path, step: int) -> dict:
         raise CheckpointError(f"{path}: cannot be read ({first_line(error)}): {way_out(workdir, step)}") from error
     if isinstance(meta, dict) and isinstance(meta.get("format"), int) and meta["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {meta['format']}, this jaxcat reads {FORMAT}")
-    if not isinstance(meta, dict) or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items()):
+    if (
+        not isinstance(meta, dict)
+        or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items())
+        or any(not isinstance(record, dict) or not record.keys() >= RECORD for record in meta["history"])
+    ):
         raise CheckpointError(f"{path}: not the description of a checkpoint: {way_out(workdir, step)}")
     if meta.get("meta_digest") != meta_digest(meta) or meta["step"] != step:
         raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")

@@ -20,7 +20,8 @@ from scipy.special import softmax
 
 from jaxcat import checkpoints, images
 from jaxcat.compilation import installed_versions, jit
-from jaxcat.errors import CheckpointError
+from jaxcat.config import validate
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import make_mesh, padded_batch_size, replicated, to_global
 from jaxcat.steps import make_eval_step
@@ -131,14 +132,19 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
         raise CheckpointError(f"--workdir {workdir}: no such directory")
     number = checkpoints.choose(folder, step)
     meta = checkpoints.read_meta(folder, number)
-    config = ConfigDict(meta["config"])
-    network = Network(
-        config.model,
-        classes=len(meta["classes"]),
-        image_size=config.data.image_size,
-        preprocessing=Preprocessing.from_dict(meta["preprocessing"]),
-        pool_counts_padding=meta["pool_counts_padding"],
-    )
+    try:
+        config = ConfigDict(meta["config"])
+        validate(config)
+        network = Network(
+            config.model,
+            classes=len(meta["classes"]),
+            image_size=config.data.image_size,
+            preprocessing=Preprocessing.from_dict(meta["preprocessing"]),
+            pool_counts_padding=meta["pool_counts_padding"],
+        )
+    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = checkpoints.first_line(error)
+        raise CheckpointError(f"{folder}: step {number} describes a network that cannot be: {reason}") from error
     params, stats = network.shapes()
     (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
     sharding = replicated(make_mesh())

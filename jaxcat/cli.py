@@ -88,7 +88,7 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=line)
     try:
         rest = values(line)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError, NameError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
         raise ConfigError(f"--config {specification} {' '.join(overrides)}: {reason}") from error
     if len(rest) > 1:
@@ -106,7 +106,12 @@ def resolve_paths(config: ConfigDict) -> ConfigDict:
         value = owner.get(key, "")
         if name == "model.weights" and value in REGISTRY:  # some published names have a slash
             continue
-        # gs:// and the like stay as they are
-        if isinstance(value, str) and value and "://" not in value and ("/" in value or Path(value).exists()):
+        if not isinstance(value, str) or not value or "://" in value:  # gs:// and the like stay as they are
+            continue
+        try:
+            there = Path(value).exists()
+        except OSError as error:
+            raise ConfigError(f"--config.{name}={value[:60]}…: {error.strerror}") from error
+        if there or "/" in value:
             owner[key] = os.path.abspath(os.path.expanduser(value))
     return config

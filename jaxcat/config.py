@@ -166,7 +166,7 @@ RULES: dict[str, Callable[[Any], str]] = {
     "optim.name": one_of("rmsprop", "adam", "adamw", "adagrad", "sgd"),
     "optim.learning_rate": number(0, 1e3, above=True),
     "optim.schedule": one_of("constant", "cosine"),
-    "optim.warmup_epochs": number(0),
+    "optim.warmup_epochs": number(0, 10**5),
     "optim.backbone_scale": number(0, 1e3, above=True),
     "optim.weight_decay": number(0, 1),
     "optim.clip_norm": number(0),

@@ -28,7 +28,7 @@ from jaxcat.compilation import enable_compilation_cache
 from jaxcat.data import SPLITS, Split, Store, open_data, open_labelled_folder, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import batches
-from jaxcat.report import write_aside
+from jaxcat.report import aside, write_aside
 from jaxcat.sharding import initialize_distributed
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
@@ -106,9 +106,11 @@ def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, p
     table, figures = folder / f"{name}.predictions.csv", folder / f"{name}.json"
     try:
         folder.mkdir(exist_ok=True)
-        aside = folder / f".{name}.predictions.csv"
-        write_predictions(aside, split, probabilities, classes=summary["classes"])
-        os.replace(aside, table)
+        if folder.is_symlink():
+            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; remove it, nothing is written there")
+        temporary = aside(table)
+        write_predictions(temporary, split, probabilities, classes=summary["classes"])
+        os.replace(temporary, table)
         write_aside(figures, json.dumps(summary, indent=2) + "\n")
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from error

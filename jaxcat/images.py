@@ -5,9 +5,11 @@ Pillow only, no TensorFlow: TensorFlow's decoders ignore EXIF rotation, drop alp
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import stat
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,9 @@ from jaxcat.errors import DataError
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow turns to MPO by itself for JPEGs of several frames
 MAX_PIXELS = 178_956_970  # where Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
+
+LARGE = 2**26  # pixels above which pictures are decoded one at a time: Pillow holds two copies, 4 bytes a pixel
+_large = threading.Lock()
 
 MAX_BYTES = 2**30  # an uncompressed picture of MAX_PIXELS takes 0.7 GB
 
@@ -71,13 +76,18 @@ def decode(source: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
         if not encoded:
             raise ValueError("the file is empty (0 bytes)")
         try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image, _turn(image):
                 return np.asarray(_as_seen(image))
         except UnidentifiedImageError:
             looks = "an HTML or XML page" if encoded.lstrip()[:1] == b"<" else "a damaged file or another format"
             raise ValueError(f"not a JPEG, PNG, GIF, WebP or BMP picture; it looks like {looks}") from None
     except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
         raise DataError(f"{printable(name)}: {_reason(error)}") from error
+
+
+def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
+    """To be entered while a picture is decoded; a large one waits for others."""
+    return _large if math.prod(image.size) > LARGE else contextlib.nullcontext()
 
 
 def read_file(path: Path) -> bytes:

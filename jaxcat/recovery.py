@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
         CheckpointError: there are checkpoints, and none is good. A run never starts over because of damage.
     """
     damaged: dict[int, CheckpointError] = {}
-    for step in reversed(checkpoints.steps(workdir)):
+    there = checkpoints.steps(workdir)
+    if len(set(values_of_processes(zlib.crc32(repr(there).encode()) >> 1))) > 1:
+        raise CheckpointError(
+            f"--workdir {workdir}: the processes of this run do not see the same checkpoints there (this one: "
+            f"{', '.join(map(str, there)) or 'none'}): it must be one folder that all hosts share"
+        )
+    for step in reversed(there):
         meta, error = None, None
         try:
             meta = verify(workdir, step)
@@ -48,6 +55,18 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
             "copy one back from a backup, or use another --workdir to train from the beginning"
         )
     return None, damaged
+
+
+def put_back(workdir: Path) -> None:
+    """Return the checkpoint that was to be replaced by one of the same step, where that was never finished."""
+    if jax.process_index() == 0:
+        for old in (workdir / checkpoints.REPLACED).glob("*"):
+            if not (workdir / "checkpoints" / old.name).exists():
+                try:
+                    os.rename(old, workdir / "checkpoints" / old.name)
+                except OSError as error:
+                    raise CheckpointError(f"{old}: cannot be moved to checkpoints/: {error.strerror}") from error
+    values_of_processes(True)
 
 
 def verify(workdir: Path, step: int) -> dict:

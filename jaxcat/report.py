@@ -230,13 +230,20 @@ def learning_curve(history: list[dict], path: Path) -> None:
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend()
-    temporary = path.with_name(f".{path.name}")
+    temporary = aside(path)
     figure.savefig(temporary, format="png", dpi=120)
     os.replace(temporary, path)
 
 
+def aside(path: Path) -> Path:
+    """Where to write before renaming to `path`. Nothing is there: in a workdir from elsewhere it might be a link."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
 def write_aside(path: Path, text: str) -> None:
     """Write a whole file or nothing: a crash leaves the old one."""
-    temporary = path.with_name(f".{path.name}")
+    temporary = aside(path)
     temporary.write_text(text)
     os.replace(temporary, path)

@@ -68,6 +68,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
         ConfigError: the workdir holds a run that was configured otherwise, or `resume=never`.
         CheckpointError: it holds a run, and none of its checkpoints is good.
     """
+    recovery.put_back(workdir)
     meta, damaged = recovery.newest_good(workdir)
     if meta is None:
         recovery.warn_of_lost_checkpoints(workdir)
@@ -188,7 +189,7 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
     """The best step of the run in `init_from`.
 
     Raises:
-        ConfigError: its width, cut or preprocessing cannot serve this configuration.
+        ConfigError: its width, cut, preprocessing or normalisation cannot serve this configuration.
     """
     try:
         other = load(config.init_from, step="best")
@@ -205,6 +206,7 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
         raise ConfigError(
             f"{where} ends at {theirs.cut}: --config.model.cut={ours.cut} is beyond; use at most {theirs.cut}"
         )
+    _check_train_bn(config, other.meta["provenance"], where=where)
     preprocessing = other.network.preprocessing
     if _preprocessing(config, preprocessing) != preprocessing:
         raise ConfigError(
@@ -220,15 +222,31 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
 
 
 def from_weights(config: ConfigDict) -> Origin:
-    """Pretrained weights by registry name or file."""
+    """Pretrained weights by registry name or file.
+
+    Raises:
+        ConfigError: `train_bn`, and BatchNorm's scale is folded into their kernels.
+        WeightsError: see `load_pretrained`.
+    """
     found = load_pretrained(config.model.weights, cut=config.model.cut, width=config.model.width)
-    if config.model.train_bn and found.provenance.get("batch_norm_scale", "").startswith("folded"):
-        raise ConfigError(
-            f"--config.model.train_bn=True: BatchNorm's scale in --config.model.weights={config.model.weights} is "
-            "folded into the kernels, which is exact with stored statistics only; use False"
-        )
+    _check_train_bn(config, found.provenance, where=f"--config.model.weights={config.model.weights}")
     preprocessing = _preprocessing(config, found.preprocessing)
     return Origin(found.provenance, preprocessing, found.pool_counts_padding, found.params, found.stats)
+
+
+def _check_train_bn(config: ConfigDict, provenance: Any, *, where: str) -> None:
+    """Batch statistics would divide out again a scale that was folded into the kernels, here or in an origin's origin.
+
+    Raises:
+        ConfigError: `train_bn` for such numbers.
+    """
+    while config.model.train_bn and isinstance(provenance, dict):  # a file says of itself what it likes
+        if str(provenance.get("batch_norm_scale")).startswith("folded"):
+            raise ConfigError(
+                f"--config.model.train_bn=True: BatchNorm's scale in {where} is folded into the kernels, which is "
+                "exact with stored statistics only; use False"
+            )
+        provenance = provenance.get("before")
 
 
 def _preprocessing(config: ConfigDict, of_weights: Preprocessing) -> Preprocessing:

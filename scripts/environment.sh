@@ -1,6 +1,6 @@
 # Sourced by quickstart.sh and test.sh: makes the virtual environment and installs jaxcat with the tested versions.
 #
-#   PYTHON   the interpreter to make it from [python3]; 3.11 or newer
+#   PYTHON   the interpreter to make it from [python3]; 3.11 to 3.13
 #   VENV     where it lies [.venv]
 #
 # Call `environment EXTRAS` (such as "[dev]" or ""); afterwards $PY is its Python.
@@ -12,9 +12,11 @@ fail() {
 
 environment() {
   local extras=$1 python=${PYTHON:-python3} venv=${VENV:-.venv} wanted stamp
-  command -v "$python" >/dev/null || fail "$python not found: install Python 3.11 or newer, or name one with PYTHON=/path/to/python"
+  command -v "$python" >/dev/null || fail "$python not found: install Python 3.11, 3.12 or 3.13, or name one with PYTHON=/path/to/python"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$("$python" --version) is too old: jaxcat needs 3.11 or newer; name one with PYTHON=/path/to/python"
+    fail "$("$python" --version) is too old: jaxcat needs 3.11 to 3.13; name one with PYTHON=/path/to/python"
+  "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 14))' ||
+    fail "$("$python" --version) is too new for TensorFlow 2.21: jaxcat needs 3.11 to 3.13; name one with PYTHON=/path/to/python"
   if [ ! -x "$venv/bin/python" ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
       fail "$python has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)"

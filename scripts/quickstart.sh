@@ -2,10 +2,14 @@
 # From a fresh clone to a trained, evaluated classifier, on data that come inside Python packages.
 # Works from any directory, and again. PYTHON and VENV choose the interpreter and the environment: see environment.sh.
 set -eu
+case ${1:-} in
+  /* | "") runs=${1:-} ;;
+  *) runs=$PWD/$1 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+runs=${runs:-$PWD/runs/digits}
 . scripts/environment.sh
 environment ""
-runs=${1:-runs/digits}
 
 "$PY" scripts/digits_demo.py --workdir "$runs"
 "$PY" -m jaxcat.evaluate --workdir "$runs/finetune-0" --split test

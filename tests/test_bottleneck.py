@@ -19,7 +19,7 @@ from jaxcat.bottleneck import Rows, identities, key_of
 from jaxcat.cached import chunks
 from jaxcat.config import validate
 from jaxcat.data import open_data
-from jaxcat.errors import CacheError, ConfigError
+from jaxcat.errors import CacheError, ConfigError, DataError
 from jaxcat.extraction import regroup
 from jaxcat.sharding import make_mesh
 from jaxcat.train import train
@@ -230,7 +230,7 @@ def block_files(root: Path) -> list[Path]:
     return sorted((root / "bottlenecks").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone", "marker"])
+@pytest.mark.parametrize("damage", ["flip", "header", "cut", "empty", "gone", "marker"])
 def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
     config = config_of(folder)
     before = rows_of(prepared(config).train(0, first=0), config, 0)
@@ -239,6 +239,8 @@ def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
         if damage == "flip":
             content[-5] ^= 4
             path.write_bytes(content)
+        elif damage == "header":
+            path.write_bytes(bytes(content).replace(b"'shape': (", b"'shape': {"))
         elif damage == "cut":
             path.write_bytes(content[:-40])
         elif damage == "empty":
@@ -276,6 +278,19 @@ def test_half_written_blocks_of_killed_writers_are_removed_in_time(folder):
     opened(config_of(folder))
     assert not left.exists()
     assert under_way.exists()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_files_that_cannot_be_opened_are_listed_or_left_out(folder, skip):
+    for name in ("one.png", "two.png"):
+        (folder / "train" / "disc" / name).symlink_to("nowhere")
+    config = config_of(folder, **{"data.skip_bad": skip})
+    if skip:
+        assert prepared(config).to_compute == 2 * 24 + 12
+        assert opened(config).to_compute == 0
+    else:
+        with pytest.raises(DataError, match=r"(?s)2 of 38 pictures.*one\.png.*two\.png"):
+            opened(config)
 
 
 def test_a_picture_left_out_is_not_looked_for_again(folder):

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import small
 
+from jaxcat import cli
+from jaxcat.errors import ConfigError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -60,6 +63,31 @@ def test_a_wrong_request_is_one_line_and_status_2(tmp_path, arguments, says):
     assert all(words in result.stderr for words in says), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_help_brings_no_tensorflow():
+    code = (
+        "import runpy, sys\nsys.argv = ['jaxcat.train', '--help']\n"
+        "try: runpy.run_module('jaxcat.train', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("def get_config(:", "invalid syntax"), ("import nonesuch", "nonesuch"), ("x = y", "'y'")]
+)
+def test_a_config_file_that_cannot_be_run(tmp_path, text, says):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        cli.read_config(str(tmp_path / "broken.py"), [])
+
+
+def test_a_name_longer_than_a_file_system_takes():
+    with pytest.raises(ConfigError, match="init_from=aaa"):
+        cli.read_config("configs/folder.py", ["--config.init_from=" + "a" * 300])
 
 
 def test_a_missing_config_file_and_variant(tmp_path):

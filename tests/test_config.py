@@ -80,6 +80,8 @@ FACTORS = {
     "optim.schedule": ("constant", "cosine"),
     "optim.class_weight": ("none", "balanced"),
     "optim.clip_norm": (0.0, 1.0),
+    "bottleneck.views": (0, 1, 2),
+    "bottleneck.dtype": ("float16", "float32"),
 }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from jaxcat.errors import WeightsError
-from jaxcat.weights.fetch import Patience, cache_dir, fetch
-from jaxcat.weights.registry import KERAS_LEGACY_H5, MINUS_ONE_TO_ONE, WeightsSpec
+from jaxcat.weights.fetch import Patience, cache_dir, fetch, remember
+from jaxcat.weights.registry import CANONICAL, KERAS_3, KERAS_LEGACY_H5, MINUS_ONE_TO_ONE, TORCH, WeightsSpec
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 HASTY = Patience(connect=2.0, read=0.3, attempts=3, pause=0.01)
@@ -53,7 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.status:
             return self.send_error(server.status.pop(0))
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-        if start >= len(server.content):
+        if wanted and start >= len(server.content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
             self.send_header("Content-Length", "0")
@@ -210,6 +210,43 @@ def test_another_size_is_refused_before_the_download(server, cache):
     with pytest.raises(WeightsError, match="26 bytes.*login page"):
         get(server.url)
     assert not (cache / "weights.h5").exists()
+
+
+UNKNOWN = {"size": None, "md5": None, "sha256": None}
+HDF5_CONTENT, SAFETENSORS_CONTENT = b"\x89HDF\r\n\x1a\n" + CONTENT, (2).to_bytes(8, "little") + b"{}"
+
+
+@pytest.mark.parametrize(
+    ("content", "layout", "message"),
+    [
+        (b"<!DOCTYPE html><title>Please log in</title>", TORCH, "it is a web page, .* PyTorch or safetensors"),
+        (HDF5_CONTENT, TORCH, "it is HDF5, .* PyTorch or safetensors"),
+        (SAFETENSORS_CONTENT, KERAS_LEGACY_H5, "it is safetensors, .* HDF5"),
+        (b"", CANONICAL, "it is an empty file"),
+    ],
+    ids=["login page", "HDF5", "safetensors", "nothing"],
+)
+def test_without_size_and_hash_at_least_the_format_must_be_right(server, cache, content, layout, message):
+    server.content = content
+    with pytest.raises(WeightsError, match=f"damaged or different file: {message}.*run again") as caught:
+        get(server.url, layout=layout, **UNKNOWN)
+    assert str(cache / "weights.h5") in str(caught.value)
+    assert not (cache / "weights.h5").exists()
+    assert not (cache / "weights.h5.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"), [(HDF5_CONTENT, KERAS_LEGACY_H5), (HDF5_CONTENT, KERAS_3), (SAFETENSORS_CONTENT, TORCH)]
+)
+def test_without_size_and_hash_the_right_format_is_kept(server, cache, content, layout):
+    server.content = content
+    assert get(server.url, layout=layout, **UNKNOWN).read_bytes() == content
+
+
+def test_the_hash_that_is_trusted_is_printed_even_where_it_cannot_be_noted(tmp_path, capsys):
+    """The folder does not exist, which stands for one that is read-only: root may write to those."""
+    remember(spec_for("http://x", **UNKNOWN), tmp_path / "missing" / "weights.h5", "abc123")
+    assert "sha256 abc123 cannot be noted" in capsys.readouterr().err
 
 
 def test_not_found_says_how_to_go_on_by_hand(server, cache):

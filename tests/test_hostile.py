@@ -11,6 +11,8 @@ from pathlib import Path
 import make_hostile_pictures as hostile
 import numpy as np
 import pytest
+import small
+from PIL import Image
 
 from jaxcat.config import default
 from jaxcat.data import Ignored, open_data, open_stores, pictures
@@ -68,7 +70,9 @@ def test_a_class_folder_of_all_of_it(corpus, tmp_path, skip, caplog):
     data = tmp_path / "data"
     for name in ("first", "second"):
         (data / name).mkdir(parents=True)
-        (data / name / "readable").symlink_to(corpus / "readable")
+    for number, picture in enumerate(small.pictures(10)):
+        Image.fromarray(picture).save(data / "first" / f"{number}.png")
+    (data / "second" / "readable").symlink_to(corpus / "readable")
     (data / "second" / "refused").symlink_to(corpus / "refused")
     config = default()
     config.data.dir = str(data)

@@ -20,7 +20,7 @@ import small
 from test_train import metrics
 
 import jaxcat
-from jaxcat import checkpoints, recovery
+from jaxcat import checkpoints, data, evaluate, recovery
 from jaxcat.errors import CheckpointError
 from jaxcat.train import train
 
@@ -177,6 +177,50 @@ def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folde
     assert jaxcat.load(tmp_path / "run").config.seed == 7
 
 
+def test_a_checkpoint_stays_until_its_successor_is_written(copy):
+    """A run interrupted before the validation of an epoch saves that step twice; killed in between, one is there."""
+    last = checkpoints.steps(copy)[-1]
+    with checkpoints.Checkpoints(copy) as saved:
+        saved._replace(last)
+        assert last not in checkpoints.steps(copy)
+        recovery.put_back(copy)
+    assert checkpoints.steps(copy)[-1] == last
+    assert recovery.verify(copy, last)["step"] == last
+
+
+def test_planted_links_lead_nowhere(copy, folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (copy / "evaluation").mkdir(exist_ok=True)
+    for name in (".metrics.jsonl", ".config.json", ".learning_curve.png", "evaluation/.validation.json"):
+        (copy / name).unlink(missing_ok=True)
+        (copy / name).symlink_to(outside)
+    (copy / "evaluation" / ".validation.predictions.csv").symlink_to(outside)
+    assert evaluate.main(["--workdir", str(copy)]) == 0
+    assert train(config(folder, epochs=4), copy) == 0
+    assert outside.read_text() == "untouched"
+    shutil.rmtree(copy / "evaluation")
+    (tmp_path / "elsewhere").mkdir()
+    (copy / "evaluation").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is a link"):
+        evaluate.main(["--workdir", str(copy)])
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("config", {}), ("config", {"model": 3}), ("preprocessing", {"mean": [0]}), ("history", [{}]), ("history", [1])],
+)
+def test_a_description_signed_anew_is_checked_all_the_same(copy, key, value):
+    for step in checkpoints.steps(copy):
+        path = copy / "checkpoints" / str(step) / "meta" / "metadata"
+        meta = {**json.loads(path.read_text()), key: value}
+        meta["meta_digest"] = checkpoints.meta_digest(meta)
+        path.write_text(json.dumps(meta))
+    with pytest.raises(CheckpointError):
+        jaxcat.load(copy)
+
+
 @pytest.mark.parametrize("allowed", [2_000, 20_000])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(finished, folder, tmp_path, allowed):
     """No file may grow beyond `allowed` bytes, which fails like a full disk: in mid-write, in whatever is written."""
@@ -239,10 +283,19 @@ def test_a_workdir_that_is_a_file(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("views", [0, 3])
-def test_killed_at_random_moments(tmp_path, views):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["bottleneck.views=0"],
+        ["bottleneck.views=3"],
+        # many steps in one compiled loop
+        ["bottleneck.views=3", "model.train_from=head", "model.train_bn=False", "checkpoint.every_steps=4"],
+    ],
+    ids=["streaming", "bottlenecks", "loops"],
+)
+def test_killed_at_random_moments(tmp_path, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
-    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), f"--config.bottleneck.views={views}"]
+    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), *(f"--config.{setting}" for setting in settings)]
     done = subprocess.run(
         [sys.executable, "scripts/kill_test.py", *options],
         cwd=REPOSITORY,
@@ -333,14 +386,18 @@ def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
     assert checkpoints.steps(tmp_path / "run") == kept
 
 
-def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch):
-    settings = {"data.augment": "article", "model.dropout": 0.3}
+@pytest.mark.parametrize("views", [0, 2])
+def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch, views):
+    settings = {"data.augment": "article", "model.dropout": 0.3, "model.cut": "mixed1", "model.train_from": "mixed1"}
+    settings["bottleneck.views"] = views
     for name, threads in (("one", 1), ("six", 6)):
         monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / f"cache_{name}"))
         assert train(config(folder, **settings), tmp_path / name) == 0
     assert train(config(folder, **settings, seed=1), tmp_path / "other") == 0
     assert outcome(tmp_path / "one") == outcome(tmp_path / "six")
     assert metrics(tmp_path / "one") != metrics(tmp_path / "other")
+    assert (data.order(24, seed=0, epoch=0) != data.order(24, seed=1, epoch=0)).any()
 
 
 # Workdirs from elsewhere

@@ -166,6 +166,7 @@ def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, fol
     with pytest.raises(TrainingError, match=r"not finite at step \d+") as caught:
         train(config, tmp_path / "run")
     assert "--config.optim.learning_rate" in str(caught.value)
+    assert checkpoints.steps(tmp_path / "run")
     for step in checkpoints.steps(tmp_path / "run"):
         assert np.isfinite(checkpoints.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
 
@@ -267,6 +268,29 @@ def test_tensorboard_gets_the_figures_of_every_epoch(finished):
     for record in metrics(finished):
         for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
             assert found[name, record["step"]] == pytest.approx(record[name])
+
+
+def test_frozen_stages_of_a_whole_run_are_what_they_began_as(tmp_path, folder):
+    config = small.tiny_config(folder)
+    config.model.cut = config.model.train_from = "mixed1"
+    config.model.train_bn, config.epochs = True, 3
+    config.optim.name, config.optim.weight_decay, config.optim.clip_norm = "adamw", 0.1, 1.0
+    assert train(config, tmp_path / "run") == 0
+    restored = jaxcat.load(tmp_path / "run", step="latest")
+    for now, then in zip((restored.params, restored.stats), restored.network.initialize(config.seed), strict=True):
+        for stage in ("stem", "mixed0", "mixed1"):
+            pairs = zip(jax.tree.leaves(now[stage]), jax.tree.leaves(then[stage]), strict=True)
+            same = [np.asarray(new).tobytes() == old.tobytes() for new, old in pairs]
+            assert same
+            assert all(same) if stage != "mixed1" else not any(same)
+
+
+def test_a_run_stops_at_its_target(tmp_path, folder, capsys):
+    config = small.tiny_config(folder)
+    config.epochs, config.stop.accuracy = 5, 0.01
+    assert train(config, tmp_path / "run") == 0
+    assert len(metrics(tmp_path / "run")) == 1
+    assert "reached 0.01" in capsys.readouterr().out
 
 
 def test_stops():

@@ -9,6 +9,7 @@ from test_data import flat, opened, save
 
 from jaxcat.config import default
 from jaxcat.data import open_data
+from jaxcat.errors import DataError
 
 
 def warnings(caplog) -> list[str]:
@@ -38,6 +39,14 @@ def test_the_same_picture_in_train_and_validation(tmp_path, caplog):
     (message,) = warnings(caplog)
     assert message.startswith("1 pictures of validation are in train too")
     assert "train/cat/003.png = validation/dog/renamed.png" in message
+
+
+def test_shuffled_labels_are_an_error(tmp_path):
+    folder = split_folders(tmp_path, cat=9, dog=9)
+    for i in (2, 3):
+        shutil.copy(folder / f"train/cat/00{i}.png", folder / f"validation/dog/renamed{i}.png")
+    with pytest.raises(DataError, match="2 of 2 pictures .* another class .*train/cat/002.png and validation/dog"):
+        opened(folder, classes="cat,dog")
 
 
 def test_extreme_imbalance_names_class_weight(tmp_path, caplog):

@@ -117,6 +117,12 @@ def test_a_directory_is_not_a_weights_file(tmp_path):
         load(tmp_path)
 
 
+def test_a_run_in_place_of_a_weights_file_names_the_flag_for_runs(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WeightsError, match=f"--config.init_from={tmp_path} "):
+        load(tmp_path)
+
+
 def test_published_weights_need_the_published_width():
     with pytest.raises(WeightsError, match="--config.model.width=1.0"):
         load("keras-imagenet", width=0.5)

@@ -161,6 +161,42 @@ def test_a_canonical_file_must_say_how_it_was_trained(tmp_path, network):
             load(write_canonical(tmp_path / "model.safetensors", network, **about))
 
 
+HALF = [0.5, 0.5, 0.5]
+IMPOSSIBLE = {
+    "huge pictures": ({"evaluation": ("image_size", 100_000)}, "image_size=100000, which must be .* at most 4096"),
+    "tiny pictures": ({"evaluation": ("image_size", 74)}, "image_size=74, which must be at least 75"),
+    "unknown resize": ({"evaluation": ("resize", "crops")}, "resize='crops', which must be one of squash"),
+    "infinite size": ({"evaluation": ("image_size", np.inf)}, "does not say how it was trained"),
+    "mean": ({"preprocessing": {"mean": [0.5, np.nan, 0.5], "std": HALF}}, r"mean=\[0.5, nan, 0.5\], which must be"),
+    "no std": ({"preprocessing": {"mean": HALF, "std": [0.5, 0, 0.5]}}, r"std=\[0.5, 0.0, 0.5\], which must be"),
+    "infinite std": ({"preprocessing": {"mean": HALF, "std": [np.inf, 1, 1]}}, r"std=\[inf, 1.0, 1.0\]"),
+    "negative std": ({"preprocessing": {"mean": HALF, "std": [-1, 1, 1]}}, r"std=\[-1.0, 1.0, 1.0\]"),
+    "three classes": ({"classes": ["a", "b", "c"]}, "classes are 3 names, where the top has 1,000 outputs"),
+}
+
+
+@pytest.mark.parametrize("kind", IMPOSSIBLE)
+def test_what_a_canonical_file_says_of_itself_must_be_possible(tmp_path, network, kind):
+    about, message = IMPOSSIBLE[kind]
+    top = {"logits/kernel": np.ones((2048, 1000), np.float32), "logits/bias": np.ones(1000, np.float32)}
+    if isinstance(about.get("evaluation"), tuple):
+        about = {"evaluation": {"image_size": 299, "resize": "timm", "source": "x"} | dict([about["evaluation"]])}
+    path = write_canonical(tmp_path / "model.safetensors", network | top, **about)
+    with pytest.raises(WeightsError, match=f"{path}.*{message}"):
+        load(path)
+
+
+def test_a_canonical_file_without_a_top_has_no_classes_to_name(tmp_path, network):
+    with pytest.raises(WeightsError, match="classes are 1 names, where the top has 0 outputs"):
+        load(write_canonical(tmp_path / "model.safetensors", network, classes=["a"]))
+
+
+def test_a_description_that_is_no_table_is_refused(tmp_path, network):
+    save_file(network, tmp_path / "model.safetensors", metadata={"jaxcat": "[1]"})
+    with pytest.raises(WeightsError, match="its description is a list"):
+        load(tmp_path / "model.safetensors", like="torchvision")
+
+
 @pytest.mark.parametrize(
     ("outputs", "message"), [(1008, "the FID variant"), (10, "its top has 10 classes and not ImageNet's 1000")]
 )

@@ -6,21 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
-from weights_files import WIDTH, golden_state, random_network, write_torch_safetensors
+from weights_files import WIDTH, golden_state, load, random_network, write_canonical, write_torch_safetensors
 
 from jaxcat.classifier import probabilities
 from jaxcat.config import default
 from jaxcat.errors import ConfigError
 from jaxcat.imagenet import imagenet_classifier
 from jaxcat.images import resize
-from jaxcat.start import from_weights
-from jaxcat.weights import load_pretrained
+from jaxcat.start import from_run, from_weights
+from jaxcat.weights import MINUS_ONE_TO_ONE, load_pretrained
 from jaxcat.weights.verify import jaxcat_outputs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -134,3 +135,42 @@ def test_a_folded_scale_and_moving_statistics_do_not_go_together(tmp_path):
     config.model.train_bn = True
     with pytest.raises(ConfigError, match="--config.model.train_bn=True.*folded"):
         from_weights(config)
+
+
+@pytest.fixture
+def folded(tmp_path) -> dict:
+    """Provenance of weights whose BatchNorm scale was folded into the kernels."""
+    network = random_network() | {"stem/conv1/bn/scale": np.float32([2, 3])}
+    return load(write_torch_safetensors(tmp_path / "scaled", network)).provenance
+
+
+def test_a_scale_folded_before_a_file_was_converted_counts_too(tmp_path, folded):
+    config = default()
+    twice = {"source": "converted again", "before": folded}
+    config.model.weights = str(write_canonical(tmp_path / "x", random_network(), provenance=twice))
+    config.model.width, config.model.train_bn = WIDTH, True
+    with pytest.raises(ConfigError, match="train_bn=True.*--config.model.weights=.*folded"):
+        from_weights(config)
+
+
+@pytest.mark.parametrize("provenance", ["a word", {"batch_norm_scale": 3, "before": [1]}], ids=str)
+def test_a_canonical_file_may_say_anything_of_its_origin(tmp_path, provenance):
+    config = default()
+    config.model.weights = str(write_canonical(tmp_path / "x", random_network(), provenance=provenance))
+    config.model.width, config.model.train_bn = WIDTH, True
+    assert from_weights(config).provenance["before"] == provenance
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_scale_folded_before_another_run_counts_too(folded, monkeypatch, depth):
+    """The other run is only looked at, so its configuration and history are all that it needs here."""
+    provenance = folded if depth == 1 else {"source": "run", "workdir": "first", "before": folded}
+    network = SimpleNamespace(preprocessing=MINUS_ONE_TO_ONE, pool_counts_padding=True)
+    run = {"classes": ("a", "b"), "params": {}, "stats": {}, "step": 1, "meta": {"provenance": provenance}}
+    monkeypatch.setattr("jaxcat.start.load", lambda *_, **__: SimpleNamespace(config=default(), network=network, **run))
+    config = default()
+    config.init_from = "other"
+    assert from_run(config, ("a", "b")).provenance["before"] == provenance
+    config.model.train_bn = True
+    with pytest.raises(ConfigError, match="train_bn=True.*--config.init_from=other is folded.*use False"):
+        from_run(config, ("a", "b"))

@@ -33,12 +33,26 @@ def warn(data: Data, config: Any) -> None:
         )
     if config.data.source == "folder":
         both = duplicates(Path(config.data.dir).expanduser(), data.splits["train"], data.splits["validation"])
+        check_labels(data, both)
         if both:
             pairs = ", ".join(" = ".join(map(printable, pair)) for pair in both[:EXAMPLES])
             logger.warning(
                 "%d pictures of validation are in train too, so validation looks better than it is: %s",
                 *(len(both), pairs + (", …" if len(both) > EXAMPLES else "")),
             )
+
+
+def check_labels(data: Data, both: list[tuple[str, str]]) -> None:
+    """Raises DataError where most of the pictures that are in train and validation have another class there."""
+    label: dict[str, int] = {}
+    for split in data.splits.values():
+        label |= zip(split.files, split.labels.tolist(), strict=True)
+    apart = [pair for pair in both if label[pair[0]] != label[pair[1]]]
+    if len(apart) > 1 and 2 * len(apart) > len(both):
+        raise DataError(
+            f"{len(apart)} of {len(both)} pictures that are in train and in validation have another class there, such "
+            f"as {' and '.join(map(printable, apart[0]))}: the labels of one split look shuffled; put them right"
+        )
 
 
 def duplicates(root: Path, train: Split, validation: Split) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from jaxcat.errors import WeightsError
+from jaxcat.weights.formats import OF_LAYOUT, looks_like
 from jaxcat.weights.registry import WeightsSpec
 
 CHUNK = 64 * 1024  # bytes; what is lost when a connection breaks
@@ -81,7 +82,7 @@ def fetch(spec: WeightsSpec, *, progress: bool = True, patience: Patience = PATI
                 return _verified(path, spec)
             part = path.with_name(path.name + ".part")
             _download(spec, part, path=path, console=console, patience=patience)
-            if difference := _difference(part, spec):
+            if difference := _difference(part, spec) or _foreign(part, spec):
                 part.unlink()
                 raise WeightsError(
                     f"{spec.url} sent a damaged or different file: {difference}. The download was deleted; run again. "
@@ -99,17 +100,19 @@ def fetch(spec: WeightsSpec, *, progress: bool = True, patience: Patience = PATI
 def remember(spec: WeightsSpec, path: Path, sha256: str) -> None:
     """Trust on first use: where no hash is published, note that of the first file with the right structure.
 
-    `fetch` compares with it ever after. Does nothing where a hash is published or noted already.
+    `fetch` compares with it ever after. Does nothing where a hash is published or noted already. Where it cannot be
+    written, as in a read-only cache, it is printed all the same: the user can compare.
     """
     noted = _noted(path)
     if spec.md5 or spec.sha256 or noted.exists():
         return
     try:
         noted.write_text(sha256 + "\n")
-    except OSError:  # a cache prepared by someone else may be read-only
-        return
+        where = f"noted in {noted}"
+    except OSError as error:  # a cache prepared by someone else may be read-only
+        where = f"cannot be noted in {noted} ({error.strerror}), so the next file is not compared with it"
     Console(stderr=True, soft_wrap=True).print(
-        f"no hash of {spec.name} is published: trusted on first use, sha256 {sha256} noted in {noted}", highlight=False
+        f"no hash of {spec.name} is published: trusted on first use, sha256 {sha256} {where}", highlight=False
     )
 
 
@@ -163,6 +166,14 @@ def _difference(path: Path, spec: WeightsSpec) -> str | None:
             if not found.startswith(known):
                 return f"its {name} is {found}, the {origin} one {known}"
     return None
+
+
+def _foreign(part: Path, spec: WeightsSpec) -> str | None:
+    """What a file that has neither size nor hash to be known by is instead of weights, such as a login page."""
+    if spec.size is not None or spec.md5 or spec.sha256:
+        return None
+    kind, wanted = looks_like(part), OF_LAYOUT[spec.layout]
+    return None if kind in wanted else f"it is {kind}, the published file {' or '.join(wanted)}"
 
 
 def _download(spec: WeightsSpec, part: Path, *, path: Path, console: Console, patience: Patience) -> None:

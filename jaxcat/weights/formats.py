@@ -15,9 +15,15 @@ from jaxcat.errors import WeightsError
 from jaxcat.weights import hdf5, safetensors, torch
 from jaxcat.weights.contents import Contents
 from jaxcat.weights.keras import from_keras_3, from_legacy, is_keras_3
-from jaxcat.weights.registry import CANONICAL
+from jaxcat.weights.registry import CANONICAL, KERAS_3, KERAS_LEGACY_H5, TORCH
 
 HDF5, KERAS_ARCHIVE, PYTORCH, SAFETENSORS = "HDF5", ".keras archive", "PyTorch", "safetensors"
+OF_LAYOUT = {  # the formats that each layout comes in
+    KERAS_LEGACY_H5: (HDF5,),
+    KERAS_3: (HDF5, KERAS_ARCHIVE),
+    TORCH: (PYTORCH, SAFETENSORS),
+    CANONICAL: (SAFETENSORS,),
+}
 _MEMBER = "model.weights.h5"  # the one file in a .keras archive that is read
 _MAX_MEMBER = 320 * 2**20  # bytes; Inception-v3 with the two slots of Adam has 290 MB
 _MAX_DIRECTORY = 2**22  # bytes of a zip archive's list of members; torch writes about 60,000
@@ -51,32 +57,36 @@ def file_format(path: Path) -> str:
         WeightsError: it is none of them; says what it looks like.
     """
     try:
-        with open(path, "rb") as file:
-            head = file.read(512)
+        kind = looks_like(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}; see --config.model.weights") from error
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return HDF5
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
-        return SAFETENSORS  # asked before the others: its first bytes are a length, any length
-    if head.startswith(b"PK"):
-        kind = _archive(path)
-    elif head.startswith(b"\x80"):
-        return PYTORCH
-    elif not head:
-        kind = "an empty file"
-    elif head.startswith(b"version https://git-lfs"):
-        kind = "a Git LFS pointer in place of the file it stands for"
-    elif b"\0" not in head:
-        kind = "a web page" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else "a text file"
-    else:
-        kind = "of an unknown format"
-    if kind in (KERAS_ARCHIVE, PYTORCH):
+    if kind in (HDF5, KERAS_ARCHIVE, PYTORCH, SAFETENSORS):
         return kind
     raise WeightsError(
         f"{path} is {kind}, not an Inception-v3 weights file: set --config.model.weights to an .h5, .weights.h5, "
         ".keras, .pth or .safetensors file or to the name of published weights"
     )
+
+
+def looks_like(path: Path) -> str:
+    """One of the formats, or in words what else it seems to be. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return HDF5
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return SAFETENSORS  # asked before the others: its first bytes are a length, any length
+    if head.startswith(b"PK"):
+        return _archive(path)
+    if head.startswith(b"\x80"):
+        return PYTORCH
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the file it stands for"
+    if b"\0" not in head:
+        return "a web page" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else "a text file"
+    return "of an unknown format"
 
 
 def _archive(path: Path) -> str:

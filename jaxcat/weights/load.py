@@ -19,43 +19,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcat import inception
 from jaxcat.errors import WeightsError
+from jaxcat.weights import conventions
 from jaxcat.weights.contents import Contents, Tensor
+from jaxcat.weights.conventions import Conventions
 from jaxcat.weights.fetch import fetch, remember
 from jaxcat.weights.formats import open_weights
-from jaxcat.weights.imagenet import imagenet_classes
-from jaxcat.weights.registry import (
-    CANONICAL,
-    KERAS_3,
-    KERAS_LEGACY_H5,
-    REGISTRY,
-    TORCH,
-    Evaluation,
-    Preprocessing,
-    WeightsSpec,
-)
+from jaxcat.weights.registry import CANONICAL, REGISTRY, TORCH, Evaluation, Preprocessing, WeightsSpec
 
 LAST = "mixed10"  # a file must hold the network up to here, wherever it is cut afterwards
 TOP = {"logits/kernel": (2048, 1000), "logits/bias": (1000,)}  # the published one: 1000 classes of ImageNet
 DIFF_LINES = 20  # of each sign; the rest is counted
-# Whose conventions a file follows that says nothing of itself: the framework's own weights were trained so.
-_CONVENTIONS = {KERAS_LEGACY_H5: "keras-imagenet", KERAS_3: "keras-imagenet", TORCH: "torchvision"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Conventions:
-    """What numbers need to mean anything, beside the numbers.
-
-    Attributes:
-        preprocessing: what the network was trained to see.
-        pool_counts_padding: the pooling rule it was trained with; see `inception.Options`.
-        evaluation: how its published accuracy was measured, if that is known.
-        classes: names of the top's outputs.
-    """
-
-    preprocessing: Preprocessing
-    pool_counts_padding: bool
-    evaluation: Evaluation | None
-    classes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +68,9 @@ def load_pretrained(
         like: a name in `REGISTRY` whose conventions a file follows, where its framework's are not right.
 
     Raises:
-        WeightsError: no such file or name, a download failed, another format or network, or missing, superfluous,
-            misshapen or impossible tensors; the message shows them as a diff of expected (-) and found (+).
+        WeightsError: no such file or name, a download failed, another format or network, a canonical file that says
+            impossible things of itself, or missing, superfluous, misshapen or impossible tensors; the message shows
+            them as a diff of expected (-) and found (+).
     """
     if with_top and cut != LAST:
         raise WeightsError(f"the 1000-class top stands on {LAST}: set --config.model.cut={LAST}, not {cut!r}")
@@ -105,23 +79,23 @@ def load_pretrained(
     with open_weights(path, label_offset=spec.label_offset if spec else 0) as contents:
         if spec and contents.layout != spec.layout:
             raise WeightsError(f"{path} has the layout {contents.layout}, {spec.name!r} is published in {spec.layout}")
-        conventions = _conventions(contents, spec or _like(like), path=path)
+        about = conventions.of_file(contents, spec or conventions.like(like), path=path)
         arrays = _read(contents, path=path, width=width, with_top=with_top)
     scale = _fold_scale(arrays)
     names = list(inception.STAGES)
     kept = [*names[: names.index(cut) + 1], *(["logits"] if with_top else [])]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
-    provenance = _provenance(source, path, spec=spec, contents=contents, conventions=conventions)
+    provenance = _provenance(source, path, spec=spec, contents=contents, about=about)
     if spec:
         remember(spec, path, provenance["sha256"])
     return Pretrained(
         params=_tree({name: array for name, array in arrays.items() if name not in stats}, kept),
         stats=_tree(stats, kept),
-        preprocessing=conventions.preprocessing,
-        pool_counts_padding=conventions.pool_counts_padding,
+        preprocessing=about.preprocessing,
+        pool_counts_padding=about.pool_counts_padding,
         provenance=provenance | ({"batch_norm_scale": scale} if scale else {}),
-        evaluation=conventions.evaluation,
-        classes=conventions.classes if with_top else (),
+        evaluation=about.evaluation,
+        classes=about.classes if with_top else (),
     )
 
 
@@ -136,26 +110,6 @@ def _spec(source: str, *, with_top: bool) -> WeightsSpec | None:
     if spec and with_top and not spec.with_top:
         return REGISTRY.get(f"{source}-top", spec)
     return spec
-
-
-def _like(name: str | None) -> WeightsSpec | None:
-    if name is not None and name not in REGISTRY:
-        raise WeightsError(f"no published weights are called {name!r}; these are: {', '.join(REGISTRY)}")
-    return REGISTRY[name] if name else None
-
-
-def _conventions(contents: Contents, spec: WeightsSpec | None, *, path: Path) -> Conventions:
-    """A canonical file's own, else those of the published weights that it is or follows."""
-    if spec is None and contents.layout == CANONICAL:
-        about = contents.description
-        try:
-            evaluation = Evaluation.from_dict(about["evaluation"]) if about["evaluation"] else None
-            preprocessing, counts = Preprocessing.from_dict(about["preprocessing"]), about["pool_counts_padding"]
-            return Conventions(preprocessing, bool(counts), evaluation, tuple(map(str, about["classes"] or ())))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{path} does not say how it was trained: its metadata lack {error}") from error
-    spec = spec or REGISTRY[_CONVENTIONS[contents.layout]]
-    return Conventions(spec.preprocessing, spec.pool_counts_padding, spec.evaluation, imagenet_classes())
 
 
 def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
@@ -176,7 +130,10 @@ def _existing(source: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise WeightsError(f"weights {source!r} is a directory: set --config.model.weights to a file or a name")
+        hint = ""
+        if (path / "checkpoints").is_dir():
+            hint = f"; to start from the run in it, set --config.init_from={source} and --config.model.weights=none"
+        raise WeightsError(f"weights {source!r} is a directory: set --config.model.weights to a file or a name{hint}")
     near = difflib.get_close_matches(source, REGISTRY, n=2)
     raise WeightsError(
         f"weights {source!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
@@ -273,7 +230,7 @@ def _fold_scale(arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def _provenance(
-    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, conventions: Conventions
+    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, about: Conventions
 ) -> dict[str, Any]:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -282,9 +239,9 @@ def _provenance(
         "file": path.name,
         "sha256": sha256,
         "layout": contents.layout,
-        "preprocessing": conventions.preprocessing.to_dict(),
-        "pool_counts_padding": conventions.pool_counts_padding,
-        "evaluation": conventions.evaluation.to_dict() if conventions.evaluation else None,
+        "preprocessing": about.preprocessing.to_dict(),
+        "pool_counts_padding": about.pool_counts_padding,
+        "evaluation": about.evaluation.to_dict() if about.evaluation else None,
     }
     if contents.left_out:
         known["left_out"] = list(contents.left_out)

@@ -45,6 +45,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = json.loads(encoded)
         metadata = header.pop("__metadata__", {})
         description = json.loads(metadata[KEY]) if KEY in metadata else {}
+        if not isinstance(description, dict):
+            raise ValueError(f"its description is a {type(description).__name__} and not a table")
         data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
         return {name: _tensor(entry, data) for name, entry in header.items()}, description
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:

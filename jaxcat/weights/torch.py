@@ -86,7 +86,7 @@ def from_torch(found: dict[str, Tensor], *, label_offset: int = 0) -> Contents:
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in found.items():
-        bare = name.removeprefix("module.")  # of torch.nn.DataParallel
+        bare = bare_name(name)
         if bare.startswith("AuxLogits.") or bare.endswith(".num_batches_tracked"):
             continue
         unit, below = ".".join(bare.split(".")[:-2]), ".".join(bare.split(".")[-2:])
@@ -97,6 +97,18 @@ def from_torch(found: dict[str, Tensor], *, label_offset: int = 0) -> Contents:
         else:
             tensors[f"[{name}]"] = tensor
     return Contents(TORCH, tensors)
+
+
+def bare_name(name: str) -> str:
+    """Without what torch.nn.DataParallel puts before it."""
+    return name.removeprefix("module.")
+
+
+def unwrapped(saved: Any) -> Any:
+    """The state dict inside a training script's checkpoint; anything else as it is."""
+    if not isinstance(saved, dict):
+        return saved
+    return next((saved[key] for key in ("state_dict", "model") if key in saved), saved)
 
 
 def _ours(tensor: Tensor, *, skip: int = 0) -> Tensor:
@@ -129,8 +141,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
                 "Without it, set --config.model.weights=timm/inception_v3.tv_in1k, the same network as safetensors"
             ) from error
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
-        if isinstance(state, dict) and (wrapper := next((k for k in ("state_dict", "model") if k in state), None)):
-            state = state[wrapper]
+        state = unwrapped(state)
         if not isinstance(state, dict):
             raise WeightsError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors")
         if len(state) > MAX_TENSORS:

@@ -17,14 +17,20 @@ from flax import nnx
 from jaxcat import inception
 from jaxcat.errors import WeightsError
 from jaxcat.weights import safetensors
-from jaxcat.weights.formats import HDF5, KERAS_ARCHIVE, PYTORCH, file_format
+from jaxcat.weights.formats import HDF5, KERAS_ARCHIVE, PYTORCH, file_format, open_weights
 from jaxcat.weights.load import Pretrained
+from jaxcat.weights.registry import KERAS_3
 from jaxcat.weights.torch import STAGES as TORCH_STAGES
+from jaxcat.weights.torch import bare_name, unwrapped
 
 SIZES = ((75, 75), (150, 150), (299, 299), (151, 203))  # height and width in pixels; 75 is the least there is
 BLOCKS = tuple(name for name in inception.STAGES if name != "stem")
 
 Outputs = dict[str, np.ndarray]
+
+
+class NotInstalled(WeightsError):
+    """The framework that a file comes from is not there to compare with."""
 
 
 def random_images(height: int, width: int, *, batch: int = 1) -> np.ndarray:
@@ -103,7 +109,8 @@ def reference(path: Path) -> tuple[str, Callable[[np.ndarray], Outputs]]:
     """The framework that `path` comes from, by name, and its outputs with that file's numbers, read by itself.
 
     Raises:
-        WeightsError: the framework is not installed, or the file is of ours, which no other reads.
+        NotInstalled: the framework is not there to compare with.
+        WeightsError: the file is of ours, which no other reads, or holds the network as a layer of another model.
     """
     kind = file_format(path)
     try:
@@ -111,28 +118,23 @@ def reference(path: Path) -> tuple[str, Callable[[np.ndarray], Outputs]]:
             return "keras", _keras_reference(path, kind)
         return _torch_reference(path, kind)
     except ImportError as error:
-        raise WeightsError(f"{path}: the framework to compare with is not installed: {error}") from error
+        raise NotInstalled(f"{error.name or 'its framework'} is not installed ({error})") from error
 
 
 def _keras_reference(path: Path, kind: str) -> Callable[[np.ndarray], Outputs]:
     import shutil
     import tempfile
 
-    import h5py
     import keras
 
-    from jaxcat.weights.keras import is_keras_3
-
-    suffix = ".keras"
-    with_top = True
-    if kind == HDF5:
-        with h5py.File(path) as file:
-            names: list[str] = []
-            file.visit(names.append)
-        suffix = ".weights.h5" if is_keras_3(names) else ".h5"
-        with_top = any(
-            name.startswith(("predictions/", "model_weights/predictions/", "layers/dense/")) for name in names
-        )
+    with open_weights(path) as contents:
+        with_top, layout = "logits/kernel" in contents.tensors, contents.layout
+        if contents.left_out:
+            raise WeightsError(
+                f"{path} holds the network as a layer of another model, beside {contents.left_out[0]}, and Keras does "
+                "not load that into Inception-v3 alone: leave --verify out"
+            )
+    suffix = ".keras" if kind == KERAS_ARCHIVE else ".weights.h5" if layout == KERAS_3 else ".h5"
     model = keras.applications.InceptionV3(weights=None, include_top=with_top, classifier_activation=None)
     with tempfile.TemporaryDirectory() as folder:  # Keras goes by the name, jaxcat by the content
         named = Path(folder) / f"weights{suffix}"
@@ -147,7 +149,7 @@ def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray],
     if kind == PYTORCH:
         import torchvision
 
-        state = torch.load(path, weights_only=True)
+        state = bare_state(torch.load(path, map_location="cpu", weights_only=True))
         auxiliary = any(name.startswith("AuxLogits.") for name in state)
         options = {"weights": None, "init_weights": False, "transform_input": False}
         name, model = "torchvision", torchvision.models.inception_v3(aux_logits=auxiliary, **options)
@@ -157,7 +159,16 @@ def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray],
         import timm
         from safetensors.torch import load_file
 
-        state = {name: value for name, value in load_file(path).items() if not name.startswith("AuxLogits.")}
+        state = {
+            name: value for name, value in bare_state(load_file(path)).items() if not name.startswith("AuxLogits.")
+        }
         name, model = "timm", timm.create_model("inception_v3", pretrained=False)
+    if "fc.weight" not in state:
+        model.fc = torch.nn.Identity()
     model.load_state_dict(state)
     return name, lambda images: torch_outputs(model, images)
+
+
+def bare_state(saved: Any) -> dict[str, Any]:
+    """The tensors that the loader takes from what `torch.load` gave, by the names that the model has for them."""
+    return {bare_name(name): value for name, value in unwrapped(saved).items() if hasattr(value, "shape")}
