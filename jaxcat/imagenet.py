@@ -61,4 +61,4 @@ def describe(classifier: Classifier) -> str:
     """One line: which weights, and what they are fed."""
     provenance, data = classifier.meta["provenance"], classifier.config.data
     pixels = f"{data.image_size}×{data.image_size} {data.resize}"
-    return f"{provenance['source']}: sha256 {provenance['sha256'][:16]}…, {pixels}"
+    return f"{provenance['source']}: sha256 {provenance['sha256'][:16]}…, {pixels}, {classifier.network.preprocessing}"

@@ -166,7 +166,8 @@ def describe_run(
     mesh: Mesh,
 ) -> None:
     """What a run says of itself before it compiles; `source` are the words of `Source.describe`."""
-    network, provenance, pixels = run.network, run.meta["provenance"], run.network.preprocessing
+    network, provenance = run.network, run.meta["provenance"]
+    border = "counts" if network.pool_counts_padding else "leaves out"
     data, optim, classes = config.data, config.optim, run.meta["classes"]
     weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
     if "sha256" in provenance:
@@ -181,7 +182,7 @@ def describe_run(
         ("data", f"{data.source} {data.dir or data.name}  {source}"),
         ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
-        ("", f"(x/255 - {_triple(pixels.mean)}) / {_triple(pixels.std)}"),
+        ("", f"{network.preprocessing}, average pooling {border} the border"),
         ("trained", _sizes(state.trained, network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
         ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on stored statistics"),
@@ -202,12 +203,14 @@ def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
             f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows one view in every "
             "epoch: keep more views, or augment anew with --config.bottleneck.views=0"
         )
+    published = run.meta["provenance"].get("evaluation") or {}
+    if published.get("resize", config.data.resize) != config.data.resize:
+        yield (
+            f"these weights were measured with --config.data.resize={published['resize']}, this run has "
+            f"{config.data.resize}"
+        )
     if run.meta["provenance"]["source"] == "scratch" and jax.tree.leaves(run.frozen):
         yield "the frozen blocks were never trained: --config.model.weights=none without --config.init_from"
-
-
-def _triple(values: tuple[float, float, float]) -> str:
-    return f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _sizes(tree: Tree, network: Network) -> str:

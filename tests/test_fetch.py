@@ -249,6 +249,16 @@ def test_the_hash_that_is_trusted_is_printed_even_where_it_cannot_be_noted(tmp_p
     assert "sha256 abc123 cannot be noted" in capsys.readouterr().err
 
 
+def test_a_hash_that_was_noted_holds_for_the_next_download_too(server, cache):
+    server.content = HDF5_CONTENT
+    path = get(server.url, layout=KERAS_3, **UNKNOWN)
+    remember(spec_for(server.url, layout=KERAS_3, **UNKNOWN), path, "0" * 64)
+    path.unlink()
+    with pytest.raises(WeightsError, match="the first one 000"):
+        get(server.url, layout=KERAS_3, **UNKNOWN)
+    assert not path.exists()
+
+
 def test_not_found_says_how_to_go_on_by_hand(server, cache):
     server.status = [404] * 10
     with pytest.raises(WeightsError, match="HTTP 404") as caught:

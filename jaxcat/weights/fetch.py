@@ -117,7 +117,7 @@ def remember(spec: WeightsSpec, path: Path, sha256: str) -> None:
 
 
 def _noted(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    return path.with_name(path.name.removesuffix(".part") + ".sha256")
 
 
 def _by_hand(path: Path) -> str:

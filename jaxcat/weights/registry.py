@@ -17,6 +17,13 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __str__(self) -> str:
+        mean, std = (
+            f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
+            for values in (self.mean, self.std)
+        )
+        return f"(x/255 - {mean}) / {std}"
+
     def to_dict(self) -> dict[str, list[float]]:
         """As plain JSON, for a checkpoint."""
         return {"mean": list(self.mean), "std": list(self.std)}
