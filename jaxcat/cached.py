@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.pipeline import Share, padded
 from jaxcat.sharding import padded_batch_size, replicated, to_global
-from jaxcat.sources import TimedBatches, counts, open_pictures
+from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
 MOST_STEPS = 64  # in one compiled loop
 MOST_BYTES = 2**26  # of rows in one transfer
@@ -116,16 +116,18 @@ class Cached:
         views = "1 view" if self.views == 1 else f"{self.views} views"
         return f"{counts(self.splits)} bottlenecks, {views}, {shape} {self._rows.dtype}, {size}, {found}"
 
-    def prepare(self, console: Console) -> None:
-        """Compute the missing rows. Killed in the middle, the next start goes on after the last whole block."""
+    def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
+        """Compute the missing rows. Ended in the middle, the next start goes on after the last whole block."""
         if self.to_compute:
             with alone(self._rows, console):
                 self._rows.refresh()
-                self._compute_missing(console)
+                if status := self._compute_missing(console, stop):
+                    return status
         self._stores = {}
         self._positions = {each: self._rows.positions(wanted) for each, wanted in self._identities.items()}
+        return 0
 
-    def _compute_missing(self, console: Console) -> None:
+    def _compute_missing(self, console: Console, stop: Callable[[], int]) -> int:
         config = self._config
         requests = [
             Request(
@@ -138,7 +140,7 @@ class Cached:
             for each, lacks in self._missing().items()
         ]
         prefix = jit(self._network.prefix, out_shardings=replicated(self._mesh))
-        extract(
+        return extract(
             self._rows,
             [request for request in requests if len(request.records)],
             prefix=functools.partial(prefix, self._frozen),
@@ -146,6 +148,7 @@ class Cached:
             seed=config.seed,
             mesh=self._mesh,
             console=console,
+            stop=stop,
         )
 
     def train(self, epoch: int, *, first: int) -> TimedBatches:

@@ -52,13 +52,15 @@ def extract(
     seed: int,
     mesh: Mesh,
     console: Console,
-) -> None:
+    stop: Callable[[], int],
+) -> int:
     """Add the requested rows to the cache. Killed in the middle, what whole blocks hold is there.
 
     Args:
         prefix: uint8 (P, size, size, 3), split over the mesh → (P, …), the same in every process.
         size: side of the pictures that the network sees.
         seed: of the augmentation.
+        stop: asked after every block; what it answers, if not 0, is returned at once.
 
     Raises:
         CacheError: the cache cannot be written, or its dtype cannot hold the values.
@@ -74,8 +76,11 @@ def extract(
                 records = request.records[added : added + len(block)]
                 rows.add([request.identities[record] for record in records], block)
                 added += len(block)
+                if status := stop():
+                    return status
     seconds = time.perf_counter() - began
     console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} pictures/s")
+    return 0
 
 
 def _outputs(

@@ -5,7 +5,7 @@ Both give the same steps in the same order; which it is, the train step sees by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,11 @@ from rich.console import Console
 from jaxcat.augment import store_size
 from jaxcat.data import Data, Split, Store, open_stores, order
 from jaxcat.pipeline import batches
+
+
+def never() -> int:
+    """What nobody interrupts."""
+    return 0
 
 
 class TimedBatches(Protocol):
@@ -41,8 +46,11 @@ class Source(Protocol):
     def describe(self) -> str:
         """In a few words: how many records, and from where."""
 
-    def prepare(self, console: Console) -> None:
-        """What takes long and is done once, before the first epoch, with its progress on the console."""
+    def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
+        """What takes long and is done once, before the first epoch, with its progress on the console.
+
+        Asks `stop` now and then, as often in every process of the run, and leaves off with its answer if that is not 0.
+        """
 
     def train(self, epoch: int, *, first: int) -> TimedBatches:
         """What is left of an epoch after its `first` steps. Batches may come stacked, for `steps.repeated`."""
@@ -79,8 +87,8 @@ class Streaming:
         held = "in memory" if all(store.in_memory for store in self._stores.values()) else "decoded on demand"
         return f"{counts(self.splits)} pictures, {held}"
 
-    def prepare(self, console: Console) -> None:
-        pass
+    def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
+        return 0
 
     def train(self, epoch: int, *, first: int) -> TimedBatches:
         config, store = self._config, self._stores["train"]

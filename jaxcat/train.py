@@ -94,10 +94,12 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
         Reporter(workdir, history, config=config, steps=steps_per_epoch, leading=jax.process_index() == 0) as report,
     ):
         describe_run(report.console, config, run, state, source=source.describe(), length=length, mesh=mesh)
-        source.prepare(report.console)
-        report.say("compiling the first step …")
-        began, compiling = time.perf_counter(), True
         with Interruption(mesh) as interruption:
+            if status := source.prepare(report.console, stop=interruption.stop):
+                report.say("interrupted while bottlenecks were computed: the same command continues from there")
+                return status
+            report.say("compiling the first step …")
+            began, compiling = time.perf_counter(), True
             while not (reason := stop_reason(config, history)):
                 epoch, started = len(history), time.perf_counter()
                 first = int(state.step) - epoch * steps_per_epoch  # above 0 when a run was cut within an epoch

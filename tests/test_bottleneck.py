@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -224,6 +225,22 @@ def test_killed_in_the_middle_it_goes_on_after_the_last_whole_block(folder, monk
     assert opened(config).to_compute == 60 - 17
     assert prepared(config).to_compute == 60 - 17
     assert opened(config).to_compute == 0
+
+
+def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bottleneck, "BLOCK_ROWS", 5)
+    config, add = config_of(folder, epochs=1), Rows.add
+
+    def interrupted(self, wanted, rows):
+        add(self, wanted, rows)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "add", interrupted)
+        assert train(config, tmp_path / "run") == 143
+    assert "interrupted while bottlenecks were computed" in capsys.readouterr().out
+    assert opened(config).to_compute < 60
+    assert train(config, tmp_path / "run") == 0
 
 
 def block_files(root: Path) -> list[Path]:
