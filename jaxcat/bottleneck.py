@@ -104,8 +104,8 @@ class Rows:
         self.folder = cache_dir() / "bottlenecks" / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(".*.npy.*"):
-                with contextlib.suppress(FileNotFoundError):
+            for left in self.folder.glob(".*.*.*"):  # .BLOCK.npy.ID and .BLOCK.json.ID
+                with contextlib.suppress(OSError):  # gone meanwhile, or someone else's
                     if time.time() - left.stat().st_mtime > ABANDONED:
                         left.unlink()
             if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only

@@ -28,7 +28,7 @@ from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.pipeline import Share, padded
-from jaxcat.sharding import padded_batch_size, replicated, to_global
+from jaxcat.sharding import padded_batch_size, replicated, to_global, values_of_processes
 from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
 MOST_STEPS = 64  # in one compiled loop
@@ -71,9 +71,12 @@ class Cached:
         if self.to_compute:
             self._check_space()
             self._stores = open_pictures(config, self.splits)
-            if any(store.unreadable for store in self._stores.values()):
+            left_out = any(store.unreadable for store in self._stores.values())
+            if any(values_of_processes(left_out or self._undigested)):
                 self._identify({name: store.split for name, store in self._stores.items()})
                 self.to_compute = self._count_missing()
+            if self._undigested:
+                raise DataError("a picture could be decoded and not be read again: is the data being copied? Run again")
 
     def _identify(self, splits: dict[str, Split]) -> None:
         def digest(split: Split, record: int) -> bytes:
@@ -88,6 +91,7 @@ class Cached:
                 name: list(threads.map(functools.partial(digest, split), range(len(split))))
                 for name, split in splits.items()
             }
+        self._undigested = any(b"" in found for found in digests.values())
         self._identities = {each: identities(digests[each.split], view=each.view) for each in self._passes}
 
     def _missing(self) -> dict[Pass, np.ndarray]:
@@ -119,9 +123,11 @@ class Cached:
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
         """Compute the missing rows. Ended in the middle, the next start goes on after the last whole block."""
         if self.to_compute:
-            with alone(self._rows, console):
-                self._rows.refresh()
-                if status := self._compute_missing(console, stop):
+            with alone(self._rows, console, stop=stop) as status:
+                if not status:
+                    self._rows.refresh()
+                    status = self._compute_missing(console, stop)
+                if status:
                     return status
         self._stores = {}
         self._positions = {each: self._rows.positions(wanted) for each, wanted in self._identities.items()}

@@ -152,8 +152,9 @@ class Checkpoints:
         """Wait for the write under way, then remove what is not worth keeping."""
         with _reported(self.workdir):
             self._manager.wait_until_finished()
-            if jax.process_index() == 0 and (self.workdir / REPLACED).exists():
-                shutil.rmtree(self.workdir / REPLACED)
+            for old in (self.workdir / REPLACED).glob("*") if jax.process_index() == 0 else ():
+                if (self.workdir / "checkpoints" / old.name).is_dir():  # not where that write failed
+                    shutil.rmtree(old)
         there = sorted(self._manager.all_steps())
         ranked = [record["step"] for record in sorted(self._history, key=_rank) if record["step"] in there]
         with _reported(self.workdir):
@@ -235,6 +236,9 @@ def choose(workdir: Path, step: str | int) -> int:
         CheckpointError: there is none, or not that one; names those there are.
     """
     there = steps(workdir)
+    for old in (workdir / REPLACED).glob("*"):
+        if old.name.isdigit() and int(old.name) not in there:
+            logger.warning("%s is waiting to be put back: the train command of this run does that", old)
     if not there:
         raise CheckpointError(
             f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run?"

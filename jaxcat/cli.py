@@ -64,8 +64,9 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         status = 1
     if not together and _one_of_several():
         # JAX would wait for the others at exit, and they for this one; the closed connections tell them at once
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the reader of our output may have gone
+                stream.flush()
         os._exit(status)
     sys.exit(status)
 

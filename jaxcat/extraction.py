@@ -133,18 +133,26 @@ def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 @contextlib.contextmanager
-def alone(rows: Rows, console: Console) -> Iterator[None]:
-    """Wait for another run that computes rows of this key; the processes of one run compute together."""
+def alone(rows: Rows, console: Console, *, stop: Callable[[], int]) -> Iterator[int]:
+    """Wait for another run that computes rows of this key; the processes of one run compute together.
+
+    Gives 0, or what `stop` answered while waiting: then the rows are not to be touched.
+    """
     if jax.process_count() > 1:
-        yield
+        yield 0
         return
     lock = filelock.FileLock(rows.folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         console.print("waiting for another run that computes the same bottlenecks")
-        lock.acquire()
+        while not lock.is_locked:
+            if status := stop():
+                yield status
+                return
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=1)
     try:
-        yield
+        yield 0
     finally:
         lock.release()

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -348,6 +349,13 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     whole, cut = (checkpoints.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
     assert whole == cut
     assert figures(tmp_path / "whole", "loss") == figures(tmp_path / "cut", "loss")
+
+
+def test_a_signal_ends_the_wait_for_another_run(folder):
+    source = opened(config_of(folder))
+    with filelock.FileLock(source._rows.folder / ".lock"):
+        assert source.prepare(_silent(), stop=lambda: 143) == 143
+    assert source.prepare(_silent()) == 0
 
 
 def test_two_runs_that_compute_the_same_leave_one_good_cache(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import shutil
@@ -177,13 +178,24 @@ def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folde
     assert jaxcat.load(tmp_path / "run").config.seed == 7
 
 
-def test_a_checkpoint_stays_until_its_successor_is_written(copy):
-    """A run interrupted before the validation of an epoch saves that step twice; killed in between, one is there."""
+def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeypatch):
+    """A run interrupted before the validation of an epoch saves that step twice; the second write may fail."""
     last = checkpoints.steps(copy)[-1]
-    with checkpoints.Checkpoints(copy) as saved:
-        saved._replace(last)
-        assert last not in checkpoints.steps(copy)
-        recovery.put_back(copy)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Failing(checkpoints.Checkpoints):
+        def save(self, state, meta):
+            self._manager.save = full
+            super().save(state._replace(step=np.int32(last)), meta)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxcat.train.Checkpoints", Failing)
+        with pytest.raises(CheckpointError, match="No space left"):
+            train(config(folder, epochs=4), copy)
+    assert last not in checkpoints.steps(copy)
+    assert train(config(folder), copy) == 0
     assert checkpoints.steps(copy)[-1] == last
     assert recovery.verify(copy, last)["step"] == last
 

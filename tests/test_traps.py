@@ -41,12 +41,22 @@ def test_the_same_picture_in_train_and_validation(tmp_path, caplog):
     assert "train/cat/003.png = validation/dog/renamed.png" in message
 
 
-def test_shuffled_labels_are_an_error(tmp_path):
+@pytest.mark.parametrize("name", ["validation", "Val"])
+def test_shuffled_labels_are_an_error(tmp_path, name):
     folder = split_folders(tmp_path, cat=9, dog=9)
-    for i in (2, 3):
+    for i in range(2, 7):
         shutil.copy(folder / f"train/cat/00{i}.png", folder / f"validation/dog/renamed{i}.png")
-    with pytest.raises(DataError, match="2 of 2 pictures .* another class .*train/cat/002.png and validation/dog"):
+    (folder / "validation").rename(folder / name)
+    with pytest.raises(DataError, match=f"5 of 5 pictures .* another class .*train/cat/002.png and {name}/dog"):
         opened(folder, classes="cat,dog")
+
+
+def test_one_placeholder_in_several_classes_is_a_warning(tmp_path, caplog):
+    folder = split_folders(tmp_path, cat=9, dog=9)
+    for i in range(8):
+        shutil.copy(folder / "train/cat/003.png", folder / f"validation/dog/placeholder{i}.png")
+    opened(folder, classes="cat,dog")
+    assert warnings(caplog)[0].startswith("8 pictures of validation are in train too")
 
 
 def test_extreme_imbalance_names_class_weight(tmp_path, caplog):

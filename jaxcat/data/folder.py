@@ -18,7 +18,7 @@ from jaxcat.images import SUFFIXES, printable
 
 logger = logging.getLogger(__name__)
 
-_SPLIT_OF = {
+SPLIT_OF = {
     "train": "train",
     "validation": "validation",
     "val": "validation",
@@ -148,7 +148,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     directories = [path for path in _visible(root) if path.is_dir()]
     for path in directories:
-        name = _SPLIT_OF.get(path.name.lower())
+        name = SPLIT_OF.get(path.name.lower())
         if name in found:
             raise DataError(f"{found[name]} and {path} are both the {name} split; keep one")
         if name:
