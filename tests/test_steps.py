@@ -112,6 +112,17 @@ def test_statistics_move_with_train_bn_only_where_trained():
     assert bytes_of(frozen) == frozen_before
 
 
+def test_what_training_keeps_is_float32_when_it_computes_in_bfloat16():
+    config = small.tiny_config()
+    config.model.cut = config.model.train_from = "mixed0"
+    config.model.dtype, config.model.train_bn, config.optim.name = "bfloat16", True, "adam"
+    network, tx, state, frozen = begin(config)
+    state = jit(make_train_step(network, tx, seed=0))(state, frozen, batch_of(8))
+    kept = [leaf.dtype for leaf in jax.tree.leaves(state) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)]
+    assert len(kept) > 3 * len(jax.tree.leaves(state.trained))
+    assert set(kept) == {np.dtype(np.float32)}
+
+
 @pytest.mark.parametrize("train_bn", [False, True])
 @pytest.mark.parametrize("count", [5, 16, 20])
 def test_one_device_and_eight_agree(train_bn, count):
