@@ -129,7 +129,7 @@ class Rows:
 
     def _checked(self, marker: Path) -> list[bytes] | None:
         """The identities in a block, or None and the block removed where it is not what its marker says."""
-        array = marker.with_suffix(".npy")
+        array, reason = marker.with_suffix(".npy"), "not what its marker says"
         try:
             said = json.loads(marker.read_text())
             found = [bytes.fromhex(name) for name in said["rows"]]
@@ -143,9 +143,9 @@ class Rows:
         except FileNotFoundError:
             if not marker.exists():
                 return None  # someone cleared the cache
-        except Exception:  # numpy evaluates a header as Python and raises nearly anything for a damaged one
-            pass
-        logger.warning("%s is damaged: its rows are computed again", array)
+        except Exception as error:  # numpy evaluates a header as Python and raises nearly anything for a damaged one
+            reason = f"{type(error).__name__}: {error}"
+        logger.warning("%s is damaged: its rows are computed again (%s)", array, reason)
         with contextlib.suppress(OSError):  # of someone else's; its rows are computed again all the same
             for path in (marker, array):
                 path.unlink(missing_ok=True)

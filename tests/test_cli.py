@@ -136,8 +136,6 @@ def test_the_config_knows_the_blocks_of_the_network():
 
 
 def test_a_published_name_with_a_slash_is_no_path():
-    from jaxcat.cli import read_config
-
     name = "timm/inception_v3.tv_in1k"
-    config = read_config(str(REPOSITORY / "configs/folder.py"), [f"--config.model.weights={name}"])
+    config = cli.read_config(str(REPOSITORY / "configs/folder.py"), [f"--config.model.weights={name}"])
     assert config.model.weights == name
