@@ -32,7 +32,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcat import augment, images, inception, network, pipeline
-from jaxcat.compilation import compiler_options, installed_versions
+from jaxcat.compilation import compiler_options, installed_versions, xla_flags
 from jaxcat.errors import CacheError
 from jaxcat.weights.fetch import cache_dir
 
@@ -66,9 +66,11 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "augment": data.augment,
         "seed": None if data.augment == "none" else config.seed,
         "compute_dtype": model.dtype,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "dtype": config.bottleneck.dtype,
         "platform": [jax.default_backend(), jax.devices()[0].device_kind],
         "compiler_options": compiler_options(),
+        "xla_flags": xla_flags(),
         "code": hashlib.sha256(code).hexdigest(),
         "versions": installed_versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
     }

@@ -36,8 +36,10 @@ def entries(root: Path) -> Iterator[Entry]:
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
             yield Entry(folder.name, folder, _about(folder), True)
-    if (root / "xla").is_dir():
-        yield Entry("xla", root / "xla", "compiled programs", True)
+    for folder in sorted(root.glob("xla*")):
+        if folder.is_dir():
+            flags = "" if folder.name == "xla" else ", for other XLA_FLAGS"
+            yield Entry(folder.name, folder, f"compiled programs{flags}", True)
     for path in sorted(root.glob("*")):
         if path.is_file() and path.suffix != ".lock":
             yield Entry(path.name, path, "weights", False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -36,9 +38,21 @@ def jit(function: Callable, **arguments: Any) -> Callable:
     return jax.jit(function, compiler_options=compiler_options() or None, **arguments)
 
 
+def xla_flags() -> list[str]:
+    """The flags in XLA_FLAGS, sorted; without the number of CPU devices, which changes no program."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return sorted(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count"))
+
+
 def enable_compilation_cache() -> None:
-    """Keep compiled programs under the cache directory, so that the next run starts at once."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    """Keep compiled programs under the cache directory, so that the next run starts at once.
+
+    Other XLA_FLAGS get another folder. JAX tells programs apart by these flags, but XLA keeps there too which kernels
+    were fastest, and does not: on a GPU, a run told to be deterministic would be given the choice of one that was not.
+    """
+    flags = " ".join(xla_flags())
+    name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / name))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

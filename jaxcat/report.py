@@ -186,7 +186,8 @@ def describe_run(
         ("trained", _sizes(state.trained, network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
         ("frozen", f"{_sizes(run.frozen['params'], network)}, BatchNorm on stored statistics"),
-        ("devices", f"{mesh.size} × {mesh.devices.flat[0].platform}, batch {config.batch_size}{padding}"),
+        ("devices", f"{mesh.size} × {mesh.devices.flat[0].device_kind}, {config.model.dtype}"),
+        ("batch", f"{config.batch_size}{padding}"),
         ("length", f"{config.epochs} epochs of {length['steps_per_epoch']} steps, now at step {int(state.step)}"),
     ):
         table.add_row(name, Text(fact))

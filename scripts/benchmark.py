@@ -9,9 +9,10 @@ Every peer has a process of its own and they work in turn, round by round; the t
 their range and number, and the median of jaxcat's speed divided by the peer's within each round. A peer that is not
 installed, or fails, is listed with the reason. The text is Markdown; --json FILE keeps every round.
 
-Sections: forward and step (against the fastest matrix product any peer makes here), pipeline (pictures from files;
-needs --data DIR with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against
-Keras's step), startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices).
+Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (what
+the device's arithmetic does to the numbers, and what better costs), pipeline (pictures from files; needs --data DIR
+with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against Keras's step),
+startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarking import model, pictures, process
+from benchmarking import model, numerics, pictures, process
 from benchmarking.rounds import Effort, Row
 from benchmarking.table import draw, machine, write_json
 from rich.console import Console
 
-SECTIONS = ("forward", "step", "pipeline", "cached", "startup", "memory", "growth", "devices")
+SECTIONS = (
+    *("forward", "step", "precision", "determinism", "pipeline", "cached", "startup", "memory", "growth", "devices"),
+)
 
 
 def several(allowed: tuple, kind: Callable = str) -> Callable[[str], list]:
@@ -77,6 +80,10 @@ def measure(arguments: argparse.Namespace, team: model.Team) -> Iterator[Row]:
     sections = {
         "forward": lambda: speed.forward(sizes, arguments.batches),
         "step": lambda: speed.step(sizes, arguments.train_from, batch=batch),
+        "precision": lambda: numerics.precision(effort, sizes=sizes, batch=batch),
+        "determinism": lambda: numerics.determinism(
+            effort, size=sizes[0], batch=batch, first_trained=arguments.train_from, dtype=arguments.dtype
+        ),
         "pipeline": lambda: pictures.pipeline(arguments.data, effort, sizes=sizes, batch=batch),
         "cached": lambda: pictures.cached(arguments.data, arguments.weights, effort, size=sizes[0], batch=batch),
         "startup": lambda: process.startup(team, effort, size=sizes[0], batch=batch),

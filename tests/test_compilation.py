@@ -41,3 +41,23 @@ def test_an_unknown_option_costs_a_warning(monkeypatch, caplog):
 def test_other_backends_get_no_option(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compilation.compiler_options() == {}
+
+
+def test_other_xla_flags_get_another_cache_of_programs(monkeypatch):
+    """On GPUs XLA keeps there which kernels were fastest, deterministic or not."""
+    folders = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: folders.append(value) if "dir" in name else None)
+    many = "--xla_force_host_platform_device_count=8"
+    for flags in (
+        "",
+        many,
+        "--xla_gpu_deterministic_ops=true",
+        f"{many} --xla_gpu_deterministic_ops=true",
+        "--xla_b=1",
+    ):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        compilation.enable_compilation_cache()
+    plain, devices, deterministic, both, other = folders
+    assert plain == devices
+    assert deterministic == both
+    assert len({plain, deterministic, other}) == 3

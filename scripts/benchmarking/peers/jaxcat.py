@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,41 @@ def flops(task: str, **case: Any) -> float:
 
 def _flops(task: str, case: dict[str, Any]) -> float:
     function, *arguments = _step(**case) if task == "step" else _forward(**case)
-    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+    with jax.default_device(jax.devices("cpu")[0]):  # GPUs count nothing before they compile
+        return jax.jit(function).lower(*jax.device_get(arguments)).cost_analysis()["flops"]
+
+
+def difference(*, size: int, batch: int, dtype: str) -> float:
+    """Largest difference of mixed10's output here from float32 on the CPU, over the largest value there."""
+    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+
+    def output(dtype: str) -> Any:
+        network, _ = _network(size, dtype, "head")
+        params, stats = network.initialize(0)
+        frozen = {"params": network.divide(params)[0], "stats": network.divide(stats)[0]}
+        # not `jit`: its options are those of the default device
+        return np.asarray(jax.jit(network.prefix)(frozen, images), np.float64)
+
+    here = output(dtype)
+    with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
+        there = output("float32")
+    return float(np.abs(here - there).max() / np.abs(there).max())
+
+
+def results(*, size: int, batch: int, dtype: str, train_from: str, runs: int, steps: int) -> int:
+    """How many different states `runs` times the same steps from the same state end in."""
+    function, state, frozen, rows = _step(size, batch, dtype, train_from)
+    compiled = jit(function, out_shardings=replicated(make_mesh()))
+    digests = set()
+    for _ in range(runs):
+        end = state
+        for _ in range(steps):
+            end = compiled(end, frozen, rows)
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(jax.device_get(end)):
+            digest.update(leaf.tobytes())
+        digests.add(digest.hexdigest())
+    return len(digests)
 
 
 def _network(size: int, dtype: str, train_from: str) -> tuple[Network, Any]:
