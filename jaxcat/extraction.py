@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -94,9 +95,28 @@ def _outputs(
 ) -> Iterator[np.ndarray]:
     """The prefix's output for the records in their order, a batch at a time, one batch ahead on the devices.
 
+    A batch that the devices have no memory for is tried again by halves, which one process can decide for itself.
     `report` is told how many pictures each batch had.
     """
-    batch_size = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR) * mesh.size
+    per_device, done = PICTURES_PER_DEVICE.get(jax.default_backend(), PICTURES_PER_ACCELERATOR), 0
+    while done < len(request.records):
+        left = request._replace(records=request.records[done:])
+        try:
+            for output in _pass(left, prefix, batch_size=per_device * mesh.size, size=size, seed=seed, mesh=mesh):
+                done += len(output)
+                report(len(output))
+                yield output
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
+                raise
+            per_device //= 2
+            logging.info("no memory on the device: %d pictures at a time from here", per_device)
+
+
+def _pass(
+    request: Request, prefix: Callable[[Array], Array], *, batch_size: int, size: int, seed: int, mesh: Mesh
+) -> Iterator[np.ndarray]:
+    """The same with batches of one size."""
     source = batches(
         request.store,
         request.store.split.labels,
@@ -114,7 +134,6 @@ def _outputs(
         if ahead is not None:
             output = np.asarray(ahead)[: min(batch_size, left)]
             left -= len(output)
-            report(len(output))
             yield output
         ahead = following
 

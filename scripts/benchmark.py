@@ -12,7 +12,8 @@ installed, or fails, is listed with the reason. The text is Markdown; --json FIL
 Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (what
 the device's arithmetic does to the numbers, and what better costs), pipeline (pictures from files; needs --data DIR
 with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against Keras's step),
-startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices).
+startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices), article (whole commands from
+start to result, an hour; in the column jaxcat ÷ it, how many of jaxcat's runs Keras's takes).
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarking import model, numerics, pictures, process
+from benchmarking import duration, model, numerics, pictures, process
 from benchmarking.rounds import Effort, Row
 from benchmarking.table import draw, machine, write_json
 from rich.console import Console
 
 SECTIONS = (
     *("forward", "step", "precision", "determinism", "pipeline", "cached", "startup", "memory", "growth", "devices"),
+    "article",
 )
 
 
@@ -52,7 +54,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=several(SECTIONS), default=list(SECTIONS), metavar="SECTION,…")
     parser.add_argument("--peers", type=several(tuple(model.PEERS)), default=list(model.PEERS), metavar="NAME,…")
     parser.add_argument("--sizes", type=several((), int), default=[150, 299], metavar="PIXELS,…")
-    parser.add_argument("--batches", type=several((), int), default=[1, 20, 32, 256], metavar="N,…", help="of forward")
+    parser.add_argument(
+        "--batches", type=several((), int), default=[1, 20, 32, 256], metavar="N,…", help="of forward and step"
+    )
     parser.add_argument("--batch", type=int, default=20, help="of the other sections")
     parser.add_argument(
         "--train-from", type=several(("head", "mixed8", "stem")), default=["head", "mixed8", "stem"], metavar="STAGE,…"
@@ -63,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="how long a peer works in a round, at least")
     parser.add_argument("--case-seconds", type=float, default=30.0, help="no new round of a case after this (min. 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="of article")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="where article keeps what is done")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     for name in ("data", "weights"):
@@ -79,7 +85,7 @@ def measure(arguments: argparse.Namespace, team: model.Team) -> Iterator[Row]:
     speed, sizes, batch = model.Model(team, effort, dtype=arguments.dtype), arguments.sizes, arguments.batch
     sections = {
         "forward": lambda: speed.forward(sizes, arguments.batches),
-        "step": lambda: speed.step(sizes, arguments.train_from, batch=batch),
+        "step": lambda: speed.step(sizes, arguments.batches, arguments.train_from),
         "precision": lambda: numerics.precision(effort, sizes=sizes, batch=batch),
         "determinism": lambda: numerics.determinism(
             effort, size=sizes[0], batch=batch, first_trained=arguments.train_from, dtype=arguments.dtype
@@ -92,6 +98,9 @@ def measure(arguments: argparse.Namespace, team: model.Team) -> Iterator[Row]:
         ),
         "growth": lambda: process.growth(arguments.data, arguments.weights, size=sizes[0]),
         "devices": lambda: model.devices(effort, size=sizes[0], batch=batch),
+        "article": lambda: duration.article(
+            arguments.data, arguments.weights, arguments.output.resolve(), seeds=arguments.seeds
+        ),
     }
     for name in SECTIONS:
         if name in arguments.only:

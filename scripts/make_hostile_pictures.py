@@ -3,7 +3,7 @@
     python scripts/make_hostile_pictures.py DIR
 
 DIR/readable/ holds pictures in odd forms, DIR/refused/ what is no picture, DIR/passed_over/ what is not looked at.
-Every readable one shows the same: red left of blue. tests/test_hostile.py reads them back.
+Of every readable one `readable` knows the pixels that a browser shows; tests/test_hostile.py compares them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from jaxcat import cli
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED, GREEN, BLUE, YELLOW, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)
+JPEG_ERROR = 4  # of a value, at quality 100 and without subsampling
+GREY, COLOUR, ALPHA = 0, 2, 4  # PNG's colour types, added up
 # What a camera stored for each EXIF orientation (TIFF 6.0, tag 274) of an upright picture.
 STORED = {
     1: lambda upright: upright,
@@ -34,11 +38,28 @@ STORED = {
 }
 
 
+class Shown(NamedTuple):
+    """A picture file, and what a browser shows of it on a white page.
+
+    Attributes:
+        pixels: uint8 (H, W, 3).
+        tolerance: by how much a value may differ.
+    """
+
+    content: bytes
+    pixels: np.ndarray
+    tolerance: int = 0
+
+
 def picture(height: int = 32, width: int = 48) -> np.ndarray:
-    """Red left of blue, uint8 (height, width, 3)."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
-    return pixels
+    """Red and green above blue and yellow, so that any turn or flip shows; uint8 (height, width, 3)."""
+    return np.array([RED, GREEN, BLUE, YELLOW], np.uint8)[quarters(height, width)]
+
+
+def quarters(height: int = 32, width: int = 48) -> np.ndarray:
+    """0 and 1 above 2 and 3, uint8 (height, width)."""
+    lower, right = np.arange(height) >= height / 2, np.arange(width) >= width / 2
+    return (2 * lower[:, None] + right).astype(np.uint8)
 
 
 def encode(image: Image.Image, form: str, **options) -> bytes:
@@ -47,48 +68,138 @@ def encode(image: Image.Image, form: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def readable() -> dict[bytes, bytes]:
-    """Name below DIR/readable → content: a browser shows each as red left of blue."""
-    image = Image.fromarray(picture())
-    other = Image.fromarray(picture()[:, ::-1])
+def png16(values: np.ndarray, colour_type: int, *, clear: Sequence[int] = ()) -> bytes:
+    """A PNG of uint16 (H, W, channels), which Pillow writes in grey only; `clear` is the value that is transparent."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)  # 0: no filter
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    chunks += [chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))] if clear else []
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
+def readable() -> dict[bytes, Shown]:
+    """Name below DIR/readable → a picture that a browser shows."""
+    return plain() | transparent() | deep() | turned() | named()
+
+
+def plain() -> dict[bytes, Shown]:
+    """Every format, still and animated, under the right name and a wrong one; tiny, long and tall ones."""
+    upright = picture()
+    image, other = Image.fromarray(upright), Image.fromarray(upright[:, ::-1])
     exact = {"quality": 100, "subsampling": 0}
+    more = {"save_all": True, "append_images": [other, other], "duration": 40}
+    jpeg = encode(image, "JPEG", **exact)
     palette = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
     files = {
-        b"plain.jpg": encode(image, "JPEG", **exact),
-        b"progressive.jpeg": encode(image, "JPEG", progressive=True, **exact),
-        b"CAPITALS.JPG": encode(image, "JPEG", **exact),
-        b"cmyk.jpg": encode(image.convert("CMYK"), "JPEG", quality=100),
-        b"palette.png": encode(palette, "PNG"),
-        b"palette_alpha.png": encode(palette, "PNG", transparency=bytes([255, 255, 0, 0])),
-        b"alpha.png": encode(image.convert("RGBA"), "PNG"),
-        b"plain.bmp": encode(image, "BMP"),
-        b"lossless.webp": encode(image, "WEBP", lossless=True),
-        b"still.gif": encode(image, "GIF"),
-        b"animated.gif": encode(image, "GIF", save_all=True, append_images=[other, other], duration=40),
-        b"animated.webp": encode(image, "WEBP", save_all=True, append_images=[other], duration=40, lossless=True),
-        b"animated.png": encode(image, "PNG", save_all=True, append_images=[other], duration=40),
-        b"a_png_in_fact.jpg": encode(image, "PNG"),
-        b"a_jpeg_in_fact.png": encode(image, "JPEG", **exact),
-        b"two_wide.png": encode(Image.fromarray(picture(1, 2)), "PNG"),
-        b"20000_wide.png": encode(Image.fromarray(picture(1, 20_000)), "PNG"),
-        b"with spaces and 'quotes\".png": encode(image, "PNG"),
-        b"with\nnewline.png": encode(image, "PNG"),
-        b"not_utf8_\xe9.png": encode(image, "PNG"),
-        "emoji_🐈.png".encode(): encode(image, "PNG"),
-        b"-leading-dash.png": encode(image, "PNG"),
-        b"nested/deeply/in/folders.png": encode(image, "PNG"),
+        b"plain.jpg": Shown(jpeg, upright, JPEG_ERROR),
+        b"progressive.jpeg": Shown(encode(image, "JPEG", progressive=True, **exact), upright, JPEG_ERROR),
+        b"CAPITALS.JPG": Shown(jpeg, upright, JPEG_ERROR),
+        b"cmyk.jpg": Shown(encode(image.convert("CMYK"), "JPEG", **exact), upright, JPEG_ERROR),
+        b"two_frames.jpg": Shown(
+            encode(image, "MPO", save_all=True, append_images=[other], **exact), upright, JPEG_ERROR
+        ),
+        b"palette.png": Shown(encode(palette, "PNG"), upright),
+        b"plain.bmp": Shown(encode(image, "BMP"), upright),
+        b"lossless.webp": Shown(encode(image, "WEBP", lossless=True), upright),
+        b"still.gif": Shown(encode(image, "GIF"), upright),
+        b"animated.gif": Shown(encode(image, "GIF", **more), upright),
+        b"animated.webp": Shown(encode(image, "WEBP", lossless=True, **more), upright),
+        b"animated.png": Shown(encode(image, "PNG", **more), upright),
+        b"a_png_in_fact.jpg": Shown(encode(image, "PNG"), upright),
+        b"a_jpeg_in_fact.png": Shown(jpeg, upright, JPEG_ERROR),
     }
+    for name, pixels in (
+        (b"two_wide.png", picture(1, 2)),
+        (b"20000_wide.png", picture(1, 20_000)),
+        (b"20000_high.png", picture(20_000, 1)),
+    ):
+        files[name] = Shown(encode(Image.fromarray(pixels), "PNG"), pixels)
+    dot = np.array([[RED]], np.uint8)
+    for form, options, tolerance in (
+        ("JPEG", exact, JPEG_ERROR),
+        ("PNG", {}, 0),
+        ("GIF", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("BMP", {}, 0),
+    ):
+        content = encode(Image.fromarray(dot), form, **options)
+        files[b"1x1." + form.lower().encode()] = Shown(content, dot, tolerance)
+    return files
+
+
+def transparent() -> dict[bytes, Shown]:
+    """Over a white page: the green quarter is not there, of the blue one half."""
+    upright = picture()
+    alpha = np.array([255, 0, 128, 255], np.uint8)[quarters()]
+    layered = Image.fromarray(np.dstack([upright, alpha]))
+    palette = Image.fromarray(quarters()).convert("P")
+    palette.putpalette([*RED, *GREEN, *BLUE, *YELLOW])
+    hole = np.array([RED, WHITE, BLUE, YELLOW], np.uint8)[quarters()]
+    over_white = np.array([RED, WHITE, (127, 127, 255), YELLOW], np.uint8)[quarters()]
+    return {
+        b"alpha.png": Shown(encode(layered, "PNG"), over_white),
+        b"alpha.webp": Shown(encode(layered, "WEBP", lossless=True), over_white),
+        b"palette_alpha.png": Shown(encode(palette, "PNG", transparency=bytes([255, 0, 128, 255])), over_white),
+        b"palette_alpha.gif": Shown(encode(palette, "GIF", transparency=1), hole),
+    }
+
+
+def deep() -> dict[bytes, Shown]:
+    """16 bits a channel. Every value has two equal bytes: browsers that keep the high one and that round agree."""
+    upright = picture()
+    grey = np.array([0, 64, 128, 255], np.uint8)[quarters()][:, :, None]
+    alpha = np.array([255, 0, 255, 255], np.uint8)[quarters()][:, :, None]
+    clear = 64 * 257  # the second quarter of grey
+    hole, colour_hole = np.where(alpha, grey, 255), np.where(alpha, upright, 255)
+    files = {
+        b"16_bit_grey.png": (png16(grey.astype(np.uint16) * 257, GREY), grey),
+        b"16_bit_grey_hole.png": (png16(grey.astype(np.uint16) * 257, GREY, clear=[clear]), hole),
+        b"16_bit_grey_alpha.png": (png16(np.dstack([grey, alpha]).astype(np.uint16) * 257, GREY + ALPHA), hole),
+        b"16_bit_colour.png": (png16(upright.astype(np.uint16) * 257, COLOUR), upright),
+        b"16_bit_colour_alpha.png": (
+            png16(np.dstack([upright, alpha]).astype(np.uint16) * 257, COLOUR + ALPHA),
+            colour_hole,
+        ),
+    }
+    return {
+        name: Shown(content, np.broadcast_to(pixels, upright.shape).astype(np.uint8))
+        for name, (content, pixels) in files.items()
+    }
+
+
+def turned() -> dict[bytes, Shown]:
+    """Every EXIF orientation of the same upright picture."""
+    files = {}
     for orientation, stored in STORED.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
-        turned = Image.fromarray(np.ascontiguousarray(stored(picture())))
-        files[b"orientation_%d.jpg" % orientation] = encode(turned, "JPEG", exif=exif, **exact)
+        image = Image.fromarray(np.ascontiguousarray(stored(picture())))
+        content = encode(image, "JPEG", exif=exif, quality=100, subsampling=0)
+        files[b"orientation_%d.jpg" % orientation] = Shown(content, picture(), JPEG_ERROR)
     return files
+
+
+def named() -> dict[bytes, Shown]:
+    """Names that break shells, text files and terminals."""
+    names = (
+        b"with spaces and 'quotes\".png",
+        b"with\nnewline.png",
+        b"not_utf8_\xe9.png",
+        "emoji_🐈.png".encode(),
+        b"-leading-dash.png",
+        b"nested/deeply/in/folders.png",
+    )
+    return dict.fromkeys(names, Shown(encode(Image.fromarray(picture()), "PNG"), picture()))
 
 
 def refused() -> dict[bytes, bytes]:
     """Name below DIR/refused → content: no browser shows these, or half of them only."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    grey16 = Image.fromarray(quarters().astype(np.uint16) * 20_000)
     files = {f"cut.{form.lower()}".encode(): encode(noise, form)[:-700] for form in ("PNG", "GIF", "WEBP", "BMP")}
     return files | {
         b"cut.jpg": encode(noise, "JPEG")[:-700],
@@ -97,6 +208,8 @@ def refused() -> dict[bytes, bytes]:
         b"document.png": b"%PDF-1.7\n",
         b"program.gif": b"\x7fELF" + bytes(64),
         b"pickle.jpg": b"\x80\x04cos\nsystem\n(S'false'\ntR.",
+        b"a_tiff_in_fact.jpg": encode(noise, "TIFF"),
+        b"a_16_bit_tiff_in_fact.png": encode(grey16, "TIFF"),
         b"bomb.png": bomb(noise),
     }
 
@@ -109,10 +222,25 @@ def bomb(image: Image.Image) -> bytes:
     return bytes(encoded)
 
 
+def passed_over() -> dict[bytes, bytes]:
+    """Name below DIR/passed_over → content: hidden, left by systems, or without the suffix of a picture."""
+    png = encode(Image.fromarray(picture()), "PNG")
+    grey16 = Image.fromarray(quarters().astype(np.uint16) * 20_000)
+    return {
+        b".hidden.png": png,
+        b".hidden_folder/picture.png": png,
+        b"Thumbs.db": b"x",
+        b".DS_Store": b"x",
+        b"notes.txt": b"x",
+        b"colour.tiff": encode(Image.fromarray(picture()), "TIFF"),  # no browser but Safari shows one
+        b"16_bit_grey.tif": encode(grey16, "TIFF"),
+    }
+
+
 def make(root: Path) -> None:
     """Write all of it below `root`."""
-    passed_over = {b".hidden.png": b"x", b"Thumbs.db": b"x", b".DS_Store": b"x", b"notes.txt": b"x"}
-    for folder, files in (("readable", readable()), ("refused", refused()), ("passed_over", passed_over)):
+    shown = {name: shown.content for name, shown in readable().items()}
+    for folder, files in (("readable", shown), ("refused", refused()), ("passed_over", passed_over())):
         for name, content in files.items():
             path = os.path.join(os.fsencode(root / folder), name)
             os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarking import duration
 from benchmarking.rounds import Effort, Entry, compete, rows
 from benchmarking.table import draw
 from benchmarking.worker import PeerError, Worker
@@ -64,6 +65,22 @@ def test_an_entry_may_do_more_in_a_call_than_the_others():
     found = rows("cached", "a case", [epoch, step], EFFORT, amount=20, unit="images/s", reference="jaxcat")
     assert [row.values for row in found] == [[4000.0] * 3, [20.0] * 3]
     assert found[1].ratios == [200.0] * 3
+
+
+def test_time_to_the_result_is_the_time_to_what_is_held_to_the_end():
+    def run(seconds: float, *accuracies: float) -> dict:
+        epochs = [
+            {"validation/accuracy": accuracy, "wall_seconds": seconds * (number + 1) / len(accuracies)}
+            for number, accuracy in enumerate(accuracies)
+        ]
+        return {"epochs": epochs, "seconds": seconds}
+
+    measured = {"keras": [run(100, 0.8, 0.8)], "fast": [run(10, 0.9, 0.7, 0.8, 0.85)], "fast-again": [run(5, 0.9, 0.7)]}
+    found = {(row.case, row.peer): row for row in duration.rows(measured)}
+    assert found["time to Keras's mean accuracy, empty cache", "jaxcat"].values == [7.5]
+    assert "0.8000" in found["time to Keras's mean accuracy, warm cache", "jaxcat"].skipped
+    assert found["whole command, empty cache", "jaxcat"].ratios == [10.0]
+    assert found["whole command, warm cache", "jaxcat"].ratios == [20.0]
 
 
 def test_a_missing_peer_and_a_dead_process_are_reasons():

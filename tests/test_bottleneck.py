@@ -208,6 +208,36 @@ def test_other_code_or_weights_are_another_key(folder, monkeypatch):
     assert key_of(config, net, frozen_digests={"a": "1"}) != keys[0]
 
 
+def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_cache, monkeypatch):
+    config, compile = config_of(folder), cached.jit
+
+    def rows_with_memory_for(most: int) -> tuple[np.ndarray, list[int]]:
+        sizes = []
+
+        def limited(function, **arguments):
+            compiled = compile(function, **arguments)
+
+            def call(frozen, images):
+                sizes.append(len(images))
+                if len(images) > most:
+                    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+                return compiled(frozen, images)
+
+            return call
+
+        monkeypatch.setattr(cached, "jit", limited)
+        shutil.rmtree(empty_cache, ignore_errors=True)
+        return rows_of(prepared(config).train(0, first=0), config, 0), sizes
+
+    expected, whole = rows_with_memory_for(1000)
+    rows, halved = rows_with_memory_for(64)
+    np.testing.assert_array_equal(rows, expected)
+    assert set(whole) == {256}
+    assert halved[:3] == [256, 128, 64]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        rows_with_memory_for(7)  # eight devices, a picture each
+
+
 def test_another_arithmetic_is_another_key(folder, monkeypatch):
     config = config_of(folder)
     net = small.network(config)
