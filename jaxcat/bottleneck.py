@@ -58,7 +58,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "numbers": hashlib.sha256(json.dumps(frozen_digests, sort_keys=True).encode()).hexdigest(),
         "stages": list(net.prefix_stages),
         "width": model.width,
-        "pool": [model.pool, model.pool_grid] if "pool" in net.prefix_stages else None,
+        "pool": [model.pool, model.pool_grid, *net.pooled] if "pool" in net.prefix_stages else None,
         "pool_counts_padding": net.pool_counts_padding,
         "preprocessing": net.preprocessing.to_dict(),
         "image_size": data.image_size,

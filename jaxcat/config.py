@@ -59,6 +59,7 @@ def default() -> ConfigDict:
     config.model.train_from = "head"  # the first thing trained: head | a block, up to the cut
     config.model.train_bn = False  # True: BatchNorm of trained blocks normalises by the batch and moves its statistics
     config.model.bn_momentum = 0.9  # with train_bn; Keras's 0.99 is too slow for runs of a few hundred steps
+    config.model.pool_from = "cut"  # the head sees the outputs of all blocks from here to the cut, pooled side by side
     config.model.pool = "avg"  # avg | max | flatten
     config.model.pool_grid = 1  # g: pool to g×g cells, then flatten [1: one global cell]
     config.model.hidden = 0  # width of a hidden ReLU layer [0]
@@ -157,6 +158,7 @@ RULES: dict[str, Callable[[Any], str]] = {
     "model.train_from": one_of("head", *BLOCKS),
     "model.train_bn": anything,
     "model.bn_momentum": number(0, 1),
+    "model.pool_from": one_of("cut", *BLOCKS),
     "model.pool": one_of("avg", "max", "flatten"),
     "model.pool_grid": number(1, 64),
     "model.hidden": number(0, 2**16),
@@ -223,6 +225,7 @@ def _validate_combinations(config: ConfigDict) -> None:
             f"--config.model.train_from={model.train_from} lies beyond --config.model.cut={model.cut}: train from "
             f"{model.cut} or an earlier block, or from head"
         )
+    _validate_pool_from(model)
     if model.train_bn and model.train_from == "head":
         raise ConfigError(
             "--config.model.train_bn=True has no block to act on: frozen blocks keep their statistics, and "
@@ -241,6 +244,19 @@ def _validate_combinations(config: ConfigDict) -> None:
         )
     if model.weights == "":
         raise ConfigError("--config.model.weights is empty: give a registry name, the path of a file, or none")
+
+
+def _validate_pool_from(model: ConfigDict) -> None:
+    if model.pool_from == "cut":
+        return
+    flag = f"--config.model.pool_from={model.pool_from}"
+    if BLOCKS.index(model.pool_from) > BLOCKS.index(model.cut):
+        raise ConfigError(f"{flag} lies beyond --config.model.cut={model.cut}: use cut or an earlier block")
+    if model.train_from != "head" and BLOCKS.index(model.train_from) > BLOCKS.index(model.pool_from):
+        raise ConfigError(
+            f"{flag}: some of the pooled blocks would be frozen and others trained with --config.model.train_from="
+            f"{model.train_from}; train from {model.pool_from}, an earlier block, or head"
+        )
 
 
 def difference(saved: ConfigDict, asked: ConfigDict) -> list[str]:

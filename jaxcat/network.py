@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -33,13 +34,17 @@ Tree = dict[str, Any]
 
 
 class Pool(nnx.Module):
-    """(B, H, W, C) → (B, features): a grid of averages or maxima, or the whole map; flattened as Keras does."""
+    """Maps (B, H, W, C) of several blocks → (B, features): of each a grid of averages or maxima, or the whole map;
+    flattened as Keras does, side by side."""
 
-    def __init__(self, kind: str, grid: int, size: tuple[int, int], channels: int):
+    def __init__(self, kind: str, grid: int, shapes: Sequence[tuple[int, int, int]]):
         self.kind, self.grid = kind, grid
-        self.features = channels * (math.prod(size) if kind == "flatten" else grid**2)
+        self.features = sum(c * (height * width if kind == "flatten" else grid**2) for height, width, c in shapes)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, maps: Sequence[Array]) -> Array:
+        return jnp.concatenate([self._flat(x) for x in maps], axis=1)
+
+    def _flat(self, x: Array) -> Array:
         if self.kind == "flatten":
             return x.reshape(x.shape[0], -1)
         reduce = jnp.mean if self.kind == "avg" else jnp.max
@@ -62,6 +67,7 @@ class Network:
 
     Attributes:
         stages: names in the order the data flows; those that own nothing (pool) included.
+        pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
         boundary: name of the first stage that owns a trained parameter.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
@@ -79,6 +85,9 @@ class Network:
         self.config, self.preprocessing, self.pool_counts_padding = model, preprocessing, pool_counts_padding
         self.classes, self.outputs = classes, 1 if classes == 2 else classes
         self.dtype = jnp.dtype(model.dtype)
+        blocks = list(inception.STAGES)
+        first = model.cut if model.pool_from == "cut" else model.pool_from
+        self.pooled = tuple(blocks[blocks.index(first) : blocks.index(model.cut) + 1])
         options = inception.Options(
             width=model.width,
             pool_counts_padding=pool_counts_padding,
@@ -101,14 +110,14 @@ class Network:
     def _modules(self, options: inception.Options, image_size: int) -> dict[str, Any]:
         model = self.config
         modules = inception.build(model.cut, options)
-        channels = modules[model.cut].features
-        size = _map_size(modules, image_size)
-        if model.pool_grid > min(size):
+        shapes = _map_shapes(modules, image_size)
+        height, width, _ = shapes[model.cut]
+        if model.pool_grid > min(height, width):
             raise ConfigError(
-                f"--config.model.pool_grid={model.pool_grid}: {model.cut} gives a {size[0]}×{size[1]} map at "
-                f"--config.data.image_size={image_size}; use at most {min(size)}"
+                f"--config.model.pool_grid={model.pool_grid}: {model.cut} gives a {height}×{width} map at "
+                f"--config.data.image_size={image_size}; use at most {min(height, width)}"
             )
-        modules["pool"] = Pool(model.pool, model.pool_grid, size, channels)
+        modules["pool"] = Pool(model.pool, model.pool_grid, [shapes[block] for block in self.pooled])
         features = modules["pool"].features
         rngs = nnx.Rngs(0)
         if model.hidden:
@@ -182,8 +191,11 @@ class Network:
 
         def forward(images: Array) -> Array:
             x = (images.astype(jnp.float32) / 255 - mean) / std
+            maps: list[Array] = []
             for stage in self.prefix_stages:
-                x = self._merge(stage, frozen["params"], frozen["stats"])(x)
+                x = self._merge(stage, frozen["params"], frozen["stats"])(maps if stage == "pool" else x)
+                if stage in self.pooled:
+                    maps.append(x)
             return x
 
         count, chunk = len(images), _chunk(images.shape)
@@ -208,18 +220,20 @@ class Network:
             train: dropout is on (needs `key`), and with `model.train_bn` trained blocks normalise by the rows of this
                 batch where `mask` (B,) is True and return moved statistics.
         """
-        stats = dict(stats)
+        stats, maps = dict(stats), []
         for stage in self.suffix_stages:
             module = self._merge(stage, trained, stats)
             if stage in inception.STAGES:
                 x = module(x, train=train and self.config.train_bn, mask=mask)
                 stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+                if stage in self.pooled:
+                    maps.append(x)
+            elif stage == "pool":
+                x = module(maps)
             elif stage == "hidden":
                 x = nnx.relu(module(x))
             elif stage == "logits":
                 x = module(nnx.Dropout(self.config.dropout)(x, deterministic=not train, rngs=key).astype(jnp.float32))
-            else:
-                x = module(x)
         return x, stats
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
@@ -241,13 +255,14 @@ def _chunk(shape: tuple[int, ...]) -> int:
     return chunk if 2 * chunk >= most else count
 
 
-def _map_size(modules: dict[str, Any], image_size: int) -> tuple[int, int]:
-    """Height and width of the last stage's output, without computing it."""
+def _map_shapes(modules: dict[str, Any], image_size: int) -> dict[str, tuple[int, int, int]]:
+    """Height, width and channels of every block's output, without computing it."""
 
-    def forward(x: Array) -> Array:
-        for module in modules.values():
-            x = module(x)
-        return x
+    def forward(x: Array) -> dict[str, Array]:
+        maps = {}
+        for name, module in modules.items():
+            maps[name] = x = module(x)
+        return maps
 
-    shape = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)).shape
-    return shape[1], shape[2]
+    maps = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
+    return {name: found.shape[1:] for name, found in maps.items()}

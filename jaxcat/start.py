@@ -107,6 +107,7 @@ def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes
             raise ConfigError(
                 f"--workdir {workdir}: trained on classes {meta['classes']}, the data have {list(classes)}"
             )
+        _check_train_bn(config, meta["provenance"], where=f"the run in --workdir {workdir}")  # resume=force may ask
         preprocessing, padding = Preprocessing.from_dict(meta["preprocessing"]), meta["pool_counts_padding"]
         return Origin(meta["provenance"], preprocessing, padding, {}, {})
     return _beginning(config, classes)

@@ -175,6 +175,7 @@ def test_more_views_add_to_those_there_are(folder):
         {"model.cut": "mixed1"},
         {"model.pool": "max"},
         {"model.pool_grid": 2},
+        {"model.pool_from": "stem"},
         {"data.image_size": 80},
         {"data.resize": "center_crop"},
         {"data.augment": "inception"},

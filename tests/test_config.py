@@ -70,6 +70,7 @@ FACTORS = {
     "model.cut": ("stem", "mixed0", "mixed8"),
     "model.train_from": ("head", "stem", "the cut"),
     "model.train_bn": (False, True),
+    "model.pool_from": ("cut", "stem"),
     "model.pool": ("avg", "max", "flatten"),
     "model.pool_grid": (1, 2),
     "model.hidden": (0, 5),

@@ -76,6 +76,31 @@ def test_the_partition_is_a_second_lock_on_the_full_tree():
     assert held == 2 * trained, "Adam keeps two moments for what is trained and nothing for what is frozen"
 
 
+@pytest.mark.parametrize("train_from", ["head", "mixed0"])
+def test_several_blocks_are_pooled_side_by_side(train_from):
+    images = batch_of(4)["image"]
+
+    def pooled(cut: str, pool_from: str) -> np.ndarray:
+        config = small.tiny_config()
+        config.model.train_from, config.model.cut, config.model.pool_from = train_from, cut, pool_from
+        config.model.pool_grid = 2
+        network = small.network(config)
+        (frozen, trained), (frozen_stats, stats) = (network.divide(tree) for tree in network.initialize(0))
+        seen = network.prefix({"params": frozen, "stats": frozen_stats}, images)
+        if train_from != "head":
+            size = trained["logits"]["kernel"].shape[0]
+            trained["logits"] = {"kernel": np.eye(size, 1, dtype=np.float32), "bias": np.zeros(1, np.float32)}
+            columns = []
+            for column in range(size):
+                trained["logits"]["kernel"] = np.eye(size, 1, -column, dtype=np.float32)
+                columns.append(np.asarray(network.suffix(trained, stats, seen)[0])[:, 0])
+            return np.stack(columns, axis=1)
+        return np.asarray(seen)
+
+    apart = [pooled(cut, "cut") for cut in ("mixed0", "mixed1")]
+    np.testing.assert_allclose(pooled("mixed1", "mixed0"), np.concatenate(apart, axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_the_prefix_has_no_backward_pass():
     """Work of the head-only step: forward pass and head, within 5 %."""
     config = small.tiny_config()

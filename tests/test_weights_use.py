@@ -20,7 +20,7 @@ from jaxcat.config import default
 from jaxcat.errors import ConfigError
 from jaxcat.imagenet import imagenet_classifier
 from jaxcat.images import resize
-from jaxcat.start import from_run, from_weights
+from jaxcat.start import find_origin, from_run, from_weights
 from jaxcat.weights import MINUS_ONE_TO_ONE, load_pretrained
 from jaxcat.weights.verify import jaxcat_outputs
 
@@ -142,6 +142,20 @@ def folded(tmp_path) -> dict:
     """Provenance of weights whose BatchNorm scale was folded into the kernels."""
     network = random_network() | {"stem/conv1/bn/scale": np.float32([2, 3])}
     return load(write_torch_safetensors(tmp_path / "scaled", network)).provenance
+
+
+def test_a_run_begun_from_folded_weights_cannot_switch_batch_statistics_on(tmp_path, folded):
+    config = default()
+    meta = {
+        "classes": ["a", "b"],
+        "preprocessing": MINUS_ONE_TO_ONE.to_dict(),
+        "pool_counts_padding": False,
+        "provenance": {"source": "run", "before": folded},
+    }
+    assert find_origin(config, tmp_path, meta=meta, classes=("a", "b")).provenance["before"] == folded
+    config.model.train_from, config.model.train_bn = "mixed0", True
+    with pytest.raises(ConfigError, match=f"train_bn=True.*{tmp_path.name}.*folded"):
+        find_origin(config, tmp_path, meta=meta, classes=("a", "b"))
 
 
 def test_a_scale_folded_before_a_file_was_converted_counts_too(tmp_path, folded):
