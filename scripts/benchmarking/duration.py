@@ -38,17 +38,16 @@ def article(data: Path | None, weights: Path | None, output: Path, *, seeds: int
 
 def rows(results: dict[str, list[dict]]) -> Iterator[Row]:
     """The lines of what compare_keras.py has measured, a value a seed."""
-    keras = results["keras"]
     last = {name: [float(np.mean(accuracies(run)[-LAST:])) for run in runs] for name, runs in results.items()}
     for case, name in OURS.items():
         yield Row("article", f"accuracy, last {LAST} epochs, {case}", "jaxcat", "", last[name])
     yield Row("article", f"accuracy, last {LAST} of {EPOCHS} epochs", "keras-tensorflow", "", last["keras"])
     wanted = float(np.mean(last["keras"]))
-    theirs = Row("article", "whole command", "keras-tensorflow", "s", [run["seconds"] for run in keras])
+    theirs = Row("article", "whole command", "keras-tensorflow", "s", [run["seconds"] for run in results["keras"]])
     yield theirs
     for case, name in OURS.items():
         ours = Row("article", f"whole command, {case}", "jaxcat", "s", [run["seconds"] for run in results[name]])
-        ours.ratios = [theirs / mine for theirs, mine in zip(theirs.values, ours.values, strict=True)]
+        ours.ratios = [keras / fast for keras, fast in zip(theirs.values, ours.values, strict=True)]
         yield ours
         times = [seconds for run in results[name] if (seconds := seconds_to(run, wanted)) is not None]
         reason = "" if times else f"no run held Keras's {wanted:.4f} to its end"
