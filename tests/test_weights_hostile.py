@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from weights_files import (
 )
 
 from jaxcat.errors import WeightsError
+from jaxcat.weights import hdf5
 
 
 class Bomb:
@@ -52,10 +55,50 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, zipp
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_compressed_or_overlapping_torch_archive_is_refused(tmp_path):
+def test_a_compressed_torch_archive_is_refused(tmp_path):
     torch_zip(tmp_path / "bomb.pth", bytes(10**8), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(WeightsError, match="compressed archive"):
         load(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("kind", ["one in another", "the same", "in the list of members"])
+def test_a_torch_archive_whose_members_overlap_is_refused(tmp_path, kind):
+    """Their sizes add up to less than the file has."""
+    path = tmp_path / "overlap.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+        archive.writestr("archive/data/0", bytes(100))
+        archive.writestr("archive/data/1", bytes(100))
+        archive.writestr("archive/data/2", bytes(1000))
+        offsets = [member.header_offset for member in archive.infolist()]
+    content = bytearray(path.read_bytes())
+    entries = [match.start() for match in re.finditer(rb"PK\x01\x02", content)]  # an entry's offset stands at 42
+    if kind == "in the list of members":
+        for at in (20, 24):  # both sizes of the last member
+            content[entries[3] + at : entries[3] + at + 4] = (1100).to_bytes(4, "little")
+    else:
+        place = offsets[1] + (40 if kind == "one in another" else 0)
+        content[place : place + 4] = b"PK\3\4"
+        content[entries[2] + 42 : entries[2] + 46] = place.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="where another member does|reach into the list"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["PyTorch", "any"])
+def test_an_archive_of_too_many_members_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "many.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl" if kind == "PyTorch" else "model.weights.h5", pickle.dumps({}))
+        for i in range(20_001 if kind == "PyTorch" else 2):
+            archive.writestr(f"archive/data/{i}", b"")
+    if kind == "any":
+        content = bytearray(path.read_bytes())
+        end = content.rindex(b"PK\5\6")  # the size of the list of members stands at 12
+        content[end + 12 : end + 16] = (2**23).to_bytes(4, "little")
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match="declares more than it holds|more members than any weights file has"):
+        load(path)
 
 
 def test_a_keras_archive_that_unpacks_without_end_is_refused(tmp_path, network):
@@ -101,6 +144,47 @@ def test_gzip_is_read_and_other_filters_are_refused(weights, network):
         else:
             with pytest.raises(WeightsError, match=message):
                 load(weights)
+
+
+def test_an_array_in_a_great_many_parts_does_not_take_minutes(weights):
+    """Asked for its parts by number, libhdf5 takes 1,000 s for these."""
+    name = "mixed10_top/kernel:0"
+    with h5py.File(weights, "r+") as file:
+        values = np.ones((2048, 1000), np.float32)
+        file.create_dataset(name, data=values, chunks=(1, 20), compression="gzip")
+    began = time.process_time()
+    with h5py.File(weights) as file:
+        tensor = hdf5.tensors(file, path=weights)[name]
+        np.testing.assert_array_equal(tensor.read(), values)
+    assert time.process_time() - began < 60  # against a hang: it takes less than one
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "chunked"])
+def test_hdf5_arrays_in_the_same_bytes_are_refused(tmp_path, kind):
+    path = tmp_path / "overlap.h5"
+    with h5py.File(path, "w") as file:
+        chunks = (8, 8) if kind == "chunked" else None
+        data = [file.create_dataset(f"layer/{i}", data=np.full((8, 8), i, np.float32), chunks=chunks) for i in (1, 2)]
+        first, second = ((x.id.get_chunk_info(0).byte_offset if chunks else x.id.get_offset()) for x in data)
+    content = path.read_bytes()
+    assert content.count(second.to_bytes(8, "little")) == 1
+    path.write_bytes(content.replace(second.to_bytes(8, "little"), (first + 100).to_bytes(8, "little")))
+    with pytest.raises(WeightsError, match="layer/1 and layer/2 are stored in the same bytes"):
+        load(path)
+
+
+def test_a_virtual_data_set_is_refused(weights, tmp_path):
+    """It is made of parts of other files."""
+    name = "conv2d_1/conv2d_1/kernel:0"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["values"] = np.ones((3, 3, 3, 2), np.float32)
+    with h5py.File(weights, "r+") as file:
+        del file[name]
+        layout = h5py.VirtualLayout((3, 3, 3, 2), np.float32)
+        layout[...] = h5py.VirtualSource(tmp_path / "other.h5", "values", (3, 3, 3, 2))
+        file.create_virtual_dataset(name, layout)
+    with pytest.raises(WeightsError, match="the values of tensor conv2d_1/conv2d_1/kernel:0 lie in another file"):
+        load(weights)
 
 
 @pytest.mark.parametrize("chunks", [None, (3, 3, 1, 2)])
@@ -207,11 +291,24 @@ def test_a_top_of_other_classes_is_refused_even_when_nobody_asked_for_it(tmp_pat
         load(path)
 
 
-def test_another_network_is_refused_as_such(tmp_path):
-    resnet = {"conv1.weight": np.ones((64, 3, 7, 7), np.float32), "layer1.0.bn1.running_mean": np.ones(64, np.float32)}
-    save_file(resnet, tmp_path / "resnet.safetensors")
-    with pytest.raises(WeightsError, match=r"it holds another network[\s\S]*\[conv1.weight\] \(64, 3, 7, 7\)"):
-        load(tmp_path / "resnet.safetensors")
+OTHERS = {  # the second has a tensor of the shape that Inception-v3 begins with
+    "ResNet": (
+        {"conv1.weight": (64, 3, 7, 7), "layer1.0.bn1.running_mean": (64,)},
+        r"\[conv1.weight\] \(64, 3, 7, 7\)",
+    ),
+    "Inception-v4": (
+        {"features.0.conv.weight": (32, 3, 3, 3), "features.0.bn.running_mean": (32,)},
+        r"\[features.0.conv.weight\] \(32, 3, 3, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_network_is_refused_as_such(tmp_path, kind):
+    shapes, message = OTHERS[kind]
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=rf"it holds another network[\s\S]*{message}"):
+        load(tmp_path / "other.safetensors")
 
 
 def test_integers_in_safetensors_are_not_weights(tmp_path, network):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,8 +113,10 @@ def _member(path: Path) -> BinaryIO:
             size = archive.getinfo(_MEMBER).file_size
             if size > _MAX_MEMBER:
                 raise WeightsError(f"{path}: {_MEMBER} has {size:,} bytes unpacked; Inception-v3 has less than 300 MB")
+            content = io.BytesIO()
             with archive.open(_MEMBER) as file:
-                return io.BytesIO(file.read(size))
+                shutil.copyfileobj(file, content, 2**20)  # read() would hold all of it twice
+            return content
     except WeightsError:
         raise
     except Exception as error:  # as above

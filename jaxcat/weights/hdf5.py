@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,10 +51,12 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
     """Every data set in the file by its full name; links to other places and files are not followed.
 
     Raises:
-        WeightsError: a data set keeps its values in another file or is larger than any of Inception-v3. So does reading
-            one that is packed otherwise than with gzip, unpacks to another size or lacks values.
+        WeightsError: a data set keeps its values in another file, is larger than any of Inception-v3 or shares bytes
+            with another. So does reading one that is packed otherwise than with gzip, unpacks to another size or lacks
+            values.
     """
     found: dict[str, Tensor] = {}
+    stored: list[tuple[int, int, str]] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if not isinstance(item, h5py.Dataset):
@@ -60,9 +64,28 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
         if len(found) >= MAX_TENSORS:
             raise WeightsError(f"{path} holds more than {MAX_TENSORS:,} arrays: it is no Inception-v3 weights file")
         found[name] = _tensor(name, item, path=path)
+        stored.extend((start, start + size, name) for start, size in _places(item))
 
     file.visititems(visit)  # walks what is in this file: soft and external links are not followed
+    for (_, end, name), (start, _, other) in itertools.pairwise(sorted(stored)):
+        if start < end:
+            raise WeightsError(f"{path} is damaged: tensors {name} and {other} are stored in the same bytes")
     return found
+
+
+def _places(item: h5py.Dataset) -> Iterator[tuple[int, int]]:
+    """Offset and size in the file of every stored part."""
+    if item.chunks is not None:
+        yield from ((chunk.byte_offset, chunk.size) for chunk in _chunks(item))
+    elif (offset := item.id.get_offset()) is not None and item.id.get_storage_size():
+        yield offset, item.id.get_storage_size()
+
+
+def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
+    """In one walk: asking for them by number takes libhdf5 a walk for each, minutes where there are many."""
+    chunks: list[h5py.h5d.StoreInfo] = []
+    item.id.chunk_iter(chunks.append)
+    return chunks
 
 
 def _tensor(name: str, item: h5py.Dataset, *, path: Path) -> Tensor:
@@ -89,14 +112,14 @@ def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
         if item.id.get_storage_size() != item.size * item.dtype.itemsize:
             raise WeightsError(f"{path}: tensor {name} is declared and its values are missing")
         return
+    chunks = _chunks(item)
     expected = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
-    if item.id.get_num_chunks() != expected:
-        raise WeightsError(f"{path}: tensor {name} has {item.id.get_num_chunks()} of {expected} stored parts")
+    if len(chunks) != expected:
+        raise WeightsError(f"{path}: tensor {name} has {len(chunks)} of {expected} stored parts")
     if h5py.h5z.FILTER_DEFLATE in filters:
         # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
         limit = math.prod(item.chunks) * item.dtype.itemsize
-        for i in range(expected):
-            chunk = item.id.get_chunk_info(i)
+        for chunk in chunks:
             if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
                 raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
             if chunk.filter_mask == 0 and not _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit):

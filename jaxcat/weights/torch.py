@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickletools
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,12 +180,27 @@ def _check_archive(path: Path) -> None:
             raise WeightsError(f"{path} is a compressed archive; torch.save writes none")
         if len(members) > MAX_TENSORS or sum(member.file_size for member in members) > path.stat().st_size:
             raise WeightsError(f"{path} declares more than it holds")
+        _check_places(archive, path=path)
         for member in members:
             if member.filename.endswith(".pkl"):
                 if member.file_size > _MAX_PICKLE:
                     raise WeightsError(f"{path}: {member.filename} is larger than the structure of any state dict")
                 with archive.open(member) as file:
                     _check_pickle(file, path=path)
+
+
+def _check_places(archive: zipfile.ZipFile, *, path: Path) -> None:
+    """Every member lies behind the one before it; torch maps them as they are declared."""
+    free = 0
+    with open(path, "rb") as file:
+        for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+            file.seek(member.header_offset)
+            header = file.read(30)  # of fixed length; name and extra field follow, and then the content
+            if member.header_offset < free or header[:4] != b"PK\3\4":
+                raise WeightsError(f"{path} is damaged: {member.filename[:80]!r} lies where another member does")
+            free = file.tell() + sum(struct.unpack("<HH", header[26:])) + member.file_size
+    if free > archive.start_dir:
+        raise WeightsError(f"{path} is damaged: its members reach into the list of them")
 
 
 def _check_pickles(path: Path) -> None:
