@@ -48,7 +48,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
     """Everything that shapes a row except the picture, as plain JSON.
 
     Args:
-        frozen_digests: of the prefix's parameters and statistics, from `checkpoints.digests`; they stand for the
+        frozen_digests: of the prefix's parameters and statistics, from `checkpoint_meta.digests`; they stand for the
             weights, whatever file or run those came from.
     """
     model, data = config.model, config.data

@@ -18,7 +18,7 @@ from jax import Array
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from jaxcat import checkpoints, images
+from jaxcat import checkpoint_meta, checkpoints, images
 from jaxcat.compilation import installed_versions, jit
 from jaxcat.config import validate
 from jaxcat.errors import CheckpointError, ConfigError
@@ -130,8 +130,8 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
     folder = Path(workdir).absolute()
     if not folder.is_dir():
         raise CheckpointError(f"--workdir {workdir}: no such directory")
-    number = checkpoints.choose(folder, step)
-    meta = checkpoints.read_meta(folder, number)
+    number = checkpoint_meta.choose(folder, step)
+    meta = checkpoint_meta.read_meta(folder, number)
     try:
         config = ConfigDict(meta["config"])
         validate(config)
@@ -143,7 +143,7 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
             pool_counts_padding=meta["pool_counts_padding"],
         )
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = checkpoints.first_line(error)
+        reason = checkpoint_meta.first_line(error)
         raise CheckpointError(f"{folder}: step {number} describes a network that cannot be: {reason}") from error
     params, stats = network.shapes()
     (frozen_params, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)

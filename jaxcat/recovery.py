@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
-from jaxcat import checkpoints
+from jaxcat import checkpoint_meta, checkpoints
 from jaxcat.errors import CheckpointError, JaxcatError
 from jaxcat.network import Tree
 from jaxcat.sharding import values_of_processes
@@ -32,7 +32,7 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
         CheckpointError: there are checkpoints, and none is good. A run never starts over because of damage.
     """
     damaged: dict[int, CheckpointError] = {}
-    there = checkpoints.steps(workdir)
+    there = checkpoint_meta.steps(workdir)
     if len(set(values_of_processes(zlib.crc32(repr(there).encode()) >> 1))) > 1:
         raise CheckpointError(
             f"--workdir {workdir}: the processes of this run do not see the same checkpoints there (this one: "
@@ -60,7 +60,7 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
 def put_back(workdir: Path) -> None:
     """Return the checkpoint that was to be replaced by one of the same step, where that was never finished."""
     if jax.process_index() == 0:
-        for old in (workdir / checkpoints.REPLACED).glob("*"):
+        for old in (workdir / checkpoint_meta.REPLACED).glob("*"):
             if not (workdir / "checkpoints" / old.name).exists():
                 try:
                     os.rename(old, workdir / "checkpoints" / old.name)
@@ -77,7 +77,7 @@ def verify(workdir: Path, step: int) -> dict:
     Raises:
         CheckpointError: something is missing, damaged or unreadable.
     """
-    meta, folder = checkpoints.read_meta(workdir, step), (workdir / "checkpoints" / str(step)).absolute()
+    meta, folder = checkpoint_meta.read_meta(workdir, step), (workdir / "checkpoints" / str(step)).absolute()
     found: dict[str, str] = {}
     for item in ("model", "training"):
         try:
@@ -86,11 +86,11 @@ def verify(workdir: Path, step: int) -> dict:
                 as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
                 tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
-            reason = checkpoints.first_line(error)
+            reason = checkpoint_meta.first_line(error)
             raise CheckpointError(f"{folder / item}: cannot be restored: {reason}") from error
-        found |= checkpoints.digests({item: tree})
+        found |= checkpoint_meta.digests({item: tree})
     missing = {name: "" for name in meta["digests"] if name not in found}
-    checkpoints.check_digests(found | missing, meta["digests"], folder, checkpoints.way_out(workdir, step))
+    checkpoint_meta.check_digests(found | missing, meta["digests"], folder, checkpoint_meta.way_out(workdir, step))
     return meta
 
 
@@ -133,7 +133,7 @@ def restore_frozen(
         tree = again()
     except JaxcatError as failure:
         raise CheckpointError(f"{reason}; nor can it be made again: {failure}") from failure
-    if checkpoints.digests(tree) != wanted:
+    if checkpoint_meta.digests(tree) != wanted:
         raise CheckpointError(f"{reason}; what it was made from has changed since")
     if jax.process_index() == 0:
         logger.warning("%s; made again from what the run began with, the same to the bit", reason)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jaxcat.checkpoints import best_epoch
+from jaxcat.checkpoint_meta import best_epoch
 from jaxcat.errors import CheckpointError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import padded_batch_size

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat import checkpoints, inception, recovery
+from jaxcat import checkpoint_meta, checkpoints, inception, recovery
 from jaxcat.classifier import load, versions
 from jaxcat.config import difference
 from jaxcat.errors import CheckpointError, ConfigError
@@ -164,7 +164,7 @@ def start(
         "preprocessing": origin.preprocessing.to_dict(),
         "pool_counts_padding": origin.pool_counts_padding,
         "provenance": origin.provenance,
-        "frozen_digests": checkpoints.digests(frozen),
+        "frozen_digests": checkpoint_meta.digests(frozen),
         "versions": versions(),
     }
     return Start(network, place_replicated(mesh, frozen), trained, trained_stats, None, [], meta)

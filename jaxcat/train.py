@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,8 @@ from ml_collections import ConfigDict
 from jaxcat import cli
 from jaxcat.bottleneck import key_of
 from jaxcat.cached import Cached
-from jaxcat.checkpoints import Checkpoints, best_epoch
+from jaxcat.checkpoint_meta import best_epoch
+from jaxcat.checkpoints import Checkpoints
 from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import validate
 from jaxcat.data import Data, open_data
@@ -130,11 +132,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                     report.say(f"interrupted in validation: the same command continues from step {int(state.step)}")
                     return interruption.status
                 record = {
-                    "event": "epoch",
-                    "epoch": epoch + 1,
-                    "step": int(state.step),
-                    **{f"train/{name}": value for name, value in trained.items()},
-                    **{f"validation/{name}": value for name, value in validated.items()},
+                    **epoch_record(epoch + 1, step=int(state.step), train=trained, validation=validated),
                     "images_per_second": images_per_second,
                     "data_wait_seconds": batches.wait_seconds,
                     "seconds": time.perf_counter() - started,
@@ -145,6 +143,12 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                 saved.save(finite(state), {**run.meta, "history": history})
         report.finish(history, reason)
     return 0
+
+
+def epoch_record(epoch: int, *, step: int, **metrics: dict[str, float]) -> dict[str, Any]:
+    """Of metrics.jsonl, without times; each metric is named after its split."""
+    named = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
+    return {"event": "epoch", "epoch": epoch, "step": step, **named}
 
 
 def check_length(run: Start, workdir: Path, *, pictures: int, batch_size: int) -> None:

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcat import checkpoints, cli
+from jaxcat import checkpoint_meta, cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIMES = ("images_per_second", "data_wait_seconds", "seconds")
@@ -121,9 +121,9 @@ def outcome(workdir: Path) -> dict:
     """What must be the same: metrics without times, the checkpoints there are, their digests, which is best."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-    digests = {step: checkpoints.read_meta(workdir, step)["digests"] for step in checkpoints.steps(workdir)}
+    digests = {step: checkpoint_meta.read_meta(workdir, step)["digests"] for step in checkpoint_meta.steps(workdir)}
     left = [str(path.relative_to(workdir)) for path in workdir.rglob("*tmp*")]
-    return {"metrics": records, "digests": digests, "best": checkpoints.choose(workdir, "best"), "unfinished": left}
+    return {"metrics": records, "digests": digests, "best": checkpoint_meta.choose(workdir, "best"), "unfinished": left}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -115,13 +115,13 @@ def rows_of(batches, config, epoch: int) -> np.ndarray:
 
 def opened(config) -> cached.Cached:
     """The source of a run of this configuration, nothing computed yet."""
-    from jaxcat import checkpoints
+    from jaxcat import checkpoint_meta
 
     data = open_data(config)
     net = small.network(config, classes=len(data.classes))
     params, stats = net.initialize(0)
     frozen = {"params": net.divide(params)[0], "stats": net.divide(stats)[0]}
-    key = key_of(config, net, frozen_digests=checkpoints.digests(frozen))
+    key = key_of(config, net, frozen_digests=checkpoint_meta.digests(frozen))
     return cached.Cached(config, data, network=net, frozen=frozen, key=key, mesh=make_mesh())
 
 
@@ -376,7 +376,7 @@ def test_values_that_do_not_fit_are_refused(empty_cache):
 
 def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_path, monkeypatch):
     """With bottlenecks and stacked steps, at a checkpoint within the epoch."""
-    from jaxcat import checkpoints
+    from jaxcat import checkpoint_meta
     from jaxcat import train as module
 
     config = config_of(folder, **{"checkpoint.every_steps": 3, "model.dropout": 0.3})
@@ -385,10 +385,10 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(module, "Interruption", small.InterruptedAt(5))
         assert train(config, tmp_path / "cut") == 143
-    (step,) = checkpoints.steps(tmp_path / "cut")[-1:]
+    (step,) = checkpoint_meta.steps(tmp_path / "cut")[-1:]
     assert 4 < step < 8
     assert train(config, tmp_path / "cut") == 0
-    whole, cut = (checkpoints.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
+    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
     assert whole == cut
     assert figures(tmp_path / "whole", "loss") == figures(tmp_path / "cut", "loss")
 

@@ -14,7 +14,7 @@ from processes import Processes
 from test_train import TIMES, metrics
 
 import jaxcat
-from jaxcat import checkpoints, recovery
+from jaxcat import checkpoint_meta, recovery
 from jaxcat.sharding import LOST_AFTER
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_bottlenecks_of_two_processes_serve_them_and_one_alone(runs, folder, tmp
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_shared_is_written_once_and_reads_back(runs, count):
-    for step in checkpoints.steps(runs / str(count)):
+    for step in checkpoint_meta.steps(runs / str(count)):
         recovery.verify(runs / str(count), step)
     assert jaxcat.load(runs / str(count)).predict(list(small.pictures(3))).shape == (3, 2)
     assert not list((runs / str(count)).rglob("*tmp*"))
@@ -119,7 +119,7 @@ def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path
         assert ended[1 - victim] in (1, -signal.SIGABRT)
         said = ("another process of this run has ended", "another task died", "leader", "coordination service")
         assert any(words in run.output(1 - victim) for words in said), run.output(1 - victim)
-    found = checkpoints.steps(tmp_path / "run")
+    found = checkpoint_meta.steps(tmp_path / "run")
     with train(2, tmp_path / "run", folder, f"--config.epochs={found[-1] // 4 + 1}") as run:
         assert run.statuses() == [0, 0], run.output()
     assert metrics(tmp_path / "run")[-1]["step"] > found[-1]
@@ -173,7 +173,7 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
         run.running[1].send_signal(signal.SIGTERM)
         assert run.statuses() == [143, 143], run.output() + run.output(1)
         assert "to continue: python -m jaxcat.train --config configs/folder.py" in run.output()
-    step = checkpoints.steps(tmp_path / "run")[-1]
+    step = checkpoint_meta.steps(tmp_path / "run")[-1]
     recovery.verify(tmp_path / "run", step)
     assert set(TIMES) <= set(json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]))
 

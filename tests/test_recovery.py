@@ -21,7 +21,7 @@ import small
 from test_train import metrics
 
 import jaxcat
-from jaxcat import checkpoints, data, evaluate, recovery
+from jaxcat import checkpoint_meta, checkpoints, data, evaluate, recovery
 from jaxcat.errors import CheckpointError
 from jaxcat.train import train
 
@@ -55,7 +55,7 @@ def copy(finished, tmp_path) -> Path:
 
 
 def outcome(workdir: Path) -> tuple:
-    return metrics(workdir), checkpoints.read_meta(workdir, checkpoints.steps(workdir)[-1])["digests"]
+    return metrics(workdir), checkpoint_meta.read_meta(workdir, checkpoint_meta.steps(workdir)[-1])["digests"]
 
 
 def flip(path: Path, position: float) -> None:
@@ -70,8 +70,8 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
     """Every file of the latest checkpoint, at five places: either `verify` refuses, or all is as it was written."""
-    last = checkpoints.steps(copy)[-1]
-    good, folder = checkpoints.read_meta(copy, last), copy / "checkpoints" / str(last)
+    last = checkpoint_meta.steps(copy)[-1]
+    good, folder = checkpoint_meta.read_meta(copy, last), copy / "checkpoints" / str(last)
     found, harmless = [], 0
     for path in files(folder):
         before = path.read_bytes()
@@ -91,7 +91,7 @@ def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
 def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_bits(
     finished, copy, folder, damage, caplog
 ):
-    last = checkpoints.steps(copy)[-1]
+    last = checkpoint_meta.steps(copy)[-1]
     there = copy / "checkpoints" / str(last)
     largest = max(files(there / "model"), key=lambda path: path.stat().st_size)
     if damage == "bytes":
@@ -113,16 +113,16 @@ def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_b
     assert (copy / "damaged" / str(last)).is_dir()
     (message,) = [record.getMessage() for record in caplog.records if record.name == "jaxcat.recovery"]
     assert str(there) in message
-    assert f"continues from step {checkpoints.steps(finished)[-2]}" in message
+    assert f"continues from step {checkpoint_meta.steps(finished)[-2]}" in message
 
 
 def test_nothing_good_left_is_an_error_and_never_a_fresh_start(copy, folder):
-    for step in checkpoints.steps(copy):
+    for step in checkpoint_meta.steps(copy):
         (copy / "checkpoints" / str(step) / "meta" / "metadata").write_text("{}")
     before = (copy / "metrics.jsonl").read_bytes()
     with pytest.raises(CheckpointError, match="none of its checkpoints is good") as caught:
         train(config(folder), copy)
-    assert all(str(step) in str(caught.value) for step in checkpoints.steps(copy))
+    assert all(str(step) in str(caught.value) for step in checkpoint_meta.steps(copy))
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
@@ -139,20 +139,22 @@ def test_a_continued_run_keeps_its_best(tmp_path, folder):
     assert train(config(folder, **settings), tmp_path / "whole") == 0
     for epochs in (2, 3, 4, 5):
         assert train(config(folder, **{**settings, "epochs": epochs}), tmp_path / "parts") == 0
-        history = checkpoints.read_meta(tmp_path / "parts", checkpoints.steps(tmp_path / "parts")[-1])["history"]
-        assert checkpoints.best_epoch(history)["step"] in checkpoints.steps(tmp_path / "parts")
-    assert checkpoints.steps(tmp_path / "parts") == checkpoints.steps(tmp_path / "whole")
+        history = checkpoint_meta.read_meta(tmp_path / "parts", checkpoint_meta.steps(tmp_path / "parts")[-1])[
+            "history"
+        ]
+        assert checkpoint_meta.best_epoch(history)["step"] in checkpoint_meta.steps(tmp_path / "parts")
+    assert checkpoint_meta.steps(tmp_path / "parts") == checkpoint_meta.steps(tmp_path / "whole")
 
 
 def test_a_missing_best_is_named(copy, caplog):
-    steps = checkpoints.steps(copy)
-    meta = checkpoints.read_meta(copy, steps[-1])
-    best = checkpoints.best_epoch(meta["history"])["step"]
+    steps = checkpoint_meta.steps(copy)
+    meta = checkpoint_meta.read_meta(copy, steps[-1])
+    best = checkpoint_meta.best_epoch(meta["history"])["step"]
     shutil.rmtree(copy / "checkpoints" / str(best))
     if best == steps[-1]:
-        assert checkpoints.choose(copy, "best") == steps[-2]
+        assert checkpoint_meta.choose(copy, "best") == steps[-2]
     else:
-        assert checkpoints.choose(copy, "best") == steps[-1]
+        assert checkpoint_meta.choose(copy, "best") == steps[-1]
         assert any(f"step {best}, is missing" in record.getMessage() for record in caplog.records)
 
 
@@ -180,7 +182,7 @@ def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folde
 
 def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeypatch):
     """A run interrupted before the validation of an epoch saves that step twice; the second write may fail."""
-    last = checkpoints.steps(copy)[-1]
+    last = checkpoint_meta.steps(copy)[-1]
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -194,9 +196,9 @@ def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeyp
         patch.setattr("jaxcat.train.Checkpoints", Failing)
         with pytest.raises(CheckpointError, match="No space left"):
             train(config(folder, epochs=4), copy)
-    assert last not in checkpoints.steps(copy)
+    assert last not in checkpoint_meta.steps(copy)
     assert train(config(folder), copy) == 0
-    assert checkpoints.steps(copy)[-1] == last
+    assert checkpoint_meta.steps(copy)[-1] == last
     assert recovery.verify(copy, last)["step"] == last
 
 
@@ -224,10 +226,10 @@ def test_planted_links_lead_nowhere(copy, folder, tmp_path):
     [("config", {}), ("config", {"model": 3}), ("preprocessing", {"mean": [0]}), ("history", [{}]), ("history", [1])],
 )
 def test_a_description_signed_anew_is_checked_all_the_same(copy, key, value):
-    for step in checkpoints.steps(copy):
+    for step in checkpoint_meta.steps(copy):
         path = copy / "checkpoints" / str(step) / "meta" / "metadata"
         meta = {**json.loads(path.read_text()), key: value}
-        meta["meta_digest"] = checkpoints.meta_digest(meta)
+        meta["meta_digest"] = checkpoint_meta.meta_digest(meta)
         path.write_text(json.dumps(meta))
     with pytest.raises(CheckpointError):
         jaxcat.load(copy)
@@ -355,7 +357,7 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves(folder, tmp_path, number, s
     assert returned == status
     last = output.strip().splitlines()[-1]
     assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py --workdir")
-    recovery.verify(tmp_path / "run", checkpoints.steps(tmp_path / "run")[-1])
+    recovery.verify(tmp_path / "run", checkpoint_meta.steps(tmp_path / "run")[-1])
 
 
 @pytest.mark.slow
@@ -392,10 +394,10 @@ def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, 
 def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
     """A finished run that is started again keeps the checkpoints that an untouched one keeps."""
     assert train(config(folder), tmp_path / "run") == 0
-    kept = checkpoints.steps(tmp_path / "run")
+    kept = checkpoint_meta.steps(tmp_path / "run")
     shutil.copytree(tmp_path / f"run/checkpoints/{kept[-1]}", tmp_path / "run/checkpoints/1")
     assert train(config(folder), tmp_path / "run") == 0
-    assert checkpoints.steps(tmp_path / "run") == kept
+    assert checkpoint_meta.steps(tmp_path / "run") == kept
 
 
 @pytest.mark.parametrize("views", [0, 2])
@@ -416,15 +418,15 @@ def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp
 
 
 def test_descriptions_that_are_not_what_they_should_be(copy):
-    last = checkpoints.steps(copy)[-1]
+    last = checkpoint_meta.steps(copy)[-1]
     path = copy / "checkpoints" / str(last) / "meta" / "metadata"
     good = json.loads(path.read_text())
-    changed = [{**good, key: value} for key in checkpoints.META_TYPES for value in (None, "x", 3.5)]
+    changed = [{**good, key: value} for key in checkpoint_meta.META_TYPES for value in (None, "x", 3.5)]
     texts = [json.dumps(meta) for meta in changed] + ["", "[]", "null", "{", "[" * 100_000, '{"format": 1}', "\x00"]
     for text in texts:
         path.write_text(text)
         with pytest.raises(CheckpointError):
-            checkpoints.read_meta(copy, last)
+            checkpoint_meta.read_meta(copy, last)
 
 
 def test_nothing_of_a_workdir_is_unpickled_or_written_elsewhere(copy, folder, tmp_path):

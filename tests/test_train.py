@@ -17,7 +17,7 @@ import pytest
 import small
 
 import jaxcat
-from jaxcat import checkpoints
+from jaxcat import checkpoint_meta
 from jaxcat.cli import read_config
 from jaxcat.config import default
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
@@ -62,7 +62,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
     assert json.loads((finished / "config.json").read_text())["model"]["cut"] == "mixed0"
     assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert (finished / "frozen").is_dir()
-    assert len(checkpoints.steps(finished)) <= 3, "the latest, the one before it, and the best"
+    assert len(checkpoint_meta.steps(finished)) <= 3, "the latest, the one before it, and the best"
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, folder, capsys):
@@ -133,10 +133,10 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(module, "Interruption", small.InterruptedAt(2))
         assert train(config, tmp_path / "cut") == 143
-    assert checkpoints.steps(tmp_path / "cut") == [2]
+    assert checkpoint_meta.steps(tmp_path / "cut") == [2]
     assert train(config, tmp_path / "cut") == 0
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-    whole, cut = (checkpoints.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
+    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
     assert whole == cut
 
 
@@ -150,13 +150,13 @@ def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
         [*command, "--workdir", str(tmp_path / "run"), *arguments], env=environment, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not checkpoints.steps(tmp_path / "run") and time.monotonic() < deadline:
+    while not checkpoint_meta.steps(tmp_path / "run") and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "interrupted at step" in output
-    assert checkpoints.steps(tmp_path / "run")
+    assert checkpoint_meta.steps(tmp_path / "run")
 
 
 def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, folder):
@@ -166,9 +166,9 @@ def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, fol
     with pytest.raises(TrainingError, match=r"not finite at step \d+") as caught:
         train(config, tmp_path / "run")
     assert "--config.optim.learning_rate" in str(caught.value)
-    assert checkpoints.steps(tmp_path / "run")
-    for step in checkpoints.steps(tmp_path / "run"):
-        assert np.isfinite(checkpoints.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
+    assert checkpoint_meta.steps(tmp_path / "run")
+    for step in checkpoint_meta.steps(tmp_path / "run"):
+        assert np.isfinite(checkpoint_meta.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
 
 
 def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, m
     config.checkpoint.every_steps = 1
     with pytest.raises(TrainingError, match=r"logits/\w+ is not finite after step 1"):
         train(config, tmp_path / "run")
-    assert not checkpoints.steps(tmp_path / "run")
+    assert not checkpoint_meta.steps(tmp_path / "run")
 
 
 def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):

@@ -95,7 +95,7 @@ def difference(*, size: int, batch: int, dtype: str) -> float:
 
 def results(*, size: int, batch: int, dtype: str, train_from: str, runs: int, steps: int) -> int:
     """How many different states `runs` times the same steps from the same state end in."""
-    from jaxcat.checkpoints import digests  # brings Orbax, which the start-up that is measured does not need
+    from jaxcat.checkpoint_meta import digests  # brings Orbax, which the start-up that is measured does not need
 
     function, state, frozen, rows = _step(size, batch, dtype, train_from)
     compiled = jit(function, out_shardings=replicated(make_mesh()))

@@ -1,0 +1,153 @@
+"""What checkpoints say of themselves, and which of them is the best: JSON and digests, without Orbax.
+
+A digest of every array lies in the meta, and one of the meta itself, because Orbax restores flipped bytes without a
+word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcat.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+REPLACED = "replaced"
+
+# What reading relies on, and its type: a workdir from elsewhere is input like any other.
+META_TYPES = {
+    "config": dict,
+    "classes": list,
+    "preprocessing": dict,
+    "pool_counts_padding": bool,
+    "provenance": dict,
+    "frozen_digests": dict,
+    "versions": dict,
+    "history": list,
+    "step": int,
+    "digests": dict,
+}
+RECORD = {"epoch", "step", "validation/accuracy", "validation/loss"}  # of an epoch, the least there is
+
+
+def digests(tree: Any) -> dict[str, str]:
+    """Path of every leaf → SHA-256 of its dtype, shape and bytes."""
+    result = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.ascontiguousarray(leaf)
+        header = f"{array.dtype} {array.shape} ".encode()
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        result[name] = hashlib.sha256(header + array.tobytes()).hexdigest()
+    return result
+
+
+def meta_digest(meta: dict) -> str:
+    """SHA-256 of the meta without its own digest: a flipped byte in JSON may well be another valid number."""
+    text = json.dumps({key: value for key, value in meta.items() if key != "meta_digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def best_epoch(history: list[dict]) -> dict | None:
+    """The record with the highest validation accuracy, then the lowest loss, then the earliest."""
+    return min(history, key=rank, default=None)
+
+
+def rank(record: dict) -> tuple[float, float, int]:
+    """Of an epoch's record; the lowest is the best."""
+    return -record["validation/accuracy"], record["validation/loss"], record["epoch"]
+
+
+def steps(workdir: Path) -> list[int]:
+    """Steps of the finished checkpoints, ascending; empty where there are none. Orbax gives a checkpoint its number
+    when all of it is written, so one that lacks a part is damaged, not unfinished."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def read_meta(workdir: Path, step: int) -> dict:
+    """The description that a checkpoint carries.
+
+    Raises:
+        CheckpointError: it cannot be read, or another version of jaxcat wrote it.
+    """
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    try:
+        meta = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({first_line(error)}): {way_out(workdir, step)}") from error
+    if isinstance(meta, dict) and isinstance(meta.get("format"), int) and meta["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {meta['format']}, this jaxcat reads {FORMAT}")
+    if (
+        not isinstance(meta, dict)
+        or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items())
+        or any(not isinstance(record, dict) or not record.keys() >= RECORD for record in meta["history"])
+    ):
+        raise CheckpointError(f"{path}: not the description of a checkpoint: {way_out(workdir, step)}")
+    if meta.get("meta_digest") != meta_digest(meta) or meta["step"] != step:
+        raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
+    return meta
+
+
+def choose(workdir: Path, step: str | int) -> int:
+    """`best`, `latest` or a step number → the step of a finished checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or not that one; names those there are.
+    """
+    there = steps(workdir)
+    for old in (workdir / REPLACED).glob("*"):
+        if old.name.isdigit() and int(old.name) not in there:
+            logger.warning("%s is waiting to be put back: the train command of this run does that", old)
+    if not there:
+        raise CheckpointError(
+            f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run?"
+        )
+    if step == "latest":
+        return there[-1]
+    if step == "best":
+        history = read_meta(workdir, there[-1])["history"]
+        best, record = best_epoch(history), best_epoch([r for r in history if r["step"] in there])
+        if best is None or record is None:
+            if best is not None:
+                logger.warning("%s: no checkpoint of a whole epoch is left; taking step %d", workdir, there[-1])
+            return there[-1]
+        if best["step"] != record["step"]:
+            logger.warning(
+                "%s: the best checkpoint, step %d, is missing; taking step %d, the best of those there",
+                *(workdir, best["step"], record["step"]),
+            )
+        return record["step"]
+    if str(step).isdigit() and int(step) in there:
+        return int(step)
+    raise CheckpointError(
+        f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or say best, latest"
+    )
+
+
+def check_digests(found: dict[str, str], wanted: dict[str, str], where: Path, way_out: str) -> None:
+    """Raises CheckpointError where a digest differs from the one wanted."""
+    damaged = [name for name, digest in found.items() if wanted.get(name) != digest]
+    if damaged:
+        raise CheckpointError(f"{where}: damaged on disk, {len(damaged)} arrays differ, first {damaged[0]}: {way_out}")
+
+
+def way_out(workdir: Path, step: int) -> str:
+    """What to do where the checkpoint of this step cannot be used."""
+    others = [other for other in steps(workdir) if other != step]
+    if others:
+        return f"use another step of {', '.join(map(str, others))}; training continues from the newest good one"
+    return "there is no other checkpoint; train again in a new workdir"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
