@@ -53,12 +53,16 @@ def get_config(variant: str = "default") -> ConfigDict:
     else:
         config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
     if variant == "fast":
-        config.data.image_size = 299
+        config.data.image_size = 176
+        config.model.preprocessing = "zero_one"
         config.model.cut = "mixed6"
+        config.model.pool_from = "mixed4"
         config.model.pool_grid = 3
-        config.model.hidden = 256
         config.model.dropout = 0.5
-        config.optim.learning_rate = 1e-4
+        config.batch_size = 50
+        config.epochs = 15
+        config.optim.name = "adam"
+        config.optim.learning_rate = 2e-3
         config.optim.schedule = "cosine"
     if variant == "finetune":
         config.model.train_from = "mixed8"

@@ -27,8 +27,8 @@ from jaxcat.data import Data, Split, Store, order
 from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
-from jaxcat.pipeline import Share, padded
-from jaxcat.sharding import padded_batch_size, replicated, to_global, values_of_processes
+from jaxcat.pipeline import Share, padded, share_of
+from jaxcat.sharding import replicated, to_global, values_of_processes
 from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
 MOST_STEPS = 64  # in one compiled loop
@@ -183,14 +183,8 @@ class Cached:
         return between // -(-between // most)
 
     def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> RowBatches:
-        share = Share(
-            indices=indices,
-            batch_size=batch_size,
-            padded=padded_batch_size(batch_size, self._mesh),
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
         labels = self.splits[each.split].labels
+        share = share_of(indices, batch_size=batch_size, total=len(labels), mesh=self._mesh)
         return RowBatches(self._rows, self._positions[each], share, labels=labels, sizes=sizes, mesh=self._mesh)
 
 

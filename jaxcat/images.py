@@ -171,7 +171,10 @@ def _as_seen(image: Image.Image) -> Image.Image:
         )
     if image.width == 0 or image.height == 0:
         raise ValueError(f"the picture is {image.width}×{image.height} pixels")
+    sixteen_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # Pillow forgets it when it loads
     image.load()
+    if sixteen_bits and image.mode == "RGB" and isinstance(clear := image.info.get("transparency"), tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)  # the colour was brought to 8 bits, this not
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -63,6 +63,22 @@ class Share(NamedTuple):
         return batch[self.process * self.rows : (self.process + 1) * self.rows]
 
 
+def share_of(indices: np.ndarray, *, batch_size: int, total: int, mesh: Mesh) -> Share:
+    """What this process has of the batches over `indices`, which are some of a split's `total` records.
+
+    A batch larger than the split has the split's size, so that a large number costs no memory; one larger than what is
+    left of it keeps its own, so that a run that continues within an epoch takes steps of the same shape.
+    """
+    batch_size = max(1, min(batch_size, total))
+    return Share(
+        indices=np.asarray(indices),
+        batch_size=batch_size,
+        padded=padded_batch_size(batch_size, mesh),
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+
+
 def batches(
     store: Store,
     labels: np.ndarray,
@@ -83,7 +99,7 @@ def batches(
         store: gives pictures of `store_size(augment, size)` pixels.
         labels: (number of records,) integers, by record number.
         indices: (count,) record numbers in the order wanted, those of finished steps left out.
-        batch_size: records in a batch, over all processes.
+        batch_size: records in a batch, over all processes; no more than the split has.
         size: side of the pictures in pixels.
         mesh: from `sharding.make_mesh`.
         augment: one of `augment.NAMES`.
@@ -95,19 +111,13 @@ def batches(
 
     Returns:
         An iterator of `{"image": uint8 (P, size, size, 3), "label": int32 (P,), "mask": bool (P,)}`, P the
-        `padded_batch_size`, split over the devices by rows. Rows with a false mask are black, with label 0.
+        batch size padded for the devices, split over them by rows. Rows with a false mask are black, with label 0.
 
     Raises:
         ValueError: `augment` is unknown; while iterating: the store's pictures have another size.
         Exception: while iterating, whatever `store.gather` raised, as it was raised.
     """
-    share = Share(
-        indices=np.asarray(indices),
-        batch_size=batch_size,
-        padded=padded_batch_size(batch_size, mesh),
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
+    share = share_of(indices, batch_size=batch_size, total=len(labels), mesh=mesh)
     failures: dict[int, Exception] = {}
     views = _Views(store, share, augment=augment, seed=seed, view=view, size=size, failures=failures)
     images = _dataset(views, prefetch=prefetch, threads=threads or min(os.cpu_count() or 1, MOST_THREADS))

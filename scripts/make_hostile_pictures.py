@@ -149,16 +149,21 @@ def transparent() -> dict[bytes, Shown]:
 
 
 def deep() -> dict[bytes, Shown]:
-    """16 bits a channel. Every value has two equal bytes: browsers that keep the high one and that round agree."""
+    """16 bits a channel. Every value has two equal bytes: browsers that keep the high one and that round agree.
+
+    But for the colour that is transparent, which nobody sees.
+    """
     upright = picture()
     grey = np.array([0, 64, 128, 255], np.uint8)[quarters()][:, :, None]
     alpha = np.array([255, 0, 255, 255], np.uint8)[quarters()][:, :, None]
     clear = 64 * 257  # the second quarter of grey
     hole, colour_hole = np.where(alpha, grey, 255), np.where(alpha, upright, 255)
+    marked = np.where(alpha, upright.astype(np.uint16) * 257, np.array([0x4001, 0x0A02, 0xC803], np.uint16))
     files = {
         b"16_bit_grey.png": (png16(grey.astype(np.uint16) * 257, GREY), grey),
         b"16_bit_grey_hole.png": (png16(grey.astype(np.uint16) * 257, GREY, clear=[clear]), hole),
         b"16_bit_grey_alpha.png": (png16(np.dstack([grey, alpha]).astype(np.uint16) * 257, GREY + ALPHA), hole),
+        b"16_bit_colour_hole.png": (png16(marked, COLOUR, clear=[0x4001, 0x0A02, 0xC803]), colour_hole),
         b"16_bit_colour.png": (png16(upright.astype(np.uint16) * 257, COLOUR), upright),
         b"16_bit_colour_alpha.png": (
             png16(np.dstack([upright, alpha]).astype(np.uint16) * 257, COLOUR + ALPHA),

@@ -1,6 +1,6 @@
-"""Writes tests/golden_torchvision.json: a few of torchvision's outputs for a network of seeded random numbers.
+"""Writes tests/golden_torch.json: a few outputs of torchvision's and timm's network with seeded random numbers.
 
-    python tests/make_golden.py        (needs torch and torchvision)
+    python tests/make_golden.py        (needs torch, torchvision and timm)
 
 The plain tests, which have no torch, compare with it.
 """
@@ -15,9 +15,9 @@ from weights_files import golden_state
 
 from jaxcat.weights.verify import Outputs, random_images, torch_outputs
 
-PATH = Path(__file__).with_name("golden_torchvision.json")
-SIZES = ((75, 75), (96, 107))
-VALUES = 16  # of each tensor
+PATH = Path(__file__).with_name("golden_torch.json")
+SIZES = ((75, 75), (96, 107), (150, 150), (299, 299))
+VALUES = 8  # of each tensor
 
 
 def sample(outputs: Outputs) -> dict[str, list[float]]:
@@ -27,16 +27,21 @@ def sample(outputs: Outputs) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    import timm
     import torch
     import torchvision
 
-    model = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False)
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in golden_state().items()}, strict=False)
-    golden: dict = {"torchvision": torchvision.__version__, "torch": torch.__version__}
-    for height, width in SIZES:
-        outputs = torch_outputs(model, random_images(height, width))
-        largest = {name: float(f"{np.abs(array).max():.6g}") for name, array in outputs.items()}
-        golden[f"{height}x{width}"] = {"largest": largest, "values": sample(outputs)}
+    models = {
+        "torchvision": torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False),
+        "timm": timm.create_model("inception_v3", pretrained=False, aux_logits=False),
+    }
+    golden: dict = {"versions": {module.__name__: module.__version__ for module in (torch, torchvision, timm)}}
+    for framework, model in models.items():
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in golden_state().items()}, strict=False)
+        for height, width in SIZES:
+            outputs = torch_outputs(model, random_images(height, width))
+            largest = {name: float(f"{np.abs(array).max():.6g}") for name, array in outputs.items()}
+            golden.setdefault(framework, {})[f"{height}x{width}"] = {"largest": largest, "values": sample(outputs)}
     PATH.write_text(json.dumps(golden) + "\n")
 
 

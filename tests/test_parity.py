@@ -116,15 +116,17 @@ def torch_file(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("height", "width"), make_golden.SIZES, ids=str)
-def test_every_block_equals_the_outputs_that_torchvision_gave(torch_file, height, width):
-    golden = json.loads(make_golden.PATH.read_text())[f"{height}x{width}"]
+def test_every_block_equals_the_outputs_that_torchvision_and_timm_gave(torch_file, height, width):
     outputs = jaxcat_outputs(
         load_pretrained(str(torch_file), cut="mixed10", with_top=True), random_images(height, width)
     )
-    assert golden["values"].keys() == outputs.keys() - {"stem"}
-    for name, expected in golden["values"].items():
-        found = make_golden.sample({name: outputs[name]})[name]
-        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * golden["largest"][name], err_msg=name)
+    for framework in ("torchvision", "timm"):
+        golden = json.loads(make_golden.PATH.read_text())[framework][f"{height}x{width}"]
+        assert golden["values"].keys() == outputs.keys() - {"stem"}
+        for name, expected in golden["values"].items():
+            found = make_golden.sample({name: outputs[name]})[name]
+            atol = TOLERANCE * golden["largest"][name]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=f"{framework} {name}")
 
 
 @pytest.mark.slow
