@@ -6,8 +6,8 @@ The variant takes the article's numbers of pictures, 2,000 and 1,000, from the 2
 
     python -m jaxcat.train --config configs/tfds.py:cats_vs_dogs --workdir runs/cats_vs_dogs
 
-Nothing is downloaded unless --config.data.download=True; where the set is not prepared, the error has the command that
-does it.
+The data set is not downloaded unless --config.data.download=True (the weights are, once); where it is not prepared,
+the error has the command that does it.
 """
 
 from ml_collections import ConfigDict

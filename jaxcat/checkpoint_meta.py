@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ META_TYPES = {
     "step": int,
     "digests": dict,
 }
-RECORD = {"epoch", "step", "validation/accuracy", "validation/loss"}  # of an epoch, the least there is
+METRICS = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")  # of an epoch, the least there is
+_STEP = re.compile("0|[1-9][0-9]*")  # a number as Orbax writes it, and nothing else that int() would take
 
 
 def digests(tree: Any) -> dict[str, str]:
@@ -68,10 +70,22 @@ def rank(record: dict) -> tuple[float, float, int]:
 def steps(workdir: Path) -> list[int]:
     """Steps of the finished checkpoints, ascending; empty where there are none. Orbax gives a checkpoint its number
     when all of it is written, so one that lacks a part is damaged, not unfinished."""
-    folder = workdir / "checkpoints"
+    return sorted(numbered(workdir / "checkpoints"))
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """The folders in `folder` that a step has given its name, by step; empty where it does not exist.
+
+    Raises:
+        CheckpointError: it is a link. Checkpoints are moved and deleted there, and a workdir from elsewhere shall not
+            say what else that may hit.
+    """
+    if folder.is_symlink():
+        raise CheckpointError(f"{folder} is a link, and jaxcat moves and deletes what is there: link the whole workdir")
     if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+        return {}
+    found = (path for path in folder.iterdir() if _STEP.fullmatch(path.name))
+    return {int(path.name): path for path in found if path.is_dir() and not path.is_symlink()}
 
 
 def read_meta(workdir: Path, step: int) -> dict:
@@ -90,12 +104,21 @@ def read_meta(workdir: Path, step: int) -> dict:
     if (
         not isinstance(meta, dict)
         or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items())
-        or any(not isinstance(record, dict) or not record.keys() >= RECORD for record in meta["history"])
+        or not all(map(_is_record, meta["history"]))
+        or not _has_ints(meta.get("length", {"pictures": 0, "batch_size": 0}), "pictures", "batch_size")
     ):
         raise CheckpointError(f"{path}: not the description of a checkpoint: {way_out(workdir, step)}")
     if meta.get("meta_digest") != meta_digest(meta) or meta["step"] != step:
         raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
     return meta
+
+
+def _is_record(record: Any) -> bool:
+    return _has_ints(record, "epoch", "step") and all(type(record.get(name)) in (int, float) for name in METRICS)
+
+
+def _has_ints(table: Any, *names: str) -> bool:
+    return isinstance(table, dict) and all(type(table.get(name)) is int for name in names)
 
 
 def choose(workdir: Path, step: str | int) -> int:
@@ -105,8 +128,8 @@ def choose(workdir: Path, step: str | int) -> int:
         CheckpointError: there is none, or not that one; names those there are.
     """
     there = steps(workdir)
-    for old in (workdir / REPLACED).glob("*"):
-        if old.name.isdigit() and int(old.name) not in there:
+    for number, old in numbered(workdir / REPLACED).items():
+        if number not in there:
             logger.warning("%s is waiting to be put back: the train command of this run does that", old)
     if not there:
         raise CheckpointError(
@@ -127,7 +150,7 @@ def choose(workdir: Path, step: str | int) -> int:
                 *(workdir, best["step"], record["step"]),
             )
         return record["step"]
-    if str(step).isdigit() and int(step) in there:
+    if _STEP.fullmatch(str(step)) and int(step) in there:
         return int(step)
     raise CheckpointError(
         f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or say best, latest"

@@ -33,6 +33,7 @@ from jaxcat.checkpoint_meta import (
     digests,
     first_line,
     meta_digest,
+    numbered,
     rank,
     read_meta,
     way_out,
@@ -47,7 +48,7 @@ class Checkpoints:
     """The checkpoints of one workdir. Use as a context manager; leaving it waits for the last write.
 
     Kept are the latest, the one before it (should the latest be damaged one day), and the `keep` best.
-    In a run of several processes every one of them calls every method; process 0 writes.
+    In a run of several processes every one of them calls every method; Orbax shares out the writing.
 
     Saving is asynchronous: the arrays are copied to the host before `save` returns, the files follow.
     """
@@ -104,7 +105,9 @@ class Checkpoints:
 
     def _replace(self, step: int) -> None:
         """Make way for another checkpoint of this step; until that is written, recovery.put_back finds this one."""
+        values_of_processes(True)  # every process has read what is to go
         if jax.process_index() == 0:
+            numbered(self.workdir / REPLACED)  # raises for a link
             (self.workdir / REPLACED).mkdir(exist_ok=True)
             os.rename(self.workdir / "checkpoints" / str(step), self.workdir / REPLACED / str(step))
         values_of_processes(True)
@@ -114,7 +117,7 @@ class Checkpoints:
         """Wait for the write under way, then remove what is not worth keeping."""
         with _reported(self.workdir):
             self._manager.wait_until_finished()
-            for old in (self.workdir / REPLACED).glob("*") if jax.process_index() == 0 else ():
+            for old in numbered(self.workdir / REPLACED).values() if jax.process_index() == 0 else ():
                 if (self.workdir / "checkpoints" / old.name).is_dir():  # not where that write failed
                     shutil.rmtree(old)
         there = sorted(self._manager.all_steps())

@@ -15,12 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from jaxcat import checkpoint_meta, checkpoints, images
 from jaxcat.compilation import installed_versions, jit
-from jaxcat.config import validate
+from jaxcat.config import completed, validate
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import make_mesh, padded_batch_size, replicated, to_global
@@ -43,7 +42,7 @@ class Classifier:
     def __init__(self, network: Network, meta: dict, *, frozen: Tree, model: Tree):
         self.network, self.meta = network, meta
         self.classes = tuple(meta["classes"])
-        self.config = ConfigDict(meta["config"])
+        self.config = completed(meta["config"])
         self.frozen, self.trained, self.trained_stats = frozen, model["params"], model["stats"]
         self.mesh = make_mesh()
         self._step = jit(make_eval_step(network), out_shardings=replicated(self.mesh))
@@ -133,7 +132,7 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
     number = checkpoint_meta.choose(folder, step)
     meta = checkpoint_meta.read_meta(folder, number)
     try:
-        config = ConfigDict(meta["config"])
+        config = completed(meta["config"])
         validate(config)
         network = Network(
             config.model,

@@ -29,7 +29,9 @@ def default() -> ConfigDict:
     config.epochs = 20
     config.batch_size = 20  # global, over all devices and hosts
     config.init_from = ""  # workdir of another run whose backbone (and head, if the classes agree) to start from [""]
-    config.resume = "auto"  # auto: continue the run in the workdir | force: even if the config differs | never
+    config.resume = (
+        "auto"  # auto: continue what the workdir holds | force: also if the config differs | never: refuse it
+    )
 
     config.data = ConfigDict()
     config.data.source = "folder"  # folder | tfds | digits | glyphs
@@ -47,7 +49,9 @@ def default() -> ConfigDict:
     config.data.validation_size = 0  # the same of validation [0]
     config.data.skip_bad = False  # leave unreadable pictures out and say how many; False: refuse to start, list them
     config.data.download = False  # tfds: allow it to download and prepare the data set
-    config.data.cache_gb = 4.0  # decoded pictures are kept in memory up to this many GiB [0.0]
+    config.data.cache_gb = (
+        4.0  # GiB of memory for decoded pictures; a split that does not fit whole is decoded anew [0.0]
+    )
     config.data.augment = "none"  # none | article | inception | digits; see augment.py
 
     config.model = ConfigDict()
@@ -92,7 +96,7 @@ def default() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 0  # also save within an epoch [0]
-    config.checkpoint.keep = 1  # how many of the best to keep, besides the latest
+    config.checkpoint.keep = 1  # how many of the best to keep, besides the latest two
     return config
 
 
@@ -181,6 +185,19 @@ RULES: dict[str, Callable[[Any], str]] = {
     "checkpoint.every_steps": number(0),
     "checkpoint.keep": number(1, 100),
 }
+
+
+# Settings younger than checkpoints of the present format, with the value that runs without them stand for.
+_YOUNGER = {("model", "pool_from"): "cut"}
+
+
+def completed(stored: dict[str, Any]) -> ConfigDict:
+    """The configuration that a checkpoint carries, also one from before a setting was there."""
+    config = ConfigDict(stored)
+    for (section, name), value in _YOUNGER.items():
+        if isinstance(config.get(section), ConfigDict):
+            config[section].setdefault(name, value)
+    return config
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import math
 import stat
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -171,10 +171,11 @@ def _as_seen(image: Image.Image) -> Image.Image:
         )
     if image.width == 0 or image.height == 0:
         raise ValueError(f"the picture is {image.width}×{image.height} pixels")
-    sixteen_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # Pillow forgets it when it loads
+    clear = _transparent(image)  # before its pixels are loaded: Pillow forgets then how many bits the file had
     image.load()
-    if sixteen_bits and image.mode == "RGB" and isinstance(clear := image.info.get("transparency"), tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in clear)  # the colour was brought to 8 bits, this not
+    if clear != image.info.get("transparency"):
+        image = image.copy()  # it may be the caller's
+        image.info["transparency"] = clear
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -198,6 +199,15 @@ def _as_seen(image: Image.Image) -> Image.Image:
         white.paste(image, mask=alpha)
         image = white
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _transparent(image: Image.Image) -> Any:
+    """The transparent value or colour of a PNG as its pixels will be. Pillow brings pixels to 8 bits, and this not."""
+    clear, stored = image.info.get("transparency"), {str(tile[3]) for tile in getattr(image, "tile", ())}
+    if image.mode == "RGB" and isinstance(clear, tuple) and ("RGB;16B" in stored or max(clear) > 255):
+        return tuple(value >> 8 for value in clear)
+    scale = 17 if "L;4" in stored else 85 if "L;2" in stored else 1
+    return clear * scale if isinstance(clear, int) else clear
 
 
 def _orientation(image: Image.Image) -> object:

@@ -60,7 +60,7 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
 def put_back(workdir: Path) -> None:
     """Return the checkpoint that was to be replaced by one of the same step, where that was never finished."""
     if jax.process_index() == 0:
-        for old in (workdir / checkpoint_meta.REPLACED).glob("*"):
+        for old in checkpoint_meta.numbered(workdir / checkpoint_meta.REPLACED).values():
             if not (workdir / "checkpoints" / old.name).exists():
                 try:
                     os.rename(old, workdir / "checkpoints" / old.name)
@@ -100,6 +100,7 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
         target = workdir / "damaged" / str(step)
         if jax.process_index() == 0:
             try:
+                checkpoint_meta.numbered(target.parent)  # raises for a link
                 target.parent.mkdir(exist_ok=True)
                 number = 1
                 while target.exists():

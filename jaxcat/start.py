@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxcat import checkpoint_meta, checkpoints, inception, recovery
 from jaxcat.classifier import load, versions
-from jaxcat.config import difference
+from jaxcat.config import completed, difference
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.sharding import place_replicated, replicated
@@ -77,17 +77,18 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
         raise ConfigError(
             f"--config.resume=never: {workdir} already holds a run, at step {meta['step']}; use another --workdir"
         )
-    changes = difference(ConfigDict(meta["config"]), config)
+    before = completed(meta["config"])
+    changes = difference(before, config)
     if changes and config.resume != "force":
         raise ConfigError(
             f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
             "use another --workdir, or continue it all the same with --config.resume=force"
         )
     recovery.set_aside(workdir, damaged, good=meta["step"])
-    if config.epochs != meta["config"]["epochs"] and config.optim.schedule != "constant":
+    if config.epochs != before.get("epochs") and config.optim.schedule != "constant":
         logger.warning(
             "--config.epochs=%d, the run was begun with %d: the %s schedule now ends there, so the learning rate jumps",
-            *(config.epochs, meta["config"]["epochs"], config.optim.schedule),
+            *(config.epochs, before.get("epochs"), config.optim.schedule),
         )
     return meta
 
@@ -96,7 +97,7 @@ def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes
     """Which numbers a run begins with. The first of these that applies:
 
     1. its own checkpoint in the workdir (`meta`, from `previous_run`); `start` restores it;
-    2. another run, `init_from`: its best backbone, and its head if classes, cut and shapes agree;
+    2. another run, `init_from`: its best backbone, and its head if classes, pooled features and shapes agree;
     3. pretrained weights, `model.weights`, under a fresh head;
     4. scratch.
 
@@ -181,7 +182,7 @@ def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, 
 
 def _frozen_again(meta: dict, network: Network) -> Tree:
     """The frozen numbers from where the run that `meta` describes once took them."""
-    config = ConfigDict(meta["config"])
+    config = completed(meta["config"])
     params, stats = _fill(network, _beginning(config, tuple(meta["classes"])), config.seed)
     return {"params": network.divide(params)[0], "stats": network.divide(stats)[0]}
 
@@ -215,11 +216,17 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
             f"--config.model.preprocessing={ours.preprocessing} would feed it others; use weights"
         )
     params, stats = dict(other.params), dict(other.stats)
-    if other.classes != classes or theirs.cut != ours.cut:
+    if other.classes != classes or _features(theirs) != _features(ours):
         params = {stage: tree for stage, tree in params.items() if stage not in HEAD}
         stats = {stage: tree for stage, tree in stats.items() if stage not in HEAD}
     provenance = {"source": "run", "workdir": config.init_from, "step": other.step, "before": other.meta["provenance"]}
     return Origin(provenance, preprocessing, other.network.pool_counts_padding, params, stats)
+
+
+def _features(model: ConfigDict) -> tuple[str, str, str, int]:
+    """What a head sees: equal shapes are no proof of equal features."""
+    first = model.cut if model.pool_from == "cut" else model.pool_from
+    return first, model.cut, model.pool, model.pool_grid
 
 
 def from_weights(config: ConfigDict) -> Origin:

@@ -61,9 +61,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--train-from", type=several(("head", "mixed8", "stem")), default=["head", "mixed8", "stem"], metavar="STAGE,…"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of forward and step")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of forward, step, determinism"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="for the article's job in memory [untrained]")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="for cached, memory, growth and article [untrained]"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="how long a peer works in a round, at least")
     parser.add_argument("--case-seconds", type=float, default=30.0, help="no new round of a case after this (min. 3)")

@@ -127,7 +127,9 @@ def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
 
 def table(results: dict[str, list[dict]], last: int = 5) -> str:
     """Markdown: accuracy by seed and epoch, mean and standard deviation of the last epochs, seconds."""
-    shown = max(len(run["epochs"]) for name, runs in results.items() for run in runs if not name.startswith("fast"))
+    shown = max(
+        (len(run["epochs"]) for name, runs in results.items() for run in runs if not name.startswith("fast")), default=0
+    )
     lines = ["| run | " + " | ".join(f"ep {e + 1}" for e in range(shown)) + f" | mean of last {last} | s/epoch |"]
     lines.append("|" + "---|" * (shown + 3))
     for name, runs in results.items():

@@ -68,15 +68,16 @@ def encode(image: Image.Image, form: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def png16(values: np.ndarray, colour_type: int, *, clear: Sequence[int] = ()) -> bytes:
-    """A PNG of uint16 (H, W, channels), which Pillow writes in grey only; `clear` is the value that is transparent."""
+def png(values: np.ndarray, colour_type: int, *, bits: int = 16, clear: Sequence[int] = ()) -> bytes:
+    """A PNG of (H, W, channels) with `bits` a channel, where Pillow writes few; `clear` is what is transparent."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)  # 0: no filter
-    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    of_bits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(height, -1, 2), axis=2)[:, :, 16 - bits :]
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in of_bits)  # 0: no filter
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))]
     chunks += [chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))] if clear else []
     return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
 
@@ -149,9 +150,8 @@ def transparent() -> dict[bytes, Shown]:
 
 
 def deep() -> dict[bytes, Shown]:
-    """16 bits a channel. Every value has two equal bytes: browsers that keep the high one and that round agree.
-
-    But for the colour that is transparent, which nobody sees.
+    """More and fewer than 8 bits a channel. Of 16 bits every value has two equal bytes: browsers that keep the high one
+    and that round agree. Not so the colour that is transparent, which nobody sees.
     """
     upright = picture()
     grey = np.array([0, 64, 128, 255], np.uint8)[quarters()][:, :, None]
@@ -160,13 +160,21 @@ def deep() -> dict[bytes, Shown]:
     hole, colour_hole = np.where(alpha, grey, 255), np.where(alpha, upright, 255)
     marked = np.where(alpha, upright.astype(np.uint16) * 257, np.array([0x4001, 0x0A02, 0xC803], np.uint16))
     files = {
-        b"16_bit_grey.png": (png16(grey.astype(np.uint16) * 257, GREY), grey),
-        b"16_bit_grey_hole.png": (png16(grey.astype(np.uint16) * 257, GREY, clear=[clear]), hole),
-        b"16_bit_grey_alpha.png": (png16(np.dstack([grey, alpha]).astype(np.uint16) * 257, GREY + ALPHA), hole),
-        b"16_bit_colour_hole.png": (png16(marked, COLOUR, clear=[0x4001, 0x0A02, 0xC803]), colour_hole),
-        b"16_bit_colour.png": (png16(upright.astype(np.uint16) * 257, COLOUR), upright),
+        b"16_bit_grey.png": (png(grey.astype(np.uint16) * 257, GREY), grey),
+        b"16_bit_grey_hole.png": (png(grey.astype(np.uint16) * 257, GREY, clear=[clear]), hole),
+        b"16_bit_grey_alpha.png": (png(np.dstack([grey, alpha]).astype(np.uint16) * 257, GREY + ALPHA), hole),
+        b"16_bit_colour_hole.png": (png(marked, COLOUR, clear=[0x4001, 0x0A02, 0xC803]), colour_hole),
+        b"4_bit_grey_hole.png": (
+            png(grey // 17, GREY, bits=4, clear=[64 // 17]),
+            np.where(alpha, grey // 17 * 17, 255),
+        ),
+        b"2_bit_grey_hole.png": (
+            png(grey // 85, GREY, bits=2, clear=[128 // 85]),
+            np.where(grey == 128, 255, grey // 85 * 85),
+        ),
+        b"16_bit_colour.png": (png(upright.astype(np.uint16) * 257, COLOUR), upright),
         b"16_bit_colour_alpha.png": (
-            png16(np.dstack([upright, alpha]).astype(np.uint16) * 257, COLOUR + ALPHA),
+            png(np.dstack([upright, alpha]).astype(np.uint16) * 257, COLOUR + ALPHA),
             colour_hole,
         ),
     }

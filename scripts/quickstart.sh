@@ -12,8 +12,8 @@ runs=${runs:-$PWD/runs/digits}
 environment ""
 
 "$PY" scripts/digits_demo.py --workdir "$runs"
-"$PY" -m jaxcat.evaluate --workdir "$runs/finetune-0" --split test
-"$PY" -m jaxcat.predict --workdir "$runs/finetune-0" --top 2 "$runs/examples"
+"$PY" -m jaxcat.evaluate --workdir "$runs/finetune-0" --split test --step latest  # as in the table
+"$PY" -m jaxcat.predict --workdir "$runs/finetune-0" --step latest --top 2 "$runs/examples"
 
 cat <<END
 

@@ -221,9 +221,56 @@ def test_planted_links_lead_nowhere(copy, folder, tmp_path):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "replaced"])
+def test_a_planted_link_in_place_of_a_folder_is_refused_and_nothing_there_is_touched(copy, folder, tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "9").mkdir(parents=True)
+    (elsewhere / "Documents").mkdir()
+    if name == "checkpoints":
+        shutil.rmtree(copy / name)
+    (copy / name).symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=f"{name} is a link"):
+        train(config(folder), copy)
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["9", "Documents"]
+
+
+def test_only_what_a_step_has_named_is_put_back(copy, folder):
+    for name in ("Documents", "²", "007"):
+        (copy / "replaced" / name).mkdir(parents=True)
+    (copy / "checkpoints" / "²").mkdir()
+    assert train(config(folder), copy) == 0
+    assert sorted(path.name for path in (copy / "replaced").iterdir()) == ["007", "Documents", "²"]
+    with pytest.raises(CheckpointError, match="--step ²"):
+        checkpoint_meta.choose(copy, "²")
+
+
+def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, folder):
+    for step in checkpoint_meta.steps(copy):
+        path = copy / "checkpoints" / str(step) / "meta" / "metadata"
+        meta = json.loads(path.read_text())
+        del meta["config"]["model"]["pool_from"]
+        meta["meta_digest"] = checkpoint_meta.meta_digest(meta)
+        path.write_text(json.dumps(meta))
+    assert jaxcat.load(copy).config.model.pool_from == "cut"
+    assert train(config(folder, epochs=4), copy) == 0
+
+
+RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.METRICS, 0.5)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("config", {}), ("config", {"model": 3}), ("preprocessing", {"mean": [0]}), ("history", [{}]), ("history", [1])],
+    [
+        ("config", {}),
+        ("config", {"model": 3}),
+        ("preprocessing", {"mean": [0]}),
+        ("history", [{}]),
+        ("history", [1]),
+        ("history", [RECORD | {"validation/accuracy": "x"}]),
+        ("history", [RECORD | {"step": 3.5}]),
+        ("history", [{name: value for name, value in RECORD.items() if name != "train/accuracy"}]),
+        ("length", []),
+    ],
 )
 def test_a_description_signed_anew_is_checked_all_the_same(copy, key, value):
     for step in checkpoint_meta.steps(copy):

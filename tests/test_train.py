@@ -21,6 +21,7 @@ from jaxcat import checkpoint_meta
 from jaxcat.cli import read_config
 from jaxcat.config import default
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
+from jaxcat.start import from_run
 from jaxcat.train import class_weights, stop_reason, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -228,6 +229,16 @@ def test_init_from_takes_the_backbone_and_the_head_only_for_the_same_classes(fin
     for run in (same, other):
         for a, b in zip(jax.tree.leaves(run.params["mixed0"]), jax.tree.leaves(source.params["mixed0"]), strict=True):
             assert np.array_equal(a, b)
+
+
+def test_init_from_leaves_behind_a_head_that_saw_other_features(finished, folder):
+    """Maxima have the shape of averages."""
+    config = small.tiny_config(folder)
+    config.init_from = str(finished)
+    classes = jaxcat.load(finished).classes
+    assert "logits" in from_run(config, classes).params
+    config.model.pool = "max"
+    assert "logits" not in from_run(config, classes).params
 
 
 @pytest.mark.parametrize(

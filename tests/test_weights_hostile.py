@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -85,18 +86,23 @@ def test_a_torch_archive_whose_members_overlap_is_refused(tmp_path, kind):
         load(path)
 
 
-@pytest.mark.parametrize("kind", ["PyTorch", "any"])
+@pytest.mark.parametrize("kind", ["PyTorch", "any", "zip64", "an end within the end"])
 def test_an_archive_of_too_many_members_is_refused_at_once(tmp_path, kind):
     path = tmp_path / "many.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl" if kind == "PyTorch" else "model.weights.h5", pickle.dumps({}))
         for i in range(20_001 if kind == "PyTorch" else 2):
             archive.writestr(f"archive/data/{i}", b"")
-    if kind == "any":
-        content = bytearray(path.read_bytes())
-        end = content.rindex(b"PK\5\6")  # the size of the list of members stands at 12
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")  # the size of the list of members stands at 12
+    if kind in ("any", "an end within the end"):
         content[end + 12 : end + 16] = (2**23).to_bytes(4, "little")
-        path.write_bytes(content)
+    if kind == "an end within the end":
+        content[end + 8 : end + 12] = b"PK\5\6"  # counts that zipfile does not read
+    if kind == "zip64":
+        record = b"PK\6\6" + bytes(36) + (2**23).to_bytes(8, "little") + bytes(8)
+        content[end:end] = record + b"PK\6\7" + bytes(4) + end.to_bytes(8, "little") + bytes(4)
+    path.write_bytes(content)
     with pytest.raises(WeightsError, match="declares more than it holds|more members than any weights file has"):
         load(path)
 
@@ -111,6 +117,14 @@ def test_a_keras_archive_that_unpacks_without_end_is_refused(tmp_path, network):
         load(path)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_keras_archive_packed_otherwise_than_with_deflate_is_refused(tmp_path, network, compression):
+    """zipfile unpacks such a member a mebibyte at a time, whatever comes out."""
+    path = write_keras_archive(tmp_path / "model.keras", network, compression=compression)
+    with pytest.raises(WeightsError, match="packed otherwise than with deflate"):
+        load(path)
+
+
 def test_only_the_weights_of_a_keras_archive_are_read(tmp_path, network):
     path = write_keras_archive(tmp_path / "model.keras", network)
     with zipfile.ZipFile(path, "a") as archive:
@@ -121,14 +135,44 @@ def test_only_the_weights_of_a_keras_archive_are_read(tmp_path, network):
 
 def test_a_packed_array_that_unpacks_to_more_than_it_declares_is_refused(weights):
     """libhdf5 itself would grow its buffer to whatever comes out."""
-    import zlib
-
     name = "conv2d_1/conv2d_1/kernel:0"
     with h5py.File(weights, "r+") as file:
         del file[name]
         data = file.create_dataset(name, (3, 3, 3, 2), np.float32, chunks=(3, 3, 3, 2), compression="gzip")
         data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(10**5)))
     with pytest.raises(WeightsError, match="unpacks to more or less than its 216 bytes"):
+        load(weights)
+
+
+@pytest.mark.parametrize("mask", [1, 2, 4])
+def test_a_packed_array_does_not_go_unchecked_by_saying_that_a_filter_was_left_out(weights, mask):
+    name = "conv2d_1/conv2d_1/kernel:0"
+    with h5py.File(weights, "r+") as file:
+        del file[name]
+        shape = (3, 3, 3, 2)
+        data = file.create_dataset(name, shape, np.float32, chunks=shape, compression="gzip", shuffle=True)
+        data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(10**5)), filter_mask=mask)
+    with pytest.raises(WeightsError, match="unpacks to more or less than its 216 bytes"):
+        load(weights)
+
+
+def test_a_part_that_packing_would_not_shorten_is_read_as_it_is(weights, network):
+    """libhdf5 leaves gzip out there, and says so in the part's mask."""
+    name = "conv2d_1/conv2d_1/kernel:0"
+    values = network["stem/conv1/conv/kernel"]
+    with h5py.File(weights, "r+") as file:
+        del file[name]
+        data = file.create_dataset(name, values.shape, np.float32, chunks=values.shape, compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0, 0), values.tobytes(), filter_mask=1)
+    np.testing.assert_array_equal(load(weights).params["stem"]["conv1"]["conv"]["kernel"], values)
+
+
+def test_more_parts_than_values_are_not_walked(weights, monkeypatch):
+    monkeypatch.setattr(hdf5, "MAX_PARTS", 500)
+    assert load(weights).params  # 376 arrays, a part each
+    with h5py.File(weights, "r+") as file:
+        file.create_dataset("more", data=np.ones(300, np.int8), chunks=(1,))
+    with pytest.raises(WeightsError, match="arrays in more than 500 parts"):
         load(weights)
 
 

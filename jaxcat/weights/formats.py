@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -91,10 +92,7 @@ def looks_like(path: Path) -> str:
 
 
 def _archive(path: Path) -> str:
-    with open(path, "rb") as file:  # the list is parsed whole, into far more memory than it takes on disk
-        file.seek(max(0, path.stat().st_size - 2**16 - 22))
-        _, found, end = file.read().rpartition(b"PK\5\6")
-    if found and int.from_bytes(end[8:12], "little") > _MAX_DIRECTORY:
+    if _directory_size(path) > _MAX_DIRECTORY:  # it is parsed whole, into far more memory than it takes on disk
         return "a zip archive of more members than any weights file has"
     try:
         with zipfile.ZipFile(path) as archive:
@@ -106,11 +104,32 @@ def _archive(path: Path) -> str:
     return KERAS_ARCHIVE if _MEMBER in members else "a zip archive"
 
 
+def _directory_size(path: Path) -> int:
+    """Bytes of a zip archive's list of members, the largest of what its end says; 0 where there is no such end."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 100))
+        tail = file.read()
+    sizes = [0]
+    for end in re.finditer(rb"PK\x05\x06", tail):  # which of several counts is for zipfile to say
+        at = end.start()
+        sizes.append(int.from_bytes(tail[at + 12 : at + 16], "little"))
+        if tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: a record before the end has the size in 8 bytes
+            where = int.from_bytes(tail[at - 12 : at - 4], "little")
+            with open(path, "rb") as file:
+                file.seek(min(where, path.stat().st_size))
+                records = (tail[max(0, at - 76) : at - 20], file.read(56))
+            sizes += [int.from_bytes(record[40:48], "little") for record in records]
+    return max(sizes)
+
+
 def _member(path: Path) -> BinaryIO:
     """The weights inside a .keras archive, in memory; its config and anything else stay unread."""
     try:
         with zipfile.ZipFile(path) as archive:
-            size = archive.getinfo(_MEMBER).file_size
+            member = archive.getinfo(_MEMBER)
+            size = member.file_size
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack unbounded
+                raise WeightsError(f"{path}: {_MEMBER} is packed otherwise than with deflate; Keras packs it in no way")
             if size > _MAX_MEMBER:
                 raise WeightsError(f"{path}: {_MEMBER} has {size:,} bytes unpacked; Inception-v3 has less than 300 MB")
             content = io.BytesIO()

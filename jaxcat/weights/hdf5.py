@@ -22,6 +22,8 @@ from jaxcat.weights.contents import MAX_TENSORS, MAX_VALUES, Tensor
 # libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
 
+MAX_PARTS = 2**17  # stored pieces of all arrays in one file; Keras writes one an array
+
 _PROBE = Path(__file__).with_name("hdf5_probe.py")
 _SECONDS = 300  # wall time; the probe itself has a limit of processor time
 
@@ -65,6 +67,8 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path} holds more than {MAX_TENSORS:,} arrays: it is no Inception-v3 weights file")
         found[name] = _tensor(name, item, path=path)
         stored.extend((start, start + size, name) for start, size in _places(item))
+        if len(stored) > MAX_PARTS:
+            raise WeightsError(f"{path} holds arrays in more than {MAX_PARTS:,} parts: Inception-v3 has fewer values")
 
     file.visititems(visit)  # walks what is in this file: soft and external links are not followed
     for (_, end, name), (start, _, other) in itertools.pairwise(sorted(stored)):
@@ -84,7 +88,12 @@ def _places(item: h5py.Dataset) -> Iterator[tuple[int, int]]:
 def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
     """In one walk: asking for them by number takes libhdf5 a walk for each, minutes where there are many."""
     chunks: list[h5py.h5d.StoreInfo] = []
-    item.id.chunk_iter(chunks.append)
+
+    def add(chunk: h5py.h5d.StoreInfo) -> bool | None:
+        chunks.append(chunk)
+        return True if len(chunks) > MAX_PARTS else None  # anything but None ends the walk
+
+    item.id.chunk_iter(add)
     return chunks
 
 
@@ -106,7 +115,7 @@ def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
     """Refuses what would run code, unpack without limit, or be filled with zeros where values are missing."""
     properties = item.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    if not set(filters) <= _FILTERS.keys():
+    if not set(filters) <= _FILTERS.keys() or len(set(filters)) < len(filters):
         raise WeightsError(f"{path}: tensor {name} is packed with an HDF5 filter other than gzip; write it without one")
     if item.chunks is None:
         if item.id.get_storage_size() != item.size * item.dtype.itemsize:
@@ -119,10 +128,14 @@ def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
     if h5py.h5z.FILTER_DEFLATE in filters:
         # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
         limit = math.prod(item.chunks) * item.dtype.itemsize
+        left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # where packing would have gained nothing
         for chunk in chunks:
             if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
                 raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
-            if chunk.filter_mask == 0 and not _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit):
+            packed = chunk.filter_mask != left_out
+            if not (
+                _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit) if packed else chunk.size == limit
+            ):
                 raise WeightsError(f"{path}: tensor {name} unpacks to more or less than its {limit:,} bytes")
 
 
