@@ -27,7 +27,7 @@ from jaxcat.data import Data, Split, Store, order
 from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
-from jaxcat.pipeline import Share, padded, share_of
+from jaxcat.pipeline import Share, at_most, padded, share_of
 from jaxcat.sharding import replicated, to_global, values_of_processes
 from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
@@ -184,7 +184,7 @@ class Cached:
 
     def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> RowBatches:
         labels = self.splits[each.split].labels
-        share = share_of(indices, batch_size=batch_size, total=len(labels), mesh=self._mesh)
+        share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=self._mesh)
         return RowBatches(self._rows, self._positions[each], share, labels=labels, sizes=sizes, mesh=self._mesh)
 
 

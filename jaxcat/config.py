@@ -195,8 +195,8 @@ def completed(stored: dict[str, Any]) -> ConfigDict:
     """The configuration that a checkpoint carries, also one from before a setting was there."""
     config = ConfigDict(stored)
     for (section, name), value in _YOUNGER.items():
-        if isinstance(config.get(section), ConfigDict):
-            config[section].setdefault(name, value)
+        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
+            config[section][name] = value
     return config
 
 

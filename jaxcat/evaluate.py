@@ -27,7 +27,7 @@ from jaxcat.classifier import Classifier, load, with_zero_logit
 from jaxcat.compilation import enable_compilation_cache
 from jaxcat.data import SPLITS, Split, Store, open_data, open_labelled_folder, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
-from jaxcat.pipeline import batches
+from jaxcat.pipeline import at_most, batches
 from jaxcat.report import aside, write_aside
 from jaxcat.sharding import initialize_distributed
 
@@ -37,6 +37,7 @@ CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> np.ndarray:
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order."""
     indices, size = np.arange(len(store)), classifier.config.data.image_size
+    batch_size = at_most(len(store), batch_size)
     source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
     rows: list[np.ndarray] = []
     for batch in source:

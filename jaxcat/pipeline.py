@@ -63,13 +63,16 @@ class Share(NamedTuple):
         return batch[self.process * self.rows : (self.process + 1) * self.rows]
 
 
-def share_of(indices: np.ndarray, *, batch_size: int, total: int, mesh: Mesh) -> Share:
-    """What this process has of the batches over `indices`, which are some of a split's `total` records.
+def at_most(records: int, batch_size: int) -> int:
+    """A batch larger than its split has the split's size, so that a large number costs no memory.
 
-    A batch larger than the split has the split's size, so that a large number costs no memory; one larger than what is
-    left of it keeps its own, so that a run that continues within an epoch takes steps of the same shape.
+    Of the split, not of what is left of it: a run that continues within an epoch takes steps of the same shape.
     """
-    batch_size = max(1, min(batch_size, total))
+    return max(1, min(batch_size, records))
+
+
+def share_of(indices: np.ndarray, *, batch_size: int, mesh: Mesh) -> Share:
+    """What this process has of the batches over `indices`."""
     return Share(
         indices=np.asarray(indices),
         batch_size=batch_size,
@@ -99,7 +102,7 @@ def batches(
         store: gives pictures of `store_size(augment, size)` pixels.
         labels: (number of records,) integers, by record number.
         indices: (count,) record numbers in the order wanted, those of finished steps left out.
-        batch_size: records in a batch, over all processes; no more than the split has.
+        batch_size: records in a batch, over all processes.
         size: side of the pictures in pixels.
         mesh: from `sharding.make_mesh`.
         augment: one of `augment.NAMES`.
@@ -117,7 +120,7 @@ def batches(
         ValueError: `augment` is unknown; while iterating: the store's pictures have another size.
         Exception: while iterating, whatever `store.gather` raised, as it was raised.
     """
-    share = share_of(indices, batch_size=batch_size, total=len(labels), mesh=mesh)
+    share = share_of(indices, batch_size=batch_size, mesh=mesh)
     failures: dict[int, Exception] = {}
     views = _Views(store, share, augment=augment, seed=seed, view=view, size=size, failures=failures)
     images = _dataset(views, prefetch=prefetch, threads=threads or min(os.cpu_count() or 1, MOST_THREADS))

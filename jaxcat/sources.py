@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jaxcat.augment import store_size
 from jaxcat.data import Data, Split, Store, open_stores, order
-from jaxcat.pipeline import batches
+from jaxcat.pipeline import at_most, batches
 
 
 def never() -> int:
@@ -104,7 +104,7 @@ class Streaming:
             store,
             store.split.labels,
             indices,
-            batch_size=self._config.batch_size,
+            batch_size=at_most(len(store), self._config.batch_size),
             size=self._config.data.image_size,
             mesh=self._mesh,
             augment=augment,
