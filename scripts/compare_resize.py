@@ -101,7 +101,7 @@ def main() -> None:
                     differences.append(np.abs(reference(path) - ours.astype(np.float32)))
                 mean, largest = np.mean([d.mean() for d in differences]), max(d.max() for d in differences)
                 print(
-                    f"| {f'`{mode}`' if mode else 'decoding alone'} | {name} | {mean:.2g} | {largest:.2g} |", flush=True
+                    f"| {f'`{mode}`' if mode else 'decoding alone'} | {name} | {mean:.2g} | {largest:.3g} |", flush=True
                 )
         except ImportError as error:
             print(f"| | {references.__name__.removeprefix('of_')}: {error.name} is not installed | | |")
