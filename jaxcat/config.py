@@ -29,9 +29,7 @@ def default() -> ConfigDict:
     config.epochs = 20
     config.batch_size = 20  # global, over all devices and hosts
     config.init_from = ""  # workdir of another run whose backbone (and head, if the classes agree) to start from [""]
-    config.resume = (
-        "auto"  # auto: continue what the workdir holds | force: also if the config differs | never: refuse it
-    )
+    config.resume = "auto"  # auto: continue what the workdir holds | force: another config too | never: refuse it
 
     config.data = ConfigDict()
     config.data.source = "folder"  # folder | tfds | digits | glyphs
@@ -49,9 +47,7 @@ def default() -> ConfigDict:
     config.data.validation_size = 0  # the same of validation [0]
     config.data.skip_bad = False  # leave unreadable pictures out and say how many; False: refuse to start, list them
     config.data.download = False  # tfds: allow it to download and prepare the data set
-    config.data.cache_gb = (
-        4.0  # GiB of memory for decoded pictures; a split that does not fit whole is decoded anew [0.0]
-    )
+    config.data.cache_gb = 4.0  # GiB for decoded pictures; a split that does not fit whole is decoded anew [0.0]
     config.data.augment = "none"  # none | article | inception | digits; see augment.py
 
     config.model = ConfigDict()
@@ -198,6 +194,12 @@ def completed(stored: dict[str, Any]) -> ConfigDict:
         if isinstance(config.get(section), ConfigDict) and name not in config[section]:
             config[section][name] = value
     return config
+
+
+def pooled_blocks(model: ConfigDict) -> tuple[str, ...]:
+    """The blocks whose outputs the head sees, in the order the data flows."""
+    first = model.cut if model.pool_from == "cut" else model.pool_from
+    return BLOCKS[BLOCKS.index(first) : BLOCKS.index(model.cut) + 1]
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

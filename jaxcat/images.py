@@ -180,7 +180,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
     orientation = _orientation(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Image.convert would clip to 255. Pillow itself keeps the high byte of 16-bit colour, so grey does the same.
-        values, clear = np.asarray(image), image.info.get("transparency")
+        values = np.asarray(image)
         image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
         if isinstance(clear, int):  # the value that is transparent, of 16 bits too
             image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))

@@ -21,6 +21,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from jaxcat import inception
+from jaxcat.config import pooled_blocks
 from jaxcat.errors import ConfigError
 from jaxcat.weights.registry import Preprocessing
 
@@ -85,9 +86,7 @@ class Network:
         self.config, self.preprocessing, self.pool_counts_padding = model, preprocessing, pool_counts_padding
         self.classes, self.outputs = classes, 1 if classes == 2 else classes
         self.dtype = jnp.dtype(model.dtype)
-        blocks = list(inception.STAGES)
-        first = model.cut if model.pool_from == "cut" else model.pool_from
-        self.pooled = tuple(blocks[blocks.index(first) : blocks.index(model.cut) + 1])
+        self.pooled = pooled_blocks(model)
         options = inception.Options(
             width=model.width,
             pool_counts_padding=pool_counts_padding,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxcat import checkpoint_meta, checkpoints, inception, recovery
 from jaxcat.classifier import load, versions
-from jaxcat.config import completed, difference
+from jaxcat.config import completed, difference, pooled_blocks
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.sharding import place_replicated, replicated
@@ -223,10 +223,9 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
     return Origin(provenance, preprocessing, other.network.pool_counts_padding, params, stats)
 
 
-def _features(model: ConfigDict) -> tuple[str, str, str, int]:
+def _features(model: ConfigDict) -> tuple[tuple[str, ...], str, int]:
     """What a head sees: equal shapes are no proof of equal features."""
-    first = model.cut if model.pool_from == "cut" else model.pool_from
-    return first, model.cut, model.pool, model.pool_grid
+    return pooled_blocks(model), model.pool, model.pool_grid
 
 
 def from_weights(config: ConfigDict) -> Origin:

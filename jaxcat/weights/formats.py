@@ -108,17 +108,15 @@ def _directory_size(path: Path) -> int:
     """Bytes of a zip archive's list of members, the largest of what its end says; 0 where there is no such end."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16 - 100))
-        tail = file.read()
-    sizes = [0]
-    for end in re.finditer(rb"PK\x05\x06", tail):  # which of several counts is for zipfile to say
-        at = end.start()
-        sizes.append(int.from_bytes(tail[at + 12 : at + 16], "little"))
-        if tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: a record before the end has the size in 8 bytes
-            where = int.from_bytes(tail[at - 12 : at - 4], "little")
-            with open(path, "rb") as file:
+        tail, sizes = file.read(), [0]
+        for end in re.finditer(rb"PK\x05\x06", tail):  # which of several counts is for zipfile to say
+            at = end.start()
+            sizes.append(int.from_bytes(tail[at + 12 : at + 16], "little"))
+            if tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: a record before the end has the size in 8 bytes
+                where = int.from_bytes(tail[at - 12 : at - 4], "little")
                 file.seek(min(where, path.stat().st_size))
                 records = (tail[max(0, at - 76) : at - 20], file.read(56))
-            sizes += [int.from_bytes(record[40:48], "little") for record in records]
+                sizes += [int.from_bytes(record[40:48], "little") for record in records]
     return max(sizes)
 
 

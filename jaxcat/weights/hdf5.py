@@ -65,8 +65,9 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
             return
         if len(found) >= MAX_TENSORS:
             raise WeightsError(f"{path} holds more than {MAX_TENSORS:,} arrays: it is no Inception-v3 weights file")
-        found[name] = _tensor(name, item, path=path)
-        stored.extend((start, start + size, name) for start, size in _places(item))
+        chunks = _chunks(item)
+        found[name] = _tensor(name, item, chunks, path=path)
+        stored.extend((start, start + size, name) for start, size in _places(item, chunks))
         if len(stored) > MAX_PARTS:
             raise WeightsError(f"{path} holds arrays in more than {MAX_PARTS:,} parts: Inception-v3 has fewer values")
 
@@ -77,27 +78,31 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _places(item: h5py.Dataset) -> Iterator[tuple[int, int]]:
+def _places(item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo]) -> Iterator[tuple[int, int]]:
     """Offset and size in the file of every stored part."""
     if item.chunks is not None:
-        yield from ((chunk.byte_offset, chunk.size) for chunk in _chunks(item))
+        yield from ((chunk.byte_offset, chunk.size) for chunk in chunks)
     elif (offset := item.id.get_offset()) is not None and item.id.get_storage_size():
         yield offset, item.id.get_storage_size()
 
 
 def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
-    """In one walk: asking for them by number takes libhdf5 a walk for each, minutes where there are many."""
+    """Its stored parts, none where it is stored in one piece.
+
+    In one walk: asking for them by number takes libhdf5 a walk for each, minutes where there are many.
+    """
     chunks: list[h5py.h5d.StoreInfo] = []
 
     def add(chunk: h5py.h5d.StoreInfo) -> bool | None:
         chunks.append(chunk)
         return True if len(chunks) > MAX_PARTS else None  # anything but None ends the walk
 
-    item.id.chunk_iter(add)
+    if item.chunks is not None:
+        item.id.chunk_iter(add)
     return chunks
 
 
-def _tensor(name: str, item: h5py.Dataset, *, path: Path) -> Tensor:
+def _tensor(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> Tensor:
     if item.external or item.is_virtual:
         raise WeightsError(f"{path}: the values of tensor {name} lie in another file; only whole files are read")
     shape = item.shape or ()
@@ -105,13 +110,13 @@ def _tensor(name: str, item: h5py.Dataset, *, path: Path) -> Tensor:
         raise WeightsError(f"{path}: tensor {name} {shape} is larger than any of Inception-v3")
 
     def read() -> np.ndarray:
-        _check_storage(name, item, path=path)
+        _check_storage(name, item, chunks, path=path)
         return item[()].astype(np.float32, copy=False)
 
     return Tensor(shape, item.dtype.name, read)
 
 
-def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
+def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> None:
     """Refuses what would run code, unpack without limit, or be filled with zeros where values are missing."""
     properties = item.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
@@ -121,7 +126,6 @@ def _check_storage(name: str, item: h5py.Dataset, *, path: Path) -> None:
         if item.id.get_storage_size() != item.size * item.dtype.itemsize:
             raise WeightsError(f"{path}: tensor {name} is declared and its values are missing")
         return
-    chunks = _chunks(item)
     expected = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
     if len(chunks) != expected:
         raise WeightsError(f"{path}: tensor {name} has {len(chunks)} of {expected} stored parts")
