@@ -28,7 +28,7 @@ from jaxcat.weights.registry import Preprocessing
 HEAD = ("pool", "hidden", "logits")
 
 # On CPU the prefix goes through a batch in chunks of about four pictures of 299 px, whose activations stay in the
-# processor's cache: 8 % more images/s at 299 px on 2 cores, at the same bits (docs/benchmarks.md).
+# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks.md). Sums may be taken in another order.
 CHUNK_PIXELS = 4 * 299 * 299
 
 Tree = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from jax import Array
 from jaxcat.network import Network, Tree
 
 Batch = dict[str, Array]
+
+# Enough that the device never waits for Python; few enough that a wait for pictures is one of the device too, that a
+# signal is answered soon, and that batches do not pile up in its memory (JAX alone lets 32 steps wait in line).
+STEPS_AHEAD = 2
 
 
 class TrainState(NamedTuple):
@@ -119,6 +124,19 @@ def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[
 def steps_in(batch: Batch) -> int:
     """How many steps a batch holds: K where K are stacked, else 1."""
     return batch["label"].shape[0] if batch["label"].ndim == 2 else 1
+
+
+class InLine:
+    """Steps given to the device and not waited for: `STEPS_AHEAD` of them at most."""
+
+    def __init__(self) -> None:
+        self._results: collections.deque[Array] = collections.deque()
+
+    def add(self, result: Array) -> None:
+        """Something the newest step computes, not to be donated; returns once there are no more than the most."""
+        self._results.append(result)
+        if len(self._results) > STEPS_AHEAD:
+            self._results.popleft().block_until_ready()
 
 
 def make_eval_step(network: Network) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from filelock import FileLock, Timeout
@@ -37,7 +38,7 @@ from jaxcat.report import Pace, Reporter, complete_reports, describe_run
 from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated, values_of_processes
 from jaxcat.sources import Source, Streaming
 from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
-from jaxcat.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
+from jaxcat.steps import Batch, InLine, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
 
 SMALLER_STEPS = (
     "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "
@@ -178,12 +179,17 @@ def compiled(
         jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
     )
     evaluated = jit(make_eval_step(run.network), out_shardings=replicated(mesh))
+    line = InLine()
 
     def take(state: TrainState, batch: Batch) -> TrainState:
-        return (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
+        state = (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
+        line.add(jnp.copy(state.step))  # the next step takes the state's own memory
+        return state
 
     def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-        return evaluated(state.trained, state.stats, run.frozen, batch)[1]
+        sums = evaluated(state.trained, state.stats, run.frozen, batch)[1]
+        line.add(sums["count"])
+        return sums
 
     return take, evaluate
 

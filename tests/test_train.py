@@ -141,6 +141,24 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     assert whole == cut
 
 
+def test_every_step_and_every_validation_batch_stands_in_line(tmp_path, folder, monkeypatch):
+    """What a step leaves for it must outlive the next step, which takes over the memory of the state."""
+    from jaxcat import train as module
+
+    seen = []
+
+    class Recorder(module.InLine):
+        def add(self, result):
+            seen.append(result)
+            super().add(result)
+
+    monkeypatch.setattr(module, "InLine", Recorder)
+    config = small.tiny_config(folder)
+    config.epochs, config.batch_size = 2, 7  # 24 pictures, 4 steps; 12 to validate, 7 and 5
+    assert train(config, tmp_path / "run") == 0
+    assert [int(result) for result in seen] == [1, 2, 3, 4, 7, 5, 5, 6, 7, 8, 7, 5]
+
+
 @pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
     arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
