@@ -1,6 +1,7 @@
 """Eight CPU devices for every test, and where the shared real pictures and weights are."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
@@ -27,6 +28,32 @@ def shared() -> Path:
 def cache_of_its_own(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder data set of drawn pictures, two classes."""
+    import small
+
+    return small.picture_folder(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, folder) -> Path:
+    """The workdir of a finished run of `runs.config`; not to be changed."""
+    from runs import config
+
+    from jaxcat.train import train
+
+    workdir = tmp_path_factory.mktemp("run")
+    assert train(config(folder), workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """The same, to do with as one likes."""
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small
 from processes import Processes
-from test_train import TIMES, metrics
+from runs import TIMES, metrics
 
 import jaxcat
 from jaxcat import checkpoint_meta, recovery

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import small
+from runs import TIMES, metrics
 
 import jaxcat
 from jaxcat import checkpoint_meta
@@ -25,17 +26,6 @@ from jaxcat.start import from_run
 from jaxcat.train import class_weights, stop_reason, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TIMES = ("images_per_second", "data_wait_seconds", "seconds")
-
-
-def metrics(workdir: Path) -> list[dict]:
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return small.picture_folder(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,135 @@
+"""Kills and signals at any moment, any number of threads: the run ends at the same bits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small
+from runs import config, metrics, outcome
+
+from jaxcat import checkpoint_meta, data, recovery
+from jaxcat.train import train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["bottleneck.views=0"],
+        ["bottleneck.views=3"],
+        # many steps in one compiled loop
+        ["bottleneck.views=3", "model.train_from=head", "model.train_bn=False", "checkpoint.every_steps=4"],
+    ],
+    ids=["streaming", "bottlenecks", "loops"],
+)
+def test_killed_at_random_moments(tmp_path, settings):
+    """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
+    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), *(f"--config.{setting}" for setting in settings)]
+    done = subprocess.run(
+        [sys.executable, "scripts/kill_test.py", *options],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 of them different" in done.stdout
+
+
+def interrupted(folder: Path, workdir: Path, *signals: signal.Signals, pause: float = 0.0) -> tuple[int, str]:
+    """Status and output of a long run that gets these signals, `pause` seconds apart, after its first epoch."""
+    arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
+    arguments += ["--config.data.image_size=75", "--config.epochs=100000", "--config.model.cut=mixed0"]
+    command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", str(workdir)]
+    process = subprocess.Popen(
+        command + arguments,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        output = ""
+        while "epoch   1/" not in output:
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(pause)
+        output += process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_go_on_and_leaves(folder, tmp_path, number, status):
+    returned, output = interrupted(folder, tmp_path / "run", number)
+    assert returned == status
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py --workdir")
+    recovery.verify(tmp_path / "run", checkpoint_meta.steps(tmp_path / "run")[-1])
+
+
+@pytest.mark.slow
+def test_a_second_signal_leaves_at_once(folder, tmp_path):
+    """Two in the same instant: the second finds the default action, and the process dies of it without a word more."""
+    returned, output = interrupted(folder, tmp_path / "run", signal.SIGTERM, signal.SIGTERM, pause=0.003)
+    assert returned in (-signal.SIGTERM, 143)
+    if returned == -signal.SIGTERM:
+        assert "to continue" not in output
+
+
+def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, monkeypatch):
+    """At every look there is, in turn: the run ends at the same bits."""
+    import jaxcat.train as module
+
+    settings = {"epochs": 2}
+    assert train(config(folder, **settings), tmp_path / "whole") == 0
+    at = small.InterruptedAt(0)
+    monkeypatch.setattr(module, "Interruption", at)
+    for limit in (3, 5):  # the last of three steps, and the second batch of validation
+        workdir = tmp_path / str(limit)
+        at.at = limit
+        assert train(config(folder, **settings), workdir) == 143
+        at.at = 1  # again at once, wherever that is now
+        assert train(config(folder, **settings), workdir) == 143
+        at.at = 0
+        assert train(config(folder, **settings), workdir) == 0
+        assert outcome(workdir) == outcome(tmp_path / "whole"), limit
+
+
+def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
+    """A finished run that is started again keeps the checkpoints that an untouched one keeps."""
+    assert train(config(folder), tmp_path / "run") == 0
+    kept = checkpoint_meta.steps(tmp_path / "run")
+    shutil.copytree(tmp_path / f"run/checkpoints/{kept[-1]}", tmp_path / "run/checkpoints/1")
+    assert train(config(folder), tmp_path / "run") == 0
+    assert checkpoint_meta.steps(tmp_path / "run") == kept
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch, views):
+    settings = {"data.augment": "article", "model.dropout": 0.3, "model.cut": "mixed1", "model.train_from": "mixed1"}
+    settings["bottleneck.views"] = views
+    for name, threads in (("one", 1), ("six", 6)):
+        monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / f"cache_{name}"))
+        assert train(config(folder, **settings), tmp_path / name) == 0
+    assert train(config(folder, **settings, seed=1), tmp_path / "other") == 0
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "six")
+    assert metrics(tmp_path / "one") != metrics(tmp_path / "other")
+    assert (data.order(24, seed=0, epoch=0) != data.order(24, seed=1, epoch=0)).any()
