@@ -232,7 +232,7 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_
 
     expected, whole = rows_with_memory_for(1000)
     rows, halved = rows_with_memory_for(64)
-    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(rows, expected, rtol=1e-5)  # on some processors not the same bits
     assert set(whole) == {256}
     assert halved[:3] == [256, 128, 64]
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
