@@ -1,4 +1,4 @@
-"""The train step and the evaluation step: pure functions, no input or output."""
+"""The train step and the evaluation step: pure functions, no input or output; and how many of them wait in line."""
 
 from __future__ import annotations
 

@@ -229,7 +229,6 @@ def test_a_step_compiles_once():
     assert step._cache_size() == 1
 
 
-@pytest.mark.slow
 def test_only_the_newest_steps_are_not_waited_for():
     class Result:
         waited_for = False
@@ -243,6 +242,7 @@ def test_only_the_newest_steps_are_not_waited_for():
         assert [each.waited_for for each in results] == [n < count - STEPS_AHEAD for n in range(7)]
 
 
+@pytest.mark.slow
 def test_equals_keras_step_by_step():
     """The same backbone, head and 20 batches, no dropout, no augmentation: RMSprop's losses agree to 1e-3."""
     keras = pytest.importorskip("keras")

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import runs
 import small
 from runs import TIMES, metrics
 
@@ -32,10 +33,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def finished(tmp_path_factory, folder) -> Path:
     """A finished run of three epochs on drawn pictures, its backbone trained from scratch."""
     workdir = tmp_path_factory.mktemp("run")
-    config = small.tiny_config(folder)
-    config.epochs, config.model.train_from, config.model.train_bn = 3, "mixed0", True
-    config.model.dropout, config.data.augment = 0.2, "article"
-    assert train(config, workdir) == 0
+    changes = {"model.dropout": 0.2, "data.augment": "article"}
+    assert train(runs.config(folder, **changes), workdir) == 0
     return workdir
 
 
