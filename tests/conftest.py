@@ -40,8 +40,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, folder) -> Path:
-    """The workdir of a finished run of `runs.config`; not to be changed."""
-    from runs import config
+    """The workdir of a finished run of `small_run.config`; not to be changed."""
+    from small_run import config
 
     from jaxcat.train import train
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import small
-from runs import config, metrics, outcome
+from small_run import config, metrics, outcome
 
 from jaxcat import checkpoint_meta, data, recovery
 from jaxcat.train import train

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small
 from processes import Processes
-from runs import TIMES, metrics
+from small_run import TIMES, metrics
 
 import jaxcat
 from jaxcat import checkpoint_meta, recovery

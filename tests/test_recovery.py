@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import config, metrics, outcome
+from small_run import config, metrics, outcome
 
 import jaxcat
 from jaxcat import checkpoint_meta, checkpoints, recovery
@@ -172,13 +172,13 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(finished
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "import jax, small, runs\n"
+        "import jax, small, small_run\n"
         "jax.config.update('jax_platforms', 'cpu')\n"
         "from jaxcat import cli\n"
         "from jaxcat.train import train\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({allowed}, {allowed}))\n"
-        "cli.run(lambda argv: train(runs.config(Path(argv[0])), Path(argv[1])))\n"
+        "cli.run(lambda argv: train(small_run.config(Path(argv[0])), Path(argv[1])))\n"
     )
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "run")]

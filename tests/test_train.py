@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import runs
 import small
-from runs import TIMES, metrics
+import small_run
+from small_run import TIMES, metrics
 
 import jaxcat
 from jaxcat import checkpoint_meta
@@ -34,7 +34,7 @@ def finished(tmp_path_factory, folder) -> Path:
     """A finished run of three epochs on drawn pictures, its backbone trained from scratch."""
     workdir = tmp_path_factory.mktemp("run")
     changes = {"model.dropout": 0.2, "data.augment": "article"}
-    assert train(runs.config(folder, **changes), workdir) == 0
+    assert train(small_run.config(folder, **changes), workdir) == 0
     return workdir
 
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from runs import config
+from small_run import config
 
 import jaxcat
 from jaxcat import checkpoint_meta, evaluate
