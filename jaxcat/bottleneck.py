@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import inspect
 import json
 import logging
 import math
@@ -31,7 +30,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcat import augment, images, inception, network, pipeline
+from jaxcat import network
 from jaxcat.compilation import compiler_options, installed_versions, xla_flags
 from jaxcat.errors import CacheError
 from jaxcat.weights.fetch import cache_dir
@@ -41,7 +40,22 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
 ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
-OPEN_BLOCKS = 256  # memory maps held at a time: each takes a file descriptor, and 1024 of those is a common limit
+# Memory maps held at a time. Each takes a file descriptor, and 1024 of those is a common limit; the pages read through
+# it count as memory of the process.
+OPEN_BLOCKS, OPEN_BYTES = 256, 2**31
+
+# What defines prefix, augmentation and decoding, and which output becomes whose row.
+PACKAGE = Path(__file__).parent
+SOURCES = (
+    "inception.py",
+    "network.py",
+    "augment.py",
+    "images.py",
+    "pipeline.py",
+    "extraction.py",
+    "data/store.py",
+    "data/records.py",
+)
 
 
 def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str, str]) -> dict[str, Any]:
@@ -52,7 +66,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
             weights, whatever file or run those came from.
     """
     model, data = config.model, config.data
-    code = b"".join(inspect.getsource(module).encode() for module in (inception, network, augment, images, pipeline))
+    code = b"".join((PACKAGE / name).read_bytes() for name in SOURCES)
     return {
         "format": FORMAT,
         "numbers": hashlib.sha256(json.dumps(frozen_digests, sort_keys=True).encode()).hexdigest(),
@@ -72,7 +86,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "compiler_options": compiler_options(),
         "xla_flags": xla_flags(),
         "code": hashlib.sha256(code).hexdigest(),
-        "versions": installed_versions("jaxlib", "pillow", "tensorflow", "tensorflow-cpu"),
+        "versions": installed_versions("jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow", "tensorflow-cpu"),
     }
 
 
@@ -113,10 +127,11 @@ class Rows:
             if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only
                 self._write(self.folder / "key.json", text.encode())
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
         self._blocks: list[str] = []
         self._where: dict[bytes, tuple[int, int]] = {}
-        self._mapped = functools.lru_cache(maxsize=OPEN_BLOCKS)(self._map)
+        most = OPEN_BYTES // (self.block_rows * self.row_bytes)
+        self._mapped = functools.lru_cache(maxsize=max(1, min(OPEN_BLOCKS, most)))(self._map)
         self.refresh()
 
     def refresh(self) -> None:
@@ -200,7 +215,7 @@ class Rows:
             self._write(self.folder / f"{name}.npy", rows)
             self._write(self.folder / f"{name}.json", json.dumps(marker).encode())
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
         self._remember(name, wanted)
 
     def _write(self, path: Path, content: bytes | np.ndarray) -> None:
@@ -210,8 +225,10 @@ class Rows:
             with open(aside, "wb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
-                else:
-                    np.save(file, content, allow_pickle=False)
+                else:  # as np.save does, except that it loses the system's reason where the disk is full
+                    header = np.lib.format.header_data_from_array_1_0(content)
+                    np.lib.format.write_array_header_1_0(file, header)
+                    file.write(content.data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
@@ -224,7 +241,8 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def _cannot_write(folder: Path, error: OSError) -> CacheError:
+def cannot_write(folder: Path, error: OSError) -> CacheError:
+    """What to say when the cache cannot be written."""
     return CacheError(
         f"{folder}: cannot be written: {error.strerror or error}. Free space (python -m jaxcat.cache list), set "
         "JAXCAT_CACHE to another directory, or do without: --config.bottleneck.views=0"

@@ -7,17 +7,18 @@ every set of bottlenecks and all compiled programs; downloaded weights go by nam
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxcat import cli
+from jaxcat.console import Console
 from jaxcat.errors import CacheError, ConfigError
 from jaxcat.weights.fetch import cache_dir
 
@@ -57,8 +58,12 @@ def _about(folder: Path) -> str:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files below a directory."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    total = 0
+    for file in [path, *path.rglob("*")]:
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile, by a run that goes on
+            if not file.is_dir():
+                total += file.stat().st_size
+    return total
 
 
 def show(root: Path) -> None:
@@ -66,7 +71,7 @@ def show(root: Path) -> None:
     table.columns[1].justify = "right"
     for entry in entries(root):
         table.add_row(Text(entry.name, overflow="fold"), f"{size(entry.path) / 1e6:.1f}", Text(entry.about))
-    console = Console(highlight=False)
+    console = Console(tables=True)
     console.print(f"{root}: {size(root) / 1e6:.1f} MB", soft_wrap=True)
     if table.row_count:
         console.print(table)

@@ -19,10 +19,10 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from jaxcat.bottleneck import Rows, identities
 from jaxcat.compilation import jit
+from jaxcat.console import Console
 from jaxcat.data import Data, Split, Store, order
 from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract

@@ -78,14 +78,19 @@ def numbered(folder: Path) -> dict[int, Path]:
 
     Raises:
         CheckpointError: it is a link. Checkpoints are moved and deleted there, and a workdir from elsewhere shall not
-            say what else that may hit.
+            say what else that may hit. Or it cannot be listed.
     """
-    if folder.is_symlink():
-        raise CheckpointError(f"{folder} is a link, and jaxcat moves and deletes what is there: link the whole workdir")
-    if not folder.is_dir():
-        return {}
-    found = (path for path in folder.iterdir() if _STEP.fullmatch(path.name))
-    return {int(path.name): path for path in found if path.is_dir() and not path.is_symlink()}
+    try:
+        if folder.is_symlink():
+            raise CheckpointError(
+                f"{folder} is a link, and jaxcat moves and deletes what is there: link the whole workdir"
+            )
+        if not folder.is_dir():
+            return {}
+        found = [path for path in folder.iterdir() if _STEP.fullmatch(path.name)]
+        return {int(path.name): path for path in found if path.is_dir() and not path.is_symlink()}
+    except OSError as error:  # also from is_dir and is_symlink, in a directory that may not be entered
+        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}; ask its owner for access") from error
 
 
 def read_meta(workdir: Path, step: int) -> dict:

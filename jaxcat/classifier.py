@@ -87,11 +87,16 @@ class Classifier:
         return images.resize(images.decode(picture, name), data.image_size, mode=data.resize)
 
     def predict_pixels(self, pixels: Iterator[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
-        """Prepared pictures → probabilities float32 (b, classes) for every `batch_size` of them; one compiled shape."""
-        padded = padded_batch_size(batch_size, self.mesh)
+        """Prepared pictures → probabilities float32 (b, classes) for every `batch_size` of them.
+
+        All batches have one compiled shape. Where there is one only, it is as small as a power of two allows.
+        """
+        whole, batches_before = padded_batch_size(batch_size, self.mesh), 0
         rows: list[np.ndarray] = []
 
         def flush() -> np.ndarray:
+            enough = padded_batch_size(1 << (len(rows) - 1).bit_length(), self.mesh)
+            padded = whole if batches_before else min(whole, enough)
             image = np.zeros((padded, *rows[0].shape), np.uint8)
             image[: len(rows)] = rows
             batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
@@ -102,7 +107,7 @@ class Classifier:
             rows.append(picture)
             if len(rows) == batch_size:
                 yield flush()
-                rows = []
+                rows, batches_before = [], batches_before + 1
         if rows:
             yield flush()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from scipy.special import log_softmax
@@ -25,11 +25,14 @@ from sklearn import metrics
 from jaxcat import cli
 from jaxcat.classifier import Classifier, load, with_zero_logit
 from jaxcat.compilation import enable_compilation_cache
-from jaxcat.data import SPLITS, Split, Store, open_data, open_labelled_folder, open_stores
+from jaxcat.console import Console
+from jaxcat.data import SPLITS, Split, Store, fingerprint, open_data, open_labelled_folder, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import at_most, batches
 from jaxcat.report import aside, write_aside
 from jaxcat.sharding import initialize_distributed
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 
@@ -124,7 +127,8 @@ def show(console: Console, summary: dict, title: str) -> None:
     console.print(Text(title, style="bold"))
     console.print(
         f"{summary['count']} pictures  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  AUC {auc}  "
-        f"calibration error {summary['calibration_error']:.4f}"
+        f"calibration error {summary['calibration_error']:.4f}",
+        soft_wrap=True,
     )
     table = Table("class", "pictures", "precision", "recall", "F1", "most often taken for", box=None, pad_edge=False)
     for index, (name, row) in enumerate(summary["per_class"].items()):
@@ -146,6 +150,12 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
         raise ConfigError(f"the data now have classes {here}; trained on {', '.join(classifier.classes)}")
     if split not in opened.splits:
         raise ConfigError(f"--split {split}: the data have {', '.join(opened.splits)}")
+    now = fingerprint(opened.splits)
+    if not classifier.config.data.skip_bad and classifier.meta.get("length", {}).get("records", now) != now:
+        logger.warning(
+            "the pictures for training and validation have other names or labels than when the run began: some of "
+            "those measured now may have been trained on"
+        )
     return opened.splits[split]
 
 
@@ -189,10 +199,10 @@ def main(argv: Sequence[str]) -> int:
     if jax.process_index() != 0:
         return 0
     name = arguments.split if arguments.data is None else name_of(arguments.data)
+    show(Console(tables=True), summary, f"{name}, step {classifier.step}")
     written = write_evaluation(
         arguments.workdir, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)
     )
-    show(Console(highlight=False), summary, f"{name}, step {classifier.step}")
     print(f"written: {written} and {written.with_suffix('.predictions.csv').name}")
     return 0
 

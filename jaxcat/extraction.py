@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import time
@@ -15,10 +14,9 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxcat.bottleneck import Rows
+from jaxcat.bottleneck import Rows, cannot_write
+from jaxcat.console import Console, progress_of
 from jaxcat.data import Store
 from jaxcat.pipeline import batches
 
@@ -66,12 +64,10 @@ def extract(
     Raises:
         CacheError: the cache cannot be written, or its dtype cannot hold the values.
     """
-    columns = (TextColumn("bottlenecks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began, total = time.perf_counter(), sum(len(request.records) for request in requests)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
+    with progress_of("bottlenecks", total=total, console=console) as report:
         for request in requests:
-            report, added = functools.partial(progress.advance, task), 0
+            added = 0
             outputs = _outputs(request, prefix, size=size, seed=seed, mesh=mesh, report=report)
             for block in regroup(outputs, rows.block_rows):
                 records = request.records[added : added + len(block)]
@@ -171,6 +167,8 @@ def alone(rows: Rows, console: Console, *, stop: Callable[[], int]) -> Iterator[
                 return
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=1)
+    except OSError as error:  # the cache of someone else, whole but for the rows wanted now
+        raise cannot_write(rows.folder, error) from error
     try:
         yield 0
     finally:

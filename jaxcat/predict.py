@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import numpy as np
 from jaxcat import cli
 from jaxcat.classifier import Classifier, load
 from jaxcat.compilation import enable_compilation_cache
-from jaxcat.data import Ignored, pictures
+from jaxcat.data import Ignored, walk
 from jaxcat.errors import DataError
 from jaxcat.imagenet import describe, imagenet_classifier
 
@@ -29,17 +30,13 @@ from jaxcat.imagenet import describe, imagenet_classifier
 def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
     """The pictures that `paths` name, directories walked; an error stands in the place of a path that has none."""
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises for some names that lead nowhere
             yield path
             continue
         found = False
-        try:
-            for picture in pictures(path, Ignored()):
-                found = True
-                yield picture
-        except DataError as error:
-            yield error
-            continue
+        for picture in walk(path, Ignored()):
+            found = True
+            yield picture
         if not found:
             yield DataError(f"{path}: no pictures in this directory")
 

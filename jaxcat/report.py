@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from jaxcat.checkpoint_meta import best_epoch
+from jaxcat.console import Console
 from jaxcat.errors import CheckpointError
 from jaxcat.network import Network, Tree
 from jaxcat.sharding import padded_batch_size
@@ -58,7 +58,7 @@ class Reporter:
 
     def __init__(self, workdir: Path, history: list[dict], *, config: ConfigDict, steps: int, leading: bool = True):
         self.workdir, self.epochs, self.steps, self.leading = workdir, config.epochs, steps, leading
-        self.console = Console(quiet=not leading, highlight=False, soft_wrap=True)
+        self.console = Console(quiet=not leading)
         self._progress: Progress | None = None
         self._updated = 0.0
         self._board = None
@@ -66,11 +66,11 @@ class Reporter:
             with _written(workdir):
                 write_aside(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
                 write_aside(workdir / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
-            if importlib.util.find_spec("tensorboardX"):
-                from tensorboardX import SummaryWriter
+                if importlib.util.find_spec("tensorboardX"):
+                    from tensorboardX import SummaryWriter
 
-                after = history[-1]["step"] + 1 if history else 0  # of an earlier start, what no checkpoint kept
-                self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after)
+                    after = history[-1]["step"] + 1 if history else 0  # of an earlier start, what no checkpoint kept
+                    self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after)
 
     def __enter__(self) -> Reporter:
         return self
@@ -149,10 +149,11 @@ def complete_reports(workdir: Path, history: list[dict]) -> None:
     """Write what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
     metrics, curve = workdir / "metrics.jsonl", workdir / "learning_curve.png"
     text = "".join(json.dumps(record) + "\n" for record in history)
-    if not metrics.is_file() or metrics.read_text() != text:
-        write_aside(metrics, text)
-    if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
-        learning_curve(history, curve)
+    with _written(workdir):
+        if not metrics.is_file() or metrics.read_text() != text:
+            write_aside(metrics, text)
+        if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
+            learning_curve(history, curve)
 
 
 def describe_run(

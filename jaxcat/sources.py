@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from jaxcat.augment import store_size
-from jaxcat.data import Data, Split, Store, open_stores, order
+from jaxcat.console import Console, progress_of
+from jaxcat.data import Data, Split, Store, fingerprint, open_stores, order
+from jaxcat.errors import DataError
 from jaxcat.pipeline import at_most, batches
+from jaxcat.sharding import values_of_processes
 
 
 def never() -> int:
@@ -63,16 +66,36 @@ def open_pictures(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, 
     """Train and validation, every picture checked and in memory as far as `data.cache_gb` goes.
 
     Raises:
-        DataError: pictures cannot be read, with all of them listed.
+        DataError: pictures cannot be read, with all of them listed; or not every process can read the same ones.
     """
     size = config.data.image_size
-    return open_stores(
-        {name: splits[name] for name in ("train", "validation")},
-        sizes={"train": store_size(config.data.augment, size), "validation": size},
-        mode=config.data.resize,
-        cache_gb=config.data.cache_gb,
-        skip_bad=config.data.skip_bad,
-    )
+    opened = {name: splits[name] for name in ("train", "validation")}
+    console = Console(quiet=jax.process_index() != 0)
+    with progress_of("pictures decoded", total=sum(map(len, opened.values())), console=console) as progress:
+        stores = open_stores(
+            opened,
+            sizes={"train": store_size(config.data.augment, size), "validation": size},
+            mode=config.data.resize,
+            cache_gb=config.data.cache_gb,
+            skip_bad=config.data.skip_bad,
+            progress=progress,
+        )
+    check_agreement({name: store.split for name, store in stores.items()})
+    return stores
+
+
+def check_agreement(splits: Mapping[str, Split]) -> None:
+    """Every process makes its part of a batch from its own list of the records; they must be the same list.
+
+    Raises:
+        DataError: they are not.
+    """
+    found = values_of_processes(int(fingerprint(splits)[:7], 16))
+    if len(set(found)) > 1:
+        raise DataError(
+            f"the processes of this run do not have the same pictures (this one: {counts(splits)}): --config.data.dir "
+            "must show every host the same files, and with --config.data.skip_bad every host must read the same ones"
+        )
 
 
 class Streaming:

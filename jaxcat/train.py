@@ -11,7 +11,7 @@ import functools
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ from jaxcat.checkpoint_meta import best_epoch
 from jaxcat.checkpoints import Checkpoints
 from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import validate
-from jaxcat.data import Data, open_data
+from jaxcat.data import Data, Split, fingerprint, open_data
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.optim import make_optimizer
 from jaxcat.report import Pace, Reporter, complete_reports, describe_run
 from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated, values_of_processes
-from jaxcat.sources import Source, Streaming
+from jaxcat.sources import Source, Streaming, check_agreement
 from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
 from jaxcat.steps import Batch, InLine, TrainState, make_eval_step, make_train_step, repeated, steps_in, zero_sums
 
@@ -67,6 +67,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         mesh = make_mesh()
         data = open_data(config)
+        check_agreement(data.splits)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
         network = make_network(config, origin, classes=data.classes)
         run = start(config, workdir, network=network, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
@@ -84,9 +85,9 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Source, mesh: Mesh) -> int:
     """The loop: epochs until a reason to stop, each of them train steps, one exact validation, one checkpoint."""
-    labels, history = source.splits["train"].labels, list(run.history)
+    labels, total, history = source.splits["train"].labels, len(source.splits["validation"]), list(run.history)
     steps_per_epoch, every = math.ceil(len(labels) / config.batch_size), config.checkpoint.every_steps
-    check_length(run, workdir, pictures=len(labels), batch_size=config.batch_size)
+    check_records(run, workdir, splits=source.splits, batch_size=config.batch_size)
     length = {"steps": config.epochs * steps_per_epoch, "steps_per_epoch": steps_per_epoch}
     tx = make_optimizer(config.optim, run.network.labels, **length)
     state = first_state(run, workdir, tx=tx, mesh=mesh)
@@ -127,7 +128,8 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                         report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
                         return status
                 trained, images_per_second = averages(state), pace.images_per_second()
-                validated = validation(source, functools.partial(evaluate, state), interruption=interruption)
+                held_out = source.validation()
+                validated = validation(held_out, functools.partial(evaluate, state), of=total, stop=interruption.stop)
                 if interruption.status:
                     saved.save(finite(state), {**run.meta, "history": history})
                     report.say(f"interrupted in validation: the same command continues from step {int(state.step)}")
@@ -135,7 +137,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
                 record = {
                     **epoch_record(epoch + 1, step=int(state.step), train=trained, validation=validated),
                     "images_per_second": images_per_second,
-                    "data_wait_seconds": batches.wait_seconds,
+                    "data_wait_seconds": batches.wait_seconds + held_out.wait_seconds,
                     "seconds": time.perf_counter() - started,
                 }
                 history.append(record)
@@ -152,19 +154,23 @@ def epoch_record(epoch: int, *, step: int, **metrics: dict[str, float]) -> dict[
     return {"event": "epoch", "epoch": epoch, "step": step, **named}
 
 
-def check_length(run: Start, workdir: Path, *, pictures: int, batch_size: int) -> None:
-    """Note in the meta how long an epoch is; a continued run whose epochs have another length would lose its place.
+def check_records(run: Start, workdir: Path, *, splits: dict[str, Split], batch_size: int) -> None:
+    """Note in the meta what an epoch is made of; a continued run of other records would lose its place, and might
+    validate what it was trained on.
 
     Raises:
-        ConfigError: the run was begun with another number of training pictures or another batch size.
+        ConfigError: the run was begun with other records or another batch size.
     """
-    now = {"pictures": pictures, "batch_size": batch_size}
+    now = {"pictures": len(splits["train"]), "batch_size": batch_size, "records": fingerprint(splits)}
     before = run.meta.setdefault("length", now)
+    before = {"records": now["records"], **before}  # runs of earlier versions do not say
     if before != now:
+        renamed = before["records"] != now["records"]
         raise ConfigError(
             f"--workdir {workdir}: this run was trained on {before['pictures']} pictures in batches of "
-            f"{before['batch_size']}, now there are {pictures} in batches of {batch_size}: its steps no longer mean "
-            "the same. Restore the pictures, or go on in a new --workdir with --config.init_from"
+            f"{before['batch_size']}, now there are {now['pictures']} in batches of {batch_size}"
+            f"{', and names or labels have changed' if renamed else ''}: its steps no longer mean the same. Restore "
+            "the pictures, or go on in a new --workdir with --config.init_from"
         )
 
 
@@ -195,20 +201,20 @@ def compiled(
 
 
 def validation(
-    source: Source, evaluate: Callable[[Batch], dict[str, jax.Array]], *, interruption: Interruption
+    batches: Iterable[Batch], evaluate: Callable[[Batch], dict[str, jax.Array]], *, of: int, stop: Callable[[], int]
 ) -> dict[str, float]:
-    """Loss and accuracy on every validation record, each counted once; nothing where a signal cut it short."""
-    parts, count = [], len(source.splits["validation"])
-    for batch in source.validation():
+    """Loss and accuracy on all `of` records, each counted once; nothing where `stop` answers a signal's status."""
+    parts = []
+    for batch in batches:
         parts.append(evaluate(batch))
-        if interruption.stop():
+        if stop():
             return {}
     total = {name: sum(float(part[name]) for part in parts) for name in ("loss", "correct", "count")}
-    if total["count"] != count:
-        raise TrainingError(f"validated {total['count']:.0f} of {count} pictures: this is a defect of jaxcat")
+    if total["count"] != of:
+        raise TrainingError(f"validated {total['count']:.0f} of {of} pictures: this is a defect of jaxcat")
     if not math.isfinite(total["loss"]):
         raise TrainingError(f"the validation loss is not finite; {SMALLER_STEPS}")
-    return {"loss": total["loss"] / count, "accuracy": total["correct"] / count}
+    return {"loss": total["loss"] / of, "accuracy": total["correct"] / of}
 
 
 def averages(state: TrainState) -> dict[str, float]:

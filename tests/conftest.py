@@ -30,6 +30,13 @@ def cache_of_its_own(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch) -> Path:
+    """A cache for each test; compiled programs stay where all tests share them."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A folder data set of drawn pictures, two classes."""

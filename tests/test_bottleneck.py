@@ -1,12 +1,12 @@
-"""Training on bottlenecks: the same as streaming, computed once, and robust against change, interruption and damage."""
+"""Bottlenecks on disk: found again, and robust against change, interruption, damage and a full disk."""
 
 from __future__ import annotations
 
 import errno
-import json
+import itertools
 import os
+import resource
 import shutil
-import signal
 from pathlib import Path
 
 import filelock
@@ -14,127 +14,22 @@ import jax
 import numpy as np
 import pytest
 import small
+from small_cached import SILENT, config_of, opened, prepared, rows_of
 
-import jaxcat
 from jaxcat import bottleneck, cache, cached, cli
 from jaxcat.bottleneck import Rows, identities, key_of
-from jaxcat.cached import chunks
-from jaxcat.config import validate
-from jaxcat.data import open_data
 from jaxcat.errors import CacheError, ConfigError, DataError
 from jaxcat.extraction import regroup
-from jaxcat.sharding import make_mesh
-from jaxcat.train import train
+from jaxcat.weights import ZERO_TO_ONE
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 KEY = {"stages": ["mixed0"], "image_size": 75, "dtype": "float32"}
-
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path, monkeypatch) -> Path:
-    """A cache for each test; compiled programs stay where all tests share them."""
-    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     return small.picture_folder(tmp_path / "pictures")
-
-
-def epochs(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def figures(workdir: Path, quantity: str) -> list[float]:
-    return [record[f"{split}/{quantity}"] for record in epochs(workdir) for split in ("train", "validation")]
-
-
-def config_of(folder: Path, *, views: int = 2, **changes):
-    config = small.tiny_config(folder)
-    config.data.augment, config.batch_size = "article", 7  # 24 pictures: 4 steps, the last of 3
-    config.bottleneck.views, config.bottleneck.dtype = views, "float32"
-    config.update_from_flattened_dict(changes)
-    return config
-
-
-VARIANTS = {
-    "pooled": {},
-    "flattened with a hidden layer and dropout": {
-        "model.pool": "flatten",
-        "model.hidden": 5,
-        "model.dropout": 0.3,
-        "checkpoint.every_steps": 3,
-    },
-    "with the last block trained": {"model.cut": "mixed1", "model.train_from": "mixed1", "model.train_bn": True},
-    "without augmentation": {"data.augment": "none", "bottleneck.views": 1},
-    "random crops": {"data.augment": "inception"},
-    "balanced class weights": {"optim.class_weight": "balanced"},
-}
-
-
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
-def test_cached_training_equals_streaming(folder, tmp_path, changes):
-    """As many views as epochs, rows in float32: the same losses, the same parameters."""
-    assert train(config_of(folder, **changes), tmp_path / "cached") == 0
-    assert train(config_of(folder, **{**changes, "bottleneck.views": 0}), tmp_path / "streamed") == 0
-    for quantity in ("loss", "accuracy"):
-        np.testing.assert_allclose(
-            figures(tmp_path / "cached", quantity), figures(tmp_path / "streamed", quantity), rtol=2e-5, atol=1e-6
-        )
-    a, b = (jaxcat.load(tmp_path / name, step="latest") for name in ("cached", "streamed"))
-    for x, y in zip(jax.tree.leaves(a.trained), jax.tree.leaves(b.trained), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-3, atol=2e-5)
-
-
-def test_half_precision_rows_are_close(folder, tmp_path):
-    assert train(config_of(folder, **{"bottleneck.dtype": "float16"}), tmp_path / "half") == 0
-    assert train(config_of(folder), tmp_path / "single") == 0
-    np.testing.assert_allclose(figures(tmp_path / "half", "loss"), figures(tmp_path / "single", "loss"), rtol=2e-3)
-
-
-def test_fewer_views_than_epochs_come_round_again(folder):
-    config = config_of(folder, views=2)
-    source = opened(config)
-    source.prepare(_silent())
-    first, third = (rows_of(source.train(epoch, first=0), config, epoch) for epoch in (0, 2))
-    second = rows_of(source.train(1, first=0), config, 1)
-    np.testing.assert_array_equal(first, third)
-    assert not np.array_equal(first, second)
-
-
-def rows_of(batches, config, epoch: int) -> np.ndarray:
-    """The rows of an epoch by record number."""
-    from jaxcat.data import order
-
-    rows = []
-    for batch in batches:
-        mask = np.asarray(batch["mask"]).reshape(-1)
-        rows.append(np.asarray(batch["bottleneck"]).reshape(len(mask), -1)[mask])
-    return np.concatenate(rows)[np.argsort(order(24, seed=config.seed, epoch=epoch))]
-
-
-def opened(config) -> cached.Cached:
-    """The source of a run of this configuration, nothing computed yet."""
-    from jaxcat import checkpoint_meta
-
-    data = open_data(config)
-    net = small.network(config, classes=len(data.classes))
-    params, stats = net.initialize(0)
-    frozen = {"params": net.divide(params)[0], "stats": net.divide(stats)[0]}
-    key = key_of(config, net, frozen_digests=checkpoint_meta.digests(frozen))
-    return cached.Cached(config, data, network=net, frozen=frozen, key=key, mesh=make_mesh())
-
-
-def _silent():
-    from rich.console import Console
-
-    return Console(quiet=True)
-
-
-def prepared(config) -> cached.Cached:
-    source = opened(config)
-    source.prepare(_silent())
-    return source
 
 
 def test_a_second_run_computes_nothing_and_decodes_nothing(folder, monkeypatch):
@@ -159,7 +54,7 @@ def test_a_changed_picture_loses_its_own_rows_only(folder):
     small.draw("cross", np.random.default_rng(9)).save(folder / "train" / "disc" / "003.png")
     source = opened(config)
     assert source.to_compute == 2
-    source.prepare(_silent())
+    source.prepare(SILENT)
     old, new = (rows_of(s.train(0, first=0), config, 0) for s in (before, source))
     assert np.flatnonzero((old != new).any(axis=1)).tolist() == [3]
 
@@ -199,14 +94,19 @@ def test_what_does_not_shape_a_row_is_not_in_the_key(folder, changes):
     assert opened(config_of(folder, **changes)).to_compute == 0
 
 
-def test_other_code_or_weights_are_another_key(folder, monkeypatch):
+def test_other_code_or_weights_are_another_key(folder, tmp_path, monkeypatch):
     config = config_of(folder)
     net = small.network(config)
     keys = [key_of(config, net, frozen_digests={"a": digest}) for digest in ("1", "2")]
-    assert keys[0] != keys[1]
-    source = bottleneck.inspect.getsource
-    monkeypatch.setattr(bottleneck.inspect, "getsource", lambda module: source(module) + "# another line\n")
-    assert key_of(config, net, frozen_digests={"a": "1"}) != keys[0]
+    package = tmp_path / "package"
+    shutil.copytree(bottleneck.PACKAGE, package)
+    monkeypatch.setattr(bottleneck, "PACKAGE", package)
+    assert key_of(config, net, frozen_digests={"a": "1"}) == keys[0]
+    for name in ("inception", "network", "augment", "images", "pipeline", "extraction", "data/store", "data/records"):
+        with open(package / f"{name}.py", "a") as file:
+            file.write("# another line\n")
+        keys.append(key_of(config, net, frozen_digests={"a": "1"}))
+    assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 
 def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_cache, monkeypatch):
@@ -245,9 +145,19 @@ def test_another_arithmetic_is_another_key(folder, monkeypatch):
     keys = [key_of(config, net, frozen_digests={})]
     with jax.default_matmul_precision("highest"):
         keys.append(key_of(config, net, frozen_digests={}))
+    for name, value in [("compiler_options", {"option": "1"}), ("installed_versions", {"jax": "0"})]:
+        with monkeypatch.context() as patch:
+            patch.setattr(bottleneck, name, lambda *_, value=value: value)
+            keys.append(key_of(config, net, frozen_digests={}))
+    for name, value in [("preprocessing", ZERO_TO_ONE), ("pool_counts_padding", True)]:
+        other = small.network(config)
+        setattr(other, name, value)
+        keys.append(key_of(config, other, frozen_digests={}))
+    config.model.width = 1 / 8
+    keys.append(key_of(config, small.network(config), frozen_digests={}))
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     keys.append(key_of(config, net, frozen_digests={}))
-    assert keys[0] != keys[1] != keys[2] != keys[0]
+    assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 
 def test_killed_in_the_middle_it_goes_on_after_the_last_whole_block(folder, monkeypatch):
@@ -268,22 +178,6 @@ def test_killed_in_the_middle_it_goes_on_after_the_last_whole_block(folder, monk
     assert opened(config).to_compute == 60 - 17
     assert prepared(config).to_compute == 60 - 17
     assert opened(config).to_compute == 0
-
-
-def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bottleneck, "BLOCK_ROWS", 5)
-    config, add = config_of(folder, epochs=1), Rows.add
-
-    def interrupted(self, wanted, rows):
-        add(self, wanted, rows)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Rows, "add", interrupted)
-        assert train(config, tmp_path / "run") == 143
-    assert "interrupted while bottlenecks were computed" in capsys.readouterr().out
-    assert opened(config).to_compute < 60
-    assert train(config, tmp_path / "run") == 0
 
 
 def block_files(root: Path) -> list[Path]:
@@ -317,16 +211,34 @@ def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(folder, empty_cache, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    """No file may grow beyond 200 bytes, which the system refuses in mid-write as it refuses on a full disk."""
+    source, add, limits = opened(config_of(folder)), Rows.add, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    source = opened(config_of(folder))
+    def limited(self, wanted, rows):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+        try:
+            add(self, wanted, rows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
     with monkeypatch.context() as patch:
-        patch.setattr(bottleneck.np, "save", full)
-        with pytest.raises(CacheError, match=r"No space left on device.*JAXCAT_CACHE.*bottleneck\.views=0"):
-            source.prepare(_silent())
+        patch.setattr(Rows, "add", limited)
+        with pytest.raises(CacheError, match=r"written: File too large.*JAXCAT_CACHE.*bottleneck\.views=0"):
+            source.prepare(SILENT)
     assert not block_files(empty_cache)
     assert {path.name for path in source._rows.folder.iterdir()} == {".lock", "key.json"}
+    assert prepared(config_of(folder)).to_compute == 60
+
+
+def test_a_cache_of_someone_else_that_lacks_a_row_is_an_error_that_says_what_to_do(folder, monkeypatch):
+    source = opened(config_of(folder))
+
+    def refused(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    with pytest.raises(CacheError, match=r"cannot be written: Permission denied.*JAXCAT_CACHE"):
+        source.prepare(SILENT)
 
 
 def test_half_written_blocks_of_killed_writers_are_removed_in_time(folder):
@@ -374,75 +286,20 @@ def test_values_that_do_not_fit_are_refused(empty_cache):
         rows.add([b"a" * 16], np.array([[1.0, 70000.0]]))
 
 
-def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_path, monkeypatch):
-    """With bottlenecks and stacked steps, at a checkpoint within the epoch."""
-    from jaxcat import checkpoint_meta
-    from jaxcat import train as module
-
-    config = config_of(folder, **{"checkpoint.every_steps": 3, "model.dropout": 0.3})
-    assert train(config, tmp_path / "whole") == 0
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "Interruption", small.InterruptedAt(5))
-        assert train(config, tmp_path / "cut") == 143
-    (step,) = checkpoint_meta.steps(tmp_path / "cut")[-1:]
-    assert 4 < step < 8
-    assert train(config, tmp_path / "cut") == 0
-    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
-    assert whole == cut
-    assert figures(tmp_path / "whole", "loss") == figures(tmp_path / "cut", "loss")
-
-
 def test_a_signal_ends_the_wait_for_another_run(folder):
     source = opened(config_of(folder))
     with filelock.FileLock(source._rows.folder / ".lock"):
-        assert source.prepare(_silent(), stop=lambda: 143) == 143
-    assert source.prepare(_silent()) == 0
+        assert source.prepare(SILENT, stop=lambda: 143) == 143
+    assert source.prepare(SILENT) == 0
 
 
 def test_two_runs_that_compute_the_same_leave_one_good_cache(folder):
     config = config_of(folder)
     first, second = opened(config), opened(config)
-    first.prepare(_silent())
-    second.prepare(_silent())  # finds the rows of the first
+    first.prepare(SILENT)
+    second.prepare(SILENT)  # finds the rows of the first
     assert len(list(second._rows.folder.glob("*.npy"))) == 3
     np.testing.assert_array_equal(*(rows_of(s.train(1, first=0), config, 1) for s in (first, second)))
-
-
-def test_nothing_is_compiled_after_the_first_epoch(folder, tmp_path, monkeypatch):
-    from jaxcat.report import Reporter
-
-    compilations, seen = [], []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compilations.append(name) if "backend_compile" in name else None
-    )
-    epoch = Reporter.epoch
-    monkeypatch.setattr(Reporter, "epoch", lambda self, record: (seen.append(len(compilations)), epoch(self, record)))
-    for views in (0, 2):
-        config = config_of(folder, views=views)
-        config.epochs = 4
-        assert train(config, tmp_path / f"run{views}") == 0
-        assert seen[0] > 0
-        assert seen[1] <= seen[0] + 3, "only the reset of the sums and the like"
-        assert seen[2] == seen[3]
-        seen.clear()
-
-
-def test_views_need_something_frozen(folder):
-    config = config_of(folder, **{"model.train_from": "stem"})
-    with pytest.raises(ConfigError, match=r"--config\.bottleneck\.views=2.*train_from=stem"):
-        validate(config)
-
-
-@pytest.mark.parametrize("every", [0, 1, 3, 10, 64, 1000])
-@pytest.mark.parametrize(("begin", "end", "most"), [(0, 100, 50), (7, 100, 50), (300, 401, 25), (5, 6, 4), (8, 8, 4)])
-def test_chunks_reach_the_end_and_cross_no_checkpoint(begin, end, most, every):
-    sizes = chunks(begin, end, every=every, most=most)
-    assert sum(sizes) == end - begin
-    assert set(sizes) <= {1, most}
-    if every:
-        edges = set(np.cumsum([begin, *sizes]).tolist())
-        assert {step for step in range(begin + 1, end + 1) if step % every == 0} <= edges
 
 
 def test_regroup_keeps_rows_and_order():
@@ -461,7 +318,7 @@ def test_identities_tell_record_view_and_content_apart():
     assert len(set(found)) == 6
 
 
-def test_the_cache_command_lists_and_clears(folder, empty_cache, capsys):
+def test_the_cache_command_lists_and_clears(folder, empty_cache, capsys, monkeypatch):
     for name in ("xla", "xla-01234567"):
         (empty_cache / name).mkdir(parents=True)
         (empty_cache / name / "program").write_bytes(b"1" * 1000)
@@ -480,6 +337,8 @@ def test_the_cache_command_lists_and_clears(folder, empty_cache, capsys):
     assert cache.main(["clear", "--all"]) == 0
     assert [path.name for path in empty_cache.iterdir() if path.is_file()] == ["weights.h5"]
     assert not list(empty_cache.glob("xla*"))
+    monkeypatch.setattr(Path, "rglob", lambda *_: [empty_cache / "weights.h5", empty_cache / "renamed meanwhile"])
+    assert cache.size(empty_cache) == 1000
     with pytest.raises(SystemExit) as caught:
         cli.run(cache.main, ["clear"])
     assert caught.value.code == 2

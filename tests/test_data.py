@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data import Ignored, open_data, open_labelled_folder, pictures
+from jaxcat.data import Ignored, fingerprint, open_data, open_labelled_folder, pictures
 from jaxcat.errors import ConfigError, DataError
 
 
@@ -291,3 +291,20 @@ def test_labelled_folder(tmp_path):
     for root, message in ((tmp_path, "'zebra'"), (tmp_path / "none", "no such folder"), (tmp_path / "cat", "pictures")):
         with pytest.raises(DataError, match=message):
             open_labelled_folder(root, ("cat", "dog"))
+
+
+def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
+    flat(tmp_path, a=2, b=1)
+    (tmp_path / "a" / "scan.tiff").touch()
+    (tmp_path / "unlabelled.png").touch()
+    assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
+    assert "2 files are no pictures by their names and are ignored" in caplog.text
+
+
+def test_records_have_a_fingerprint_of_names_and_labels(tmp_path):
+    first = fingerprint(opened(flat(tmp_path / "data", a=3, b=3)).splits)
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    assert fingerprint(opened(moved).splits) == first
+    assert fingerprint(opened(moved, seed=1).splits) != first  # others are held out
+    (moved / "a").rename(moved / "c")
+    assert fingerprint(opened(moved).splits) != first

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import small
 
+import jaxcat
 from jaxcat import evaluate, predict
+from jaxcat.errors import CheckpointError
 from jaxcat.train import train
 
 
@@ -57,6 +61,16 @@ def test_another_folder_leaves_the_figures_of_the_run_alone(workdir, folder, tmp
     assert evaluation(workdir, "others-validation")[0]["count"] == 9
 
 
+def test_a_single_picture_is_not_padded_to_a_whole_batch(workdir, monkeypatch):
+    classifier, sizes = jaxcat.load(workdir), []
+    compute = classifier.evaluate_batch
+    monkeypatch.setattr(classifier, "evaluate_batch", lambda batch: sizes.append(len(batch["image"])) or compute(batch))
+    some = list(small.pictures(37))
+    one, all_of_them = classifier.predict(some[:1]), classifier.predict(some)
+    assert sizes == [8, 32, 32]  # eight devices, a picture each; and the last batch like the one before it
+    np.testing.assert_allclose(one, all_of_them[:1], rtol=1e-4)
+
+
 def test_figures_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     labels = np.array([0, 1, 1, 0])
@@ -91,3 +105,34 @@ def test_predictions_agree_with_the_evaluation_and_bad_pictures_are_named(workdi
         record = found[str(folder / row["file"])]
         assert record["label"] == row["predicted"]
         assert record["probability"] == pytest.approx(float(row[row["predicted"]]), abs=1e-4)
+
+
+def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_path, capsys, monkeypatch):
+    """A directory that cannot be listed in the midst of others, and a name longer than a file system takes."""
+    shutil.copytree(folder / "validation", tmp_path / "disk")
+    (tmp_path / "disk" / "lost+found").mkdir()
+    listdir = os.listdir
+
+    def refusing(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    endless = str(tmp_path / ("x" * 300 + ".png"))
+    assert predict.main(["--workdir", str(workdir), endless, str(tmp_path / "disk")]) == 1
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == len(list((folder / "validation").rglob("*.png")))
+    unlisted, unread = sorted(line for line in output.err.splitlines() if line.startswith("error: "))
+    assert "lost+found: Permission denied" in unlisted
+    assert "File name too long" in unread
+
+
+def test_figures_that_cannot_be_written_are_shown_all_the_same(workdir, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(evaluate.os, "replace", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device"):
+        evaluate.main(["--workdir", str(workdir)])
+    assert "accuracy" in capsys.readouterr().out

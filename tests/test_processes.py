@@ -139,6 +139,16 @@ def test_one_process_with_a_bad_picture_ends_all(folder, tmp_path):
         assert ended[0] in (1, -signal.SIGABRT)
 
 
+@pytest.mark.parametrize("views", [0, 1])
+def test_processes_that_find_different_pictures_are_told_so(folder, tmp_path, views):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy/train/disc/000.png").rename(tmp_path / "copy/train/disc/999.png")
+    own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
+    with train(2, tmp_path / "run", folder, f"--config.bottleneck.views={views}", each=own) as run:
+        assert run.statuses(seconds=LOST_AFTER + 40) == [2, 2], run.output()
+        assert "do not have the same pictures" in run.output()
+
+
 LEAVES = """
 import argparse, sys
 from jaxcat import cli

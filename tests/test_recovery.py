@@ -15,7 +15,7 @@ import pytest
 from small_run import config, metrics, outcome
 
 import jaxcat
-from jaxcat import checkpoint_meta, checkpoints, recovery
+from jaxcat import checkpoint_meta, checkpoints, recovery, report
 from jaxcat.errors import CheckpointError
 from jaxcat.train import train
 
@@ -164,6 +164,51 @@ def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeyp
     assert train(config(folder), copy) == 0
     assert checkpoint_meta.steps(copy)[-1] == last
     assert recovery.verify(copy, last)["step"] == last
+
+
+def test_what_cannot_be_listed_or_completed_is_one_line(copy, folder, monkeypatch):
+    """The checkpoints of another user; and a report that a kill has left undone, on a disk that is full now."""
+
+    def refused(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refused)
+        with pytest.raises(CheckpointError, match=r"checkpoints: cannot be listed: Permission denied"):
+            jaxcat.load(copy)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (copy / "metrics.jsonl").unlink()
+    monkeypatch.setattr(report, "write_aside", full)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written: No space left on device.*the same command continues"
+    ):
+        train(config(folder), copy)
+
+
+@pytest.mark.parametrize("hidden", ["checkpoints", "3"])
+def test_a_workdir_or_checkpoints_that_may_not_be_entered_are_one_line(tmp_path, monkeypatch, hidden):
+    """The bits that let a directory be listed are others than those that let its entries be looked at."""
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    stat = Path.stat
+
+    def refusing(self, **options):
+        if self.name == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    with pytest.raises(CheckpointError, match=r"checkpoints: cannot be listed: Permission denied; ask its owner"):
+        checkpoint_meta.choose(tmp_path, "latest")
+
+
+def test_a_tensorboard_that_cannot_be_made_is_one_line(tmp_path, folder):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"--workdir .*cannot be written: File exists"):
+        report.Reporter(tmp_path, [], config=config(folder), steps=1)
 
 
 @pytest.mark.parametrize("allowed", [2_000, 20_000])

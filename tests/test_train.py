@@ -23,6 +23,7 @@ from jaxcat import checkpoint_meta
 from jaxcat.cli import read_config
 from jaxcat.config import default
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
+from jaxcat.evaluate import open_split
 from jaxcat.start import from_run
 from jaxcat.train import class_weights, stop_reason, train
 
@@ -92,6 +93,26 @@ def test_a_run_whose_pictures_have_become_more_is_not_continued(finished, folder
     config.model.dropout, config.data.augment = 0.2, "article"
     with pytest.raises(ConfigError, match="24 pictures in batches of 8, now there are 25"):
         train(config, tmp_path / "run")
+
+
+def test_a_run_whose_pictures_have_other_names_is_not_continued_and_its_evaluation_says_so(
+    finished, folder, tmp_path, caplog
+):
+    """As many as before, so the steps would fit; but others, and in a hold-out perhaps pictures trained on."""
+    workdir, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(finished, workdir)
+    shutil.copytree(folder, moved)
+    config = small_run.config(moved, **{"data.augment": "article", "model.dropout": 0.2})
+    assert train(config, workdir) == 0  # finished, and the same pictures elsewhere
+    (moved / "validation/disc/000.png").rename(moved / "validation/disc/999.png")
+    config.epochs = 4
+    with pytest.raises(ConfigError, match=r"now there are 24 .*names or labels have changed.*init_from"):
+        train(config, workdir)
+    classifier = jaxcat.load(workdir)
+    for name, warned in ((folder, False), (moved, True)):
+        classifier.config.data.dir, before = str(name), len(caplog.records)
+        open_split(classifier, split="validation", data=None)
+        assert any("other names or labels" in record.message for record in caplog.records[before:]) == warned
 
 
 def test_a_new_run_leaves_neighbours_alone(folder, tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jaxcat.data import traps
-from jaxcat.data.folder import Ignored, open_folder, open_labelled_folder, pictures
-from jaxcat.data.records import SPLITS, Data, Split, order
+from jaxcat.data.folder import Ignored, open_folder, open_labelled_folder, pictures, walk
+from jaxcat.data.records import SPLITS, Data, Split, fingerprint, order
 from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import ConfigError
 
@@ -16,11 +16,13 @@ __all__ = [
     "Ignored",
     "Split",
     "Store",
+    "fingerprint",
     "open_data",
     "open_labelled_folder",
     "open_stores",
     "order",
     "pictures",
+    "walk",
 ]
 
 

@@ -42,6 +42,14 @@ class Ignored:
         if len(self.examples) < 3:
             self.examples.append(printable(str(path)))
 
+    def warn(self) -> None:
+        if self.count:
+            logger.warning(
+                "%d files are no pictures by their names and are ignored, such as %s",
+                self.count,
+                ", ".join(self.examples),
+            )
+
 
 def open_folder(config: Any) -> Data:
     """Indexes the pictures below `data.dir`.
@@ -56,11 +64,11 @@ def open_folder(config: Any) -> Data:
     if not config.data.dir:
         raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of pictures per class")
     root = Path(config.data.dir).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
     ignored = Ignored()
     split_roots = _split_roots(root)
-    available = sorted(path.name for path in _visible(split_roots["train"]) if path.is_dir())
+    available = sorted(path.name for path in _visible(split_roots["train"]) if os.path.isdir(path))
     if not available:
         raise DataError(
             f"{split_roots['train']}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
@@ -76,12 +84,7 @@ def open_folder(config: Any) -> Data:
     for name, split_root in split_roots.items():
         _check_classes(split_root, classes, available)
         splits[name] = _index(name, root, split_root, classes, ignored)
-    if ignored.count:
-        logger.warning(
-            "%d files are no pictures by their names and are ignored, such as %s",
-            ignored.count,
-            ", ".join(ignored.examples),
-        )
+    ignored.warn()
     if "validation" not in splits:
         splits |= hold_out(splits["train"], config, classes)
     return Data(classes, limit(splits, config, classes))
@@ -95,9 +98,9 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
     Raises:
         DataError: the folder is missing, has a class that is not in `classes`, or no picture.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"--data {root}: there is no such folder")
-    here = [path.name for path in _visible(root) if path.is_dir()]
+    here = [path.name for path in _visible(root) if os.path.isdir(path)]
     if unknown := [name for name in here if name not in classes]:
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
@@ -105,6 +108,8 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
         )
     ignored = Ignored()
     found = [(path, classes.index(name)) for name in here for path in pictures(root / name, ignored)]
+    _ignore_unlabelled(root, ignored)
+    ignored.warn()
     if not found:
         raise DataError(f"--data {root}: no pictures in class folders ({_LOOKED_FOR})")
     files = tuple(path.relative_to(root).as_posix() for path, _ in found)
@@ -113,22 +118,36 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
 
 
 def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
+    """Every picture below directory, as `walk` finds them. Raises DataError where a directory cannot be listed."""
+    for found in walk(directory, ignored):
+        if isinstance(found, DataError):
+            raise found
+        yield found
+
+
+def walk(directory: Path, ignored: Ignored) -> Iterator[Path | DataError]:
     """Every picture below directory, by suffix, in sorted order; other files are noted in ignored.
 
-    Links to directories are followed, except back to a directory that encloses them. Hidden entries are passed over.
+    A directory that cannot be listed gives an error in its place. Links to directories are followed, except back to a
+    directory that encloses them. Hidden entries are passed over.
     """
     above = Path(os.path.realpath(directory)).parents
     yield from _walk(directory, frozenset(map(str, above)), ignored)
 
 
-def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Iterator[Path]:
+def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Iterator[Path | DataError]:
     real = os.path.realpath(directory)
     if real in enclosing:
         return
-    for path in _visible(directory):
-        if path.is_dir():
+    try:
+        here = _visible(directory)
+    except DataError as error:
+        yield error
+        return
+    for path in here:
+        if os.path.isdir(path):
             yield from _walk(path, enclosing | {real}, ignored)
-        elif path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists()):
+        elif path.suffix.lower() in SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
             yield path  # a link that leads nowhere as well: decoding then reports it
         else:
             ignored.add(path)
@@ -146,7 +165,7 @@ def _visible(directory: Path) -> list[Path]:
 def _split_roots(root: Path) -> dict[str, Path]:
     """The folder of each split; root itself is train's where it holds the classes directly."""
     found: dict[str, Path] = {}
-    directories = [path for path in _visible(root) if path.is_dir()]
+    directories = [path for path in _visible(root) if os.path.isdir(path)]
     for path in directories:
         name = SPLIT_OF.get(path.name.lower())
         if name in found:
@@ -155,10 +174,10 @@ def _split_roots(root: Path) -> dict[str, Path]:
             found[name] = path
     if "train" in found:
         # A class may be called "train" (beside "bus" and "car"); it then holds pictures and no class folders.
-        has_classes = any(path.is_dir() for path in _visible(found["train"]))
+        has_classes = any(os.path.isdir(path) for path in _visible(found["train"]))
         if has_classes or len(found) == len(directories):
             return {name: found[name] for name in SPLITS if name in found}
-    elif any(path.is_dir() for split_root in found.values() for path in _visible(split_root)):
+    elif any(os.path.isdir(path) for split_root in found.values() for path in _visible(split_root)):
         there = ", ".join(path.name for path in found.values())
         raise DataError(f"{root} has {there} and no train folder; name it {root / 'train'}")
     return {"train": root}
@@ -166,7 +185,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
 
 def _check_classes(split_root: Path, classes: tuple[str, ...], available: list[str]) -> None:
     """Every class has its folder in this split, and there is no folder that train does not know."""
-    here = [path.name for path in _visible(split_root) if path.is_dir()]
+    here = [path.name for path in _visible(split_root) if os.path.isdir(path)]
     for name in classes:
         if name not in here:
             raise DataError(f"{printable(str(split_root))} has no folder for class {name!r}, which train has")
@@ -188,8 +207,12 @@ def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ig
             )
         files.extend(found)
         labels.extend([label] * len(found))
-    for path in _visible(split_root):
-        if path.is_file():
-            ignored.add(path)  # even a picture: it has no label
-
+    _ignore_unlabelled(split_root, ignored)
     return Split(name, tuple(files), np.array(labels, np.int32), lambda index: root / files[index])
+
+
+def _ignore_unlabelled(root: Path, ignored: Ignored) -> None:
+    """Files beside the class folders, even pictures: they have no label."""
+    for path in _visible(root):
+        if os.path.isfile(path):
+            ignored.add(path)

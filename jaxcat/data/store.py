@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1024  # pictures between two reports of progress; also bounds the futures that exist at once
 
-Progress = Callable[[int, int], None]
-
 
 class Store:
     """images[i] → uint8 (size, size, 3) for the records of a split that can be read.
@@ -40,7 +38,7 @@ class Store:
         mode: ResizeMode,
         cache_gb: float,
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """Decodes the pictures of split. Unreadable ones are left out; open_stores is the door that refuses them.
 
@@ -50,7 +48,7 @@ class Store:
             mode: how they are made square; see images.resize.
             cache_gb: GiB of memory that the store may take.
             workers: threads; by default one per CPU.
-            progress: called now and then with (pictures decoded, pictures in all).
+            progress: told now and then how many more pictures have been decoded.
         """
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -67,7 +65,7 @@ class Store:
             self._images = self._images[: len(readable)]
             self._images.flags.writeable = False
 
-    def _decode_all(self, split: Split, progress: Progress | None) -> list[str]:
+    def _decode_all(self, split: Split, progress: Callable[[int], None] | None) -> list[str]:
         """Decodes every record once, into memory where that is held; "" or the reason of failure for each."""
 
         def attempt(index: int) -> str:
@@ -81,9 +79,10 @@ class Store:
 
         reasons: list[str] = []
         for start in range(0, len(split), _CHUNK):
-            reasons.extend(self._pool.map(attempt, range(start, min(start + _CHUNK, len(split)))))
+            found = list(self._pool.map(attempt, range(start, min(start + _CHUNK, len(split)))))
+            reasons += found
             if progress:
-                progress(len(reasons), len(split))
+                progress(len(found))
         return reasons
 
     def __len__(self) -> int:
@@ -113,7 +112,7 @@ def open_stores(
     cache_gb: float,
     workers: int | None = None,
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Store]:
     """One store per split, sharing `cache_gb` in the order of splits; `sizes` gives the side by split name, the other
     arguments are those of Store.

@@ -1,0 +1,57 @@
+"""What commands print, and what becomes of them when nobody reads it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+import rich.console
+
+from jaxcat import console
+from jaxcat.console import progress_of
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_gets_a_line_now_and_then_and_a_terminal_a_bar(monkeypatch, terminal):
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 30.0)
+    shown = rich.console.Console(file=io.StringIO(), force_terminal=terminal, width=100, get_time=lambda: now)
+    with progress_of("pictures", total=100, console=shown) as advance:
+        for _ in range(10):
+            now += 20.0
+            advance(10)
+    lines = shown.file.getvalue().splitlines()
+    if terminal:
+        assert "\x1b" in shown.file.getvalue()
+    else:
+        assert lines == [
+            "pictures: 20 of 100, 3 min left",
+            "pictures: 40 of 100, 2 min left",
+            "pictures: 60 of 100, 1 min left",
+            "pictures: 80 of 100, 1 min left",
+        ]
+
+
+def test_work_goes_on_when_the_reader_has_seen_enough(tmp_path):
+    """`python -m jaxcat.train … | head -1`: rich would end the process, with status 1 and no word."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from jaxcat.console import Console\n"
+        "console = Console()\n"
+        "for number in range(20_000): console.print(f'line {number} of many')\n"
+        "print('by other means')\n"
+        "Path(sys.argv[1]).touch()\n"
+    )
+    done = tmp_path / "done"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, done], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "line 0 of many\n"
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0, process.stderr.read()
+        assert process.stderr.read() == ""
+    assert done.exists()
