@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, OtherFormatError
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +97,20 @@ def read_meta(workdir: Path, step: int) -> dict:
     """The description that a checkpoint carries.
 
     Raises:
-        CheckpointError: it cannot be read, or another version of jaxcat wrote it.
+        CheckpointError: it cannot be read.
+        OtherFormatError: another version of jaxcat wrote it.
     """
     path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
     try:
         meta = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({first_line(error)}): {way_out(workdir, step)}") from error
-    if isinstance(meta, dict) and isinstance(meta.get("format"), int) and meta["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {meta['format']}, this jaxcat reads {FORMAT}")
+    whole = isinstance(meta, dict) and meta.get("meta_digest") == meta_digest(meta)  # else its format says nothing
+    if whole and meta.get("format") != FORMAT:
+        raise OtherFormatError(
+            f"{path}: format {meta.get('format')}, this jaxcat reads {FORMAT}: use the jaxcat that wrote it, or another"
+            " --workdir"
+        )
     if (
         not isinstance(meta, dict)
         or any(not isinstance(meta.get(key), kind) for key, kind in META_TYPES.items())
@@ -113,7 +118,7 @@ def read_meta(workdir: Path, step: int) -> dict:
         or not _has_ints(meta.get("length", {"pictures": 0, "batch_size": 0}), "pictures", "batch_size")
     ):
         raise CheckpointError(f"{path}: not the description of a checkpoint: {way_out(workdir, step)}")
-    if meta.get("meta_digest") != meta_digest(meta) or meta["step"] != step:
+    if not whole or meta["step"] != step:
         raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
     return meta
 

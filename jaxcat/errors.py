@@ -33,6 +33,10 @@ class CheckpointError(JaxcatError):
     """A workdir or checkpoint that cannot be written, read, or continued from."""
 
 
+class OtherFormatError(CheckpointError):
+    """A checkpoint that another version of jaxcat wrote, not damaged."""
+
+
 class TrainingError(JaxcatError):
     """Training cannot go on, for example because the loss is not a number."""
 

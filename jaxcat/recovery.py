@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
 from jaxcat import checkpoint_meta, checkpoints
-from jaxcat.errors import CheckpointError, JaxcatError
+from jaxcat.errors import CheckpointError, JaxcatError, OtherFormatError
 from jaxcat.network import Tree
 from jaxcat.sharding import values_of_processes
 
@@ -30,6 +30,7 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
 
     Raises:
         CheckpointError: there are checkpoints, and none is good. A run never starts over because of damage.
+        OtherFormatError: another version of jaxcat wrote the newest.
     """
     damaged: dict[int, CheckpointError] = {}
     there = checkpoint_meta.steps(workdir)
@@ -42,6 +43,8 @@ def newest_good(workdir: Path) -> tuple[dict | None, dict[int, CheckpointError]]
         meta, error = None, None
         try:
             meta = verify(workdir, step)
+        except OtherFormatError:
+            raise  # in every process: nothing is damaged, and nothing to be set aside
         except CheckpointError as caught:
             error = caught
         good = values_of_processes(meta is not None)

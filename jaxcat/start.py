@@ -85,12 +85,22 @@ def previous_run(config: ConfigDict, workdir: Path) -> dict | None:
             "use another --workdir, or continue it all the same with --config.resume=force"
         )
     recovery.set_aside(workdir, damaged, good=meta["step"])
+    _keep_beginning(config, before)
     if config.epochs != before.get("epochs") and config.optim.schedule != "constant":
         logger.warning(
             "--config.epochs=%d, the run was begun with %d: the %s schedule now ends there, so the learning rate jumps",
             *(config.epochs, before.get("epochs"), config.optim.schedule),
         )
     return meta
+
+
+def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
+    """Set back what only the beginning of a run can use: its checkpoints are read and repaired by it."""
+    for section, name in ((config, "init_from"), (config.model, "weights"), (config.model, "preprocessing")):
+        began_with = (before if section is config else before.model)[name]
+        if section[name] != began_with:
+            logger.warning("--config.resume=force: %s stays %r, with which the run began", name, began_with)
+            section[name] = began_with
 
 
 def find_origin(config: ConfigDict, workdir: Path, *, meta: dict | None, classes: tuple[str, ...]) -> Origin:

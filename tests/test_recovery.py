@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from small_run import config, metrics, outcome
 
 import jaxcat
 from jaxcat import checkpoint_meta, checkpoints, recovery, report
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, OtherFormatError
 from jaxcat.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -166,6 +167,21 @@ def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeyp
     assert recovery.verify(copy, last)["step"] == last
 
 
+def test_a_checkpoint_of_another_version_is_not_taken_for_damage(copy, folder):
+    step = checkpoint_meta.steps(copy)[-1]
+    path = copy / "checkpoints" / str(step) / "meta" / "metadata"
+    meta = json.loads(path.read_text()) | {"format": 99}
+    path.write_text(json.dumps(meta))  # its digest no longer fits: damage
+    with pytest.raises(CheckpointError, match="damaged on disk"):
+        checkpoint_meta.read_meta(copy, step)
+    meta["meta_digest"] = checkpoint_meta.meta_digest(meta)
+    path.write_text(json.dumps(meta))
+    with pytest.raises(OtherFormatError, match=r"format 99.*use the jaxcat that wrote it"):
+        train(config(folder, epochs=4), copy)
+    assert not (copy / "damaged").exists()
+    assert checkpoint_meta.steps(copy)[-1] == step
+
+
 def test_what_cannot_be_listed_or_completed_is_one_line(copy, folder, monkeypatch):
     """The checkpoints of another user; and a report that a kill has left undone, on a disk that is full now."""
 
@@ -207,7 +223,7 @@ def test_a_workdir_or_checkpoints_that_may_not_be_entered_are_one_line(tmp_path,
 def test_a_tensorboard_that_cannot_be_made_is_one_line(tmp_path, folder):
     pytest.importorskip("tensorboardX")
     (tmp_path / "tensorboard").write_text("in the way")
-    with pytest.raises(CheckpointError, match=r"--workdir .*cannot be written: File exists"):
+    with pytest.raises(CheckpointError, match=r"--workdir .*cannot be written: Not a directory"):
         report.Reporter(tmp_path, [], config=config(folder), steps=1)
 
 

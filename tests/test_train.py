@@ -74,6 +74,16 @@ def test_another_configuration_is_refused_with_a_diff(finished, folder):
     assert "--config.resume=force" in str(caught.value)
 
 
+def test_what_a_run_began_with_stays_even_by_force(finished, folder, tmp_path, caplog):
+    shutil.copytree(finished, tmp_path / "run")
+    changes = {"model.preprocessing": "zero_one", "model.dropout": 0.1, "data.augment": "article"}
+    config = small_run.config(folder, **changes, resume="force", epochs=4)
+    assert train(config, tmp_path / "run") == 0
+    kept = jaxcat.load(tmp_path / "run", step="latest").config
+    assert (kept.model.preprocessing, kept.model.dropout) == ("weights", 0.1)
+    assert "preprocessing stays 'weights'" in caplog.text
+
+
 def test_a_continued_run_describes_itself_by_its_new_configuration(finished, folder, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     shutil.copytree(folder, tmp_path / "moved")
