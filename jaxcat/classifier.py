@@ -132,7 +132,7 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
         CheckpointError: no run there, no such step, or damaged files.
     """
     folder = Path(workdir).absolute()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(f"--workdir {workdir}: no such directory")
     number = checkpoint_meta.choose(folder, step)
     meta = checkpoint_meta.read_meta(folder, number)

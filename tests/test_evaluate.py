@@ -108,24 +108,33 @@ def test_predictions_agree_with_the_evaluation_and_bad_pictures_are_named(workdi
 
 
 def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_path, capsys, monkeypatch):
-    """A directory that cannot be listed in the midst of others, and a name longer than a file system takes."""
+    """A directory that cannot be listed in the midst of others, a mount that is gone, a name longer than any can be."""
     shutil.copytree(folder / "validation", tmp_path / "disk")
     (tmp_path / "disk" / "lost+found").mkdir()
-    listdir = os.listdir
+    (tmp_path / "disk" / "mount").mkdir()
+    listdir, stat = os.listdir, os.stat
 
     def refusing(path):
         if Path(path).name == "lost+found":
             raise PermissionError(errno.EACCES, "Permission denied")
         return listdir(path)
 
+    def stale(path, **_):
+        if Path(path).name == "mount":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(path, **_)
+
     monkeypatch.setattr(os, "listdir", refusing)
+    monkeypatch.setattr(os, "stat", stale)
     endless = str(tmp_path / ("x" * 300 + ".png"))
     assert predict.main(["--workdir", str(workdir), endless, str(tmp_path / "disk")]) == 1
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == len(list((folder / "validation").rglob("*.png")))
-    unlisted, unread = sorted(line for line in output.err.splitlines() if line.startswith("error: "))
-    assert "lost+found: Permission denied" in unlisted
-    assert "File name too long" in unread
+    errors = "\n".join(line for line in output.err.splitlines() if line.startswith("error: "))
+    assert errors.count("error: ") == 3
+    assert "lost+found: Permission denied" in errors
+    assert "mount: Stale file handle" in errors
+    assert "File name too long" in errors
 
 
 def test_figures_that_cannot_be_written_are_shown_all_the_same(workdir, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -149,8 +150,19 @@ def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Itera
             yield from _walk(path, enclosing | {real}, ignored)
         elif path.suffix.lower() in SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
             yield path  # a link that leads nowhere as well: decoding then reports it
+        elif reason := _stat_error(path):
+            yield DataError(f"{printable(str(path))}: {reason}")  # perhaps a directory
         else:
             ignored.add(path)
+
+
+def _stat_error(path: Path) -> str:
+    """Why an entry cannot be looked at, such as a mount that is gone; "" where it can, or is a link to nowhere."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return "" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else str(error.strerror)
+    return ""
 
 
 def _visible(directory: Path) -> list[Path]:
