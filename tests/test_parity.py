@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import make_golden
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import save_file
 from weights_files import golden_state
 
@@ -188,3 +189,16 @@ def test_pooling_rules_differ_at_the_border_only_as_defined(counts_padding):
         expected[:, row, column] = padded[window].sum(axis=(1, 2)) / count
     found = inception.average_pool(jnp.asarray(x), o=inception.Options(pool_counts_padding=counts_padding))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [3, 4, 7, 8])
+def test_max_pooling_is_that_of_windows_with_its_gradient(side):
+    x = jnp.asarray(np.random.default_rng(side).standard_normal((2, side, side + 1, 3)), jnp.float32)
+
+    def windows(x):
+        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+
+    np.testing.assert_array_equal(inception.max_pool(x), windows(x))
+    ours, theirs = (jax.grad(lambda x, pool=pool: jnp.sum(pool(x) ** 2))(x) for pool in (inception.max_pool, windows))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert np.isnan(inception.max_pool(x.at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
