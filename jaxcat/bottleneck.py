@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -40,9 +41,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
 ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
-# Memory maps held at a time. Each takes a file descriptor, and 1024 of those is a common limit; the pages read through
-# it count as memory of the process.
-OPEN_BLOCKS, OPEN_BYTES = 256, 2**31
+OPEN_BYTES = 2**31  # mapped at a time: the pages read through maps count as memory of the process
 
 # What defines prefix, augmentation and decoding, and which output becomes whose row.
 PACKAGE = Path(__file__).parent
@@ -120,10 +119,7 @@ class Rows:
         self.folder = cache_dir() / "bottlenecks" / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(".*.*.*"):  # .BLOCK.npy.ID and .BLOCK.json.ID
-                with contextlib.suppress(OSError):  # gone meanwhile, or someone else's
-                    if time.time() - left.stat().st_mtime > ABANDONED:
-                        left.unlink()
+            self._sweep()
             if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only
                 self._write(self.folder / "key.json", text.encode())
         except OSError as error:
@@ -131,8 +127,16 @@ class Rows:
         self._blocks: list[str] = []
         self._where: dict[bytes, tuple[int, int]] = {}
         most = OPEN_BYTES // (self.block_rows * self.row_bytes)
-        self._mapped = functools.lru_cache(maxsize=max(1, min(OPEN_BLOCKS, most)))(self._map)
+        self._mapped = functools.lru_cache(maxsize=max(1, min(_open_files() // 4, most)))(self._map)
         self.refresh()
+
+    def _sweep(self) -> None:
+        """Remove what killed writers have left: files aside (.BLOCK.npy.ID) and blocks without their marker."""
+        alone = (path for path in self.folder.glob("*.npy") if not path.with_suffix(".json").exists())
+        for left in itertools.chain(self.folder.glob(".*.*.*"), alone):
+            with contextlib.suppress(OSError):  # gone meanwhile, or someone else's
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
 
     def refresh(self) -> None:
         """Take notice of blocks that others have finished, and drop damaged ones."""
@@ -180,17 +184,17 @@ class Rows:
         """int32 (n, 2): block and offset of rows that are there, for `gather`."""
         return np.array([self._where[identity] for identity in wanted], np.int32).reshape(-1, 2)
 
-    def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
-        """Copy the rows at `positions` (n, 2) into the first n of `out` (m, *shape)."""
+    def gather(self, positions: np.ndarray, out: np.ndarray, *, at: np.ndarray) -> None:
+        """Copy the rows at `positions` (n, 2) to the places `at` (n,) in `out` (m, *shape)."""
         blocks, offsets = positions[:, 0], positions[:, 1]
         for number in np.unique(blocks):
             here = np.flatnonzero(blocks == number)
-            out[here] = self._mapped(int(number))[offsets[here]]
+            out[at[here]] = self._mapped(int(number))[offsets[here]]
 
     def _map(self, number: int) -> np.ndarray:
         path = self.folder / f"{self._blocks[number]}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to take rows of
         except OSError as error:
             raise CacheError(
                 f"{path}: {error.strerror or error}: was the cache cleared? Run the same command again"
@@ -210,11 +214,14 @@ class Rows:
                 "is float16; otherwise the weights or the pictures give NaN"
             )
         name = hashlib.blake2b(b"".join(wanted), digest_size=16).hexdigest()
-        marker = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
+        said = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
+        array, marker = self.folder / f"{name}.npy", self.folder / f"{name}.json"
         try:
-            self._write(self.folder / f"{name}.npy", rows)
-            self._write(self.folder / f"{name}.json", json.dumps(marker).encode())
+            self._write(array, rows)
+            self._write(marker, json.dumps(said).encode())
         except OSError as error:
+            if not marker.exists():  # else another run has written the same block
+                array.unlink(missing_ok=True)
             raise cannot_write(self.folder, error) from error
         self._remember(name, wanted)
 
@@ -235,6 +242,16 @@ class Rows:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+
+
+def _open_files() -> int:
+    """How many files this process may have open; a memory map is one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1024
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
 
 
 def _checksum(array: np.ndarray) -> int:

@@ -27,7 +27,7 @@ from jaxcat.data import Data, Split, Store, order
 from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
-from jaxcat.pipeline import Share, at_most, padded, share_of
+from jaxcat.pipeline import Share, at_most, share_of
 from jaxcat.sharding import replicated, to_global, values_of_processes
 from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
@@ -61,7 +61,7 @@ class Cached:
         picture = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
         self._rows = Rows(key, shape=jax.eval_shape(network.prefix, frozen, picture).shape[1:])
         augmented = config.data.augment != "none"
-        self.views = config.bottleneck.views if augmented else 1
+        self.views = min(config.bottleneck.views, config.epochs) if augmented else 1  # no more than are read
         self._passes = [Pass("validation", None)]
         self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
         self._stores: dict[str, Store] = {}
@@ -69,12 +69,14 @@ class Cached:
         self._identify({name: data.splits[name] for name in ("train", "validation")})
         self.to_compute = self._count_missing()
         if self.to_compute:
-            self._check_space()
+            if not config.data.skip_bad:  # else it is not known yet how many rows there are to be
+                self._check_space()
             self._stores = open_pictures(config, self.splits)
             left_out = any(store.unreadable for store in self._stores.values())
             if any(values_of_processes(left_out or self._undigested)):
                 self._identify({name: store.split for name, store in self._stores.items()})
                 self.to_compute = self._count_missing()
+            self._check_space()
             if self._undigested:
                 raise DataError("a picture could be decoded and not be read again: is the data being copied? Run again")
 
@@ -189,7 +191,7 @@ class Cached:
 
 
 class RowBatches(Iterator[dict[str, Array]]):
-    """Batches of rows on the devices, one transfer ahead of their reader.
+    """Batches of rows on the devices, read while the devices are at the steps before.
 
     A batch is `{"bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`; where `sizes` says K > 1, K of them
     come stacked, with K as the first dimension.
@@ -205,31 +207,25 @@ class RowBatches(Iterator[dict[str, Array]]):
         self._rows, self._positions, self._share, self._mesh = rows, positions, share, mesh
         self._labels = np.asarray(labels, np.int32)
         self._sizes, self._step = iter(sizes), 0
-        self._ahead = self._put_next()
 
     def __next__(self) -> dict[str, Array]:
-        if self._ahead is None:
-            raise StopIteration
-        batch, self._ahead = self._ahead, self._put_next()
-        return batch
-
-    def _put_next(self) -> dict[str, Array] | None:
-        count = next(self._sizes, None)
-        if count is None:
-            return None
-        began, height = time.perf_counter(), self._share.rows
-        bottleneck = np.zeros((count, height, *self._rows.shape), self._rows.dtype)
-        label, mask = np.zeros((count, height), np.int32), np.zeros((count, height), bool)
-        for number in range(count):
-            records = self._share.records(self._step + number)
-            self._rows.gather(self._positions[records], bottleneck[number])
-            label[number], mask[number] = padded(self._labels[records], height), np.arange(height) < len(records)
+        count, height = next(self._sizes), self._share.rows
+        began = time.perf_counter()
+        batches = [self._share.records(self._step + number) for number in range(count)]
         self._step += count
-        batch = {"bottleneck": bottleneck, "label": label, "mask": mask}
-        if count == 1:
-            batch = {name: array[0] for name, array in batch.items()}
+        records = np.concatenate(batches)
+        at = np.concatenate([number * height + np.arange(len(batch)) for number, batch in enumerate(batches)])
+        rows = {
+            "bottleneck": np.zeros((count * height, *self._rows.shape), self._rows.dtype),
+            "label": np.zeros(count * height, np.int32),
+            "mask": np.zeros(count * height, bool),
+        }
+        self._rows.gather(self._positions[records], rows["bottleneck"], at=at)
+        rows["label"][at], rows["mask"][at] = self._labels[records], True
+        if count > 1:
+            rows = {name: array.reshape(count, height, *array.shape[1:]) for name, array in rows.items()}
         self.wait_seconds += time.perf_counter() - began
-        return to_global(self._mesh, batch, stacked=count > 1)
+        return to_global(self._mesh, rows, stacked=count > 1)
 
 
 def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:

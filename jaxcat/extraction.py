@@ -106,7 +106,7 @@ def _outputs(
             if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
                 raise
             per_device //= 2
-            logging.info("no memory on the device: %d pictures at a time from here", per_device)
+            logging.warning("no memory on the device: %d pictures at a time from here", per_device)
 
 
 def _pass(

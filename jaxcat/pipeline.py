@@ -108,7 +108,7 @@ def batches(
         augment: one of `augment.NAMES`.
         seed: of the run.
         view: which augmented view of every record.
-        prefetch: batches kept ready in memory, beside the one that is on its way to the devices.
+        prefetch: batches kept ready in memory.
         threads: batches fetched, and pictures augmented, at the same time [a core each, 16 at most]; changes only the
             speed.
 
@@ -128,7 +128,7 @@ def batches(
 
 
 class Batches(Iterator[dict[str, jax.Array]]):
-    """The iterator `batches` returns: one batch ahead, so that a transfer runs beside the step before it.
+    """The iterator `batches` returns. The transfer runs beside the step before it, which nobody has waited for.
 
     Attributes:
         wait_seconds: how long the consumer has waited for pictures so far.
@@ -150,21 +150,10 @@ class Batches(Iterator[dict[str, jax.Array]]):
         self._failures = failures
         self._mesh = mesh
         self._step = 0
-        self._ahead: dict[str, jax.Array] | None = None
 
     def __next__(self) -> dict[str, jax.Array]:
-        if self._step == 0:
-            self._ahead = self._put_next()
-        batch = self._ahead
-        if batch is None:
-            raise StopIteration
-        self._ahead = self._put_next()
-        return batch
-
-    def _put_next(self) -> dict[str, jax.Array] | None:
-        """Starts the transfer of the next batch; None after the last."""
         if self._step == self._share.steps:
-            return None
+            raise StopIteration
         begun = time.perf_counter()
         image = next(self._images)
         self.wait_seconds += time.perf_counter() - begun

@@ -61,7 +61,7 @@ def test_a_changed_picture_loses_its_own_rows_only(folder):
 
 def test_more_views_add_to_those_there_are(folder):
     prepared(config_of(folder, views=2))
-    assert opened(config_of(folder, views=5)).to_compute == 3 * 24
+    assert opened(config_of(folder, views=5, epochs=5)).to_compute == 3 * 24
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,23 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(folder, empty_c
     assert prepared(config_of(folder)).to_compute == 60
 
 
+def test_a_disk_that_is_full_at_the_marker_leaves_no_block_without_it(empty_cache, monkeypatch):
+    rows, write = Rows(KEY, shape=(2,)), Rows._write
+
+    def full(self, path, content):
+        if path.suffix == ".json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "_write", full)
+        with pytest.raises(CacheError, match="No space left on device"):
+            rows.add([b"a" * 16], np.ones((1, 2)))
+    assert not block_files(empty_cache)
+    rows.add([b"a" * 16], np.ones((1, 2)))
+    assert not Rows(KEY, shape=(2,)).missing([b"a" * 16])
+
+
 def test_a_cache_of_someone_else_that_lacks_a_row_is_an_error_that_says_what_to_do(folder, monkeypatch):
     source = opened(config_of(folder))
 
@@ -241,15 +258,17 @@ def test_a_cache_of_someone_else_that_lacks_a_row_is_an_error_that_says_what_to_
         source.prepare(SILENT)
 
 
-def test_half_written_blocks_of_killed_writers_are_removed_in_time(folder):
+def test_what_killed_writers_left_is_removed_in_time(folder):
+    """Files aside, and a block whose marker was not written."""
     source = prepared(config_of(folder))
-    left, under_way = (source._rows.folder / f".block.npy.{name}" for name in ("left", "under_way"))
-    left.touch()
-    under_way.touch()
-    os.utime(left, times=(0, 0))
-    opened(config_of(folder))
-    assert not left.exists()
-    assert under_way.exists()
+    names = (".block.npy.left", ".block.npy.under_way", "left.npy", "under_way.npy")
+    left = [source._rows.folder / name for name in names]
+    for path in left:
+        path.touch()
+        if "left" in path.name:
+            os.utime(path, times=(0, 0))
+    assert opened(config_of(folder)).to_compute == 0
+    assert [path.name for path in left if path.exists()] == [".block.npy.under_way", "under_way.npy"]
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -265,16 +284,24 @@ def test_files_that_cannot_be_opened_are_listed_or_left_out(folder, skip):
             opened(config)
 
 
-def test_a_picture_left_out_is_not_looked_for_again(folder):
+def test_the_rows_of_a_run_that_leaves_pictures_out_are_found_again(folder, monkeypatch):
     (folder / "train" / "disc" / "000.png").write_bytes(b"no picture")
     config = config_of(folder, **{"data.skip_bad": True})
     assert prepared(config).to_compute == 2 * 23 + 12
+    no_room(monkeypatch)  # and none needed
     assert opened(config).to_compute == 0
+    config.seed = 1
+    with pytest.raises(CacheError, match="bottlenecks need"):
+        opened(config)
+
+
+def no_room(monkeypatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=100)
+    monkeypatch.setattr(cached.shutil, "disk_usage", lambda path: usage)
 
 
 def test_too_little_space_is_found_out_before_the_work(folder, monkeypatch):
-    usage = shutil.disk_usage("/")._replace(free=100)
-    monkeypatch.setattr(cached.shutil, "disk_usage", lambda path: usage)
+    no_room(monkeypatch)
     monkeypatch.setattr(cached, "open_pictures", None)
     with pytest.raises(CacheError, match=r"bottlenecks need .* MB, .* has 0\.0 MB free.*--config\.bottleneck\.views"):
         opened(config_of(folder))

@@ -86,6 +86,18 @@ def test_fewer_views_than_epochs_come_round_again(folder):
     assert not np.array_equal(first, second)
 
 
+def test_no_view_is_computed_that_no_epoch_reads(folder):
+    config = config_of(folder, views=5, epochs=2)
+    few = prepared(config)
+    config.epochs = 4  # as a continued run may ask for
+    more = opened(config)
+    assert (few.to_compute - 12, more.to_compute) == (48, 48)  # two views of 24 pictures, and 12 to validate
+    more.prepare(SILENT)
+    for epoch in (0, 1):
+        rows = [rows_of(source.train(epoch, first=0), config, epoch) for source in (few, more)]
+        np.testing.assert_array_equal(*rows)
+
+
 def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bottleneck, "BLOCK_ROWS", 5)
     config, add = config_of(folder, epochs=1), Rows.add
@@ -107,7 +119,8 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     from jaxcat import checkpoint_meta
     from jaxcat import train as module
 
-    config = config_of(folder, **{"checkpoint.every_steps": 3, "model.dropout": 0.3})
+    settings = {"checkpoint.every_steps": 3, "model.dropout": 0.3, "epochs": 3}  # steps 9 to 12 come stacked
+    config = config_of(folder, **settings)
     assert train(config, tmp_path / "whole") == 0
 
     with monkeypatch.context() as patch:
@@ -116,7 +129,7 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     (step,) = checkpoint_meta.steps(tmp_path / "cut")[-1:]
     assert 4 < step < 8
     assert train(config, tmp_path / "cut") == 0
-    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
+    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 12)["digests"] for name in ("whole", "cut"))
     assert whole == cut
     assert figures(tmp_path / "whole", "loss") == figures(tmp_path / "cut", "loss")
 

@@ -65,10 +65,11 @@ def test_a_wrong_request_is_one_line_and_status_2(tmp_path, arguments, says):
     assert not (tmp_path / "run").exists()
 
 
-def test_help_brings_no_tensorflow():
+@pytest.mark.parametrize("module", ["jaxcat.train", "jaxcat.evaluate", "jaxcat.predict", "jaxcat.cache"])
+def test_help_brings_no_tensorflow(module):
     code = (
-        "import runpy, sys\nsys.argv = ['jaxcat.train', '--help']\n"
-        "try: runpy.run_module('jaxcat.train', run_name='__main__')\n"
+        f"import runpy, sys\nsys.argv = ['{module}', '--help']\n"
+        f"try: runpy.run_module('{module}', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code\n"
         "assert 'tensorflow' not in sys.modules"
     )

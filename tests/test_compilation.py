@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
+import small
 
+import jaxcat
 from jaxcat import compilation
+from jaxcat.train import train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +39,39 @@ def test_convolutions_stay_out_of_the_slower_library():
     if "ynn" not in program(jax.jit):
         pytest.skip("this jaxlib does not send convolutions there")
     assert "ynn" not in program(compilation.jit)
+
+
+def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_path, monkeypatch):
+    """The prefix alone, and the steps of training, validation and prediction."""
+    options, jit = {}, jax.jit
+
+    def watched(function, **arguments):
+        options.setdefault(getattr(function, "__qualname__", ""), []).append(arguments.get("compiler_options"))
+        return jit(function, **arguments)
+
+    monkeypatch.setattr(jax, "jit", watched)
+    for views in (0, 1):
+        config = small.tiny_config(folder)
+        config.epochs, config.bottleneck.views = 1, views
+        assert train(config, tmp_path / str(views)) == 0
+    jaxcat.load(tmp_path / "0").predict(list(small.pictures(1)))
+    for name in ("Network.prefix", "make_train_step.<locals>.step", "make_eval_step.<locals>.step"):
+        assert options[name]
+        assert all(given == compilation.CPU_OPTIONS for given in options[name])
+
+
+def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_path):
+    def run(name: str) -> set[str]:
+        settings = {"data.dir": folder, "model.weights": "none", "model.width": 0.0625, "model.cut": "mixed0"}
+        settings |= {"data.image_size": 75, "epochs": 1}
+        command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", tmp_path / name]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "JAXCAT_CACHE": str(tmp_path / "cache")})
+        return {path.name for path in (tmp_path / "cache" / "xla").iterdir() if path.name.endswith("-cache")}
+
+    kept = run("first")
+    assert kept
+    assert run("second") == kept
 
 
 def test_an_unknown_option_costs_a_warning(monkeypatch, caplog):

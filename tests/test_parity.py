@@ -202,3 +202,5 @@ def test_max_pooling_is_that_of_windows_with_its_gradient(side):
     ours, theirs = (jax.grad(lambda x, pool=pool: jnp.sum(pool(x) ** 2))(x) for pool in (inception.max_pool, windows))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     assert np.isnan(inception.max_pool(x.at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
+    shared = jax.grad(lambda x: jnp.sum(inception.max_pool(x)))(jnp.ones_like(x))
+    np.testing.assert_allclose(shared.sum(), windows(x).size)  # a gradient all the same where all are maxima

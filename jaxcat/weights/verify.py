@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcat import inception
+from jaxcat.compilation import jit
 from jaxcat.errors import WeightsError
 from jaxcat.weights import safetensors
 from jaxcat.weights.formats import HDF5, KERAS_ARCHIVE, PYTORCH, file_format, open_weights
@@ -44,7 +45,7 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
     stages = nnx.eval_shape(lambda: inception.build("mixed10", options))
     graphs = {name: nnx.split(stages[name], nnx.Param, nnx.BatchStat)[0] for name in inception.STAGES}
 
-    @jax.jit
+    @jit
     def forward(params, stats, x):
         outputs = {}
         for name, graph in graphs.items():

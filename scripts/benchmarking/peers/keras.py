@@ -38,7 +38,7 @@ def device_memory() -> int | None:
 
 
 def forward(*, size: int, batch: int, dtype: str) -> Callable[[int], None]:
-    model, _ = _model(size, dtype, "head")
+    model = _model(size, dtype, "head")
     x, _ = _batch(size, batch)
     if BACKEND == "tensorflow":
         function = tf.function(lambda x: model(x, training=False))
@@ -65,7 +65,7 @@ def forward(*, size: int, batch: int, dtype: str) -> Callable[[int], None]:
 
 def step(*, size: int, batch: int, dtype: str, train_from: str) -> Callable[[int], None]:
     """What `fit` calls for every batch on TensorFlow, `train_on_batch` on JAX."""
-    model, backbone = _model(size, dtype, train_from)
+    model = _model(size, dtype, train_from)
     model.compile(loss="binary_crossentropy", optimizer=keras.optimizers.RMSprop(1e-6), metrics=["accuracy"])
     x, y = _batch(size, batch)
     if BACKEND == "tensorflow":
@@ -90,7 +90,7 @@ def step(*, size: int, batch: int, dtype: str, train_from: str) -> Callable[[int
 TASKS = {"forward": forward, "step": step}
 
 
-def _model(size: int, dtype: str, train_from: str) -> tuple[Any, Any]:
+def _model(size: int, dtype: str, train_from: str) -> Any:
     """BatchNorm runs on its stored statistics in every case, as Keras's guide to fine-tuning says and jaxcat does."""
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
     keras.utils.set_random_seed(0)
@@ -104,7 +104,7 @@ def _model(size: int, dtype: str, train_from: str) -> tuple[Any, Any]:
         layer.trainable = False
     inputs = keras.Input((size, size, 3))
     x = keras.layers.GlobalAveragePooling2D()(backbone(inputs, training=False))
-    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", dtype="float32")(x)), backbone
+    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", dtype="float32")(x))
 
 
 def _batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,7 @@ FIRST_TRAINED = {"head": "fc", "mixed8": "Mixed_7a", "stem": "Conv2d_1a_3x3"}
 
 
 def describe() -> dict[str, str]:
-    make, source = _architecture()
-    del make
+    _, source = _architecture()
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     return {"version": f"torch {torch.__version__}, {source}", "device": device}
 
