@@ -23,7 +23,7 @@ was chosen for; with ImageNet's add --config.model.preprocessing=weights:
 Measured with stand-in weights (README, Results; not ImageNet's), validation accuracy:
 article_mixed7  3 seeds, epochs 4 to 8: 0.8623 ± 0.0178; the article's program in Keras on the same 0.8657 ± 0.0160
                 1 seed, epochs 16 to 20: 0.8790 ± 0.0183, best 0.8960; Keras, 3 seeds, 0.8776 ± 0.0091
-fast            3 seeds, epochs 11 to 15: 0.9003 ± 0.0014, 68 to 74 s in all, 9 to 11 s the second time
+fast            3 seeds, epochs 11 to 15: 0.9003 ± 0.0014, 68 to 85 s in all, 9 to 14 s the second time
 default         1 seed: best of 20 epochs 0.7220, with model.preprocessing=zero_one 0.8130: these weights prefer it
 finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning brings them back
 article         1 seed, epochs 16 to 20: 0.7748 ± 0.0334, best 0.8070
