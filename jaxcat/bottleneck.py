@@ -218,10 +218,14 @@ class Rows:
         array, marker = self.folder / f"{name}.npy", self.folder / f"{name}.json"
         try:
             self._write(array, rows)
-            self._write(marker, json.dumps(said).encode())
+            try:
+                self._write(marker, json.dumps(said).encode())
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    if not marker.exists():  # else another run has written the same block
+                        array.unlink(missing_ok=True)
+                raise
         except OSError as error:
-            if not marker.exists():  # else another run has written the same block
-                array.unlink(missing_ok=True)
             raise cannot_write(self.folder, error) from error
         self._remember(name, wanted)
 
