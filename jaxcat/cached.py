@@ -76,9 +76,9 @@ class Cached:
             if any(values_of_processes(left_out or self._undigested)):
                 self._identify({name: store.split for name, store in self._stores.items()})
                 self.to_compute = self._count_missing()
-            self._check_space()
             if self._undigested:
                 raise DataError("a picture could be decoded and not be read again: is the data being copied? Run again")
+            self._check_space()
 
     def _identify(self, splits: dict[str, Split]) -> None:
         def digest(split: Split, record: int) -> bytes:
@@ -191,7 +191,7 @@ class Cached:
 
 
 class RowBatches(Iterator[dict[str, Array]]):
-    """Batches of rows on the devices, read while the devices are at the steps before.
+    """Batches of rows on the devices, read while the devices are at the steps before, if the reader has not waited.
 
     A batch is `{"bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`; where `sizes` says K > 1, K of them
     come stacked, with K as the first dimension.

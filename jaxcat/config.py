@@ -86,7 +86,7 @@ def default() -> ConfigDict:
 
     config.bottleneck = ConfigDict()
     config.bottleneck.views = (
-        0  # keep the frozen prefix's output of so many augmented views of each picture [0: stream]
+        0  # keep the frozen prefix's output of so many views of each picture, one an epoch at most [0: stream]
     )
     config.bottleneck.dtype = "float16"  # float16 | float32: as they lie on disk
 

@@ -31,6 +31,7 @@ from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.pipeline import at_most, batches
 from jaxcat.report import aside, write_aside
 from jaxcat.sharding import initialize_distributed
+from jaxcat.steps import InLine
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,14 @@ def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> n
     indices, size = np.arange(len(store)), classifier.config.data.image_size
     batch_size = at_most(len(store), batch_size)
     source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
-    rows: list[np.ndarray] = []
+    line = InLine()
+    rows: list[jax.Array] = []
     for batch in source:
         logits, _ = classifier.evaluate_batch(batch)
-        mask = np.arange(logits.shape[0]) < min(batch_size, len(store) - batch_size * len(rows))
-        rows.append(np.asarray(logits)[mask])
-    return log_softmax(with_zero_logit(np.concatenate(rows).astype(np.float64)), axis=1)
+        line.add(logits)
+        rows.append(logits)
+    outputs = np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
+    return log_softmax(with_zero_logit(outputs.astype(np.float64)), axis=1)
 
 
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

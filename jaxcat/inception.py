@@ -82,8 +82,8 @@ class ConvBN(nnx.Module):
 def max_pool(x: Array) -> Array:
     """Maxima of 3×3 cells, two apart; (B, H, W, C) → (B, (H - 1) // 2, (W - 1) // 2, C).
 
-    Of strided slices, rows and then columns: on CPUs XLA takes its own operation for windows apart into many passes
-    when it is differentiated (docs/benchmarks.md). Equal maxima share the gradient, which there goes to the first.
+    Of strided slices, rows and then columns: on CPUs the gradient of XLA's own operation on windows is many passes over
+    the map (docs/benchmarks.md). Equal maxima share the gradient here; there it goes to the first.
     """
     for axis in (1, 2):
         first, second, third = (jax.lax.slice_in_dim(x, at, x.shape[axis] - 2 + at, 2, axis) for at in range(3))

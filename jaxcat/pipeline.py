@@ -128,7 +128,7 @@ def batches(
 
 
 class Batches(Iterator[dict[str, jax.Array]]):
-    """The iterator `batches` returns. The transfer runs beside the step before it, which nobody has waited for.
+    """The iterator `batches` returns. A transfer runs beside the step before it, if the reader has not waited for that.
 
     Attributes:
         wait_seconds: how long the consumer has waited for pictures so far.

@@ -119,7 +119,7 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     from jaxcat import checkpoint_meta
     from jaxcat import train as module
 
-    settings = {"checkpoint.every_steps": 3, "model.dropout": 0.3, "epochs": 3}  # steps 9 to 12 come stacked
+    settings = {"checkpoint.every_steps": 3, "model.dropout": 0.3, "epochs": 3}  # steps 10 to 12 come stacked
     config = config_of(folder, **settings)
     assert train(config, tmp_path / "whole") == 0
 
