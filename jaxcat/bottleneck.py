@@ -181,15 +181,16 @@ class Rows:
         return np.array([identity not in self._where for identity in wanted], bool)
 
     def positions(self, wanted: Sequence[bytes]) -> np.ndarray:
-        """int32 (n, 2): block and offset of rows that are there, for `gather`."""
-        return np.array([self._where[identity] for identity in wanted], np.int32).reshape(-1, 2)
+        """(n, 2): block and offset of rows that are there, for `gather`."""
+        return np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
 
-    def gather(self, positions: np.ndarray, out: np.ndarray, *, at: np.ndarray) -> None:
-        """Copy the rows at `positions` (n, 2) to the places `at` (n,) in `out` (m, *shape)."""
-        blocks, offsets = positions[:, 0], positions[:, 1]
-        for number in np.unique(blocks):
-            here = np.flatnonzero(blocks == number)
-            out[at[here]] = self._mapped(int(number))[offsets[here]]
+    def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows at `positions` (n, 2) into `out` (n, *shape)."""
+        order = np.argsort(positions[:, 0], kind="stable")
+        blocks, offsets = positions[order].T
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, len(blocks)]):
+            out[order[start:end]] = self._mapped(int(blocks[start]))[offsets[start:end]]
 
     def _map(self, number: int) -> np.ndarray:
         path = self.folder / f"{self._blocks[number]}.npy"

@@ -28,7 +28,7 @@ from jaxcat.errors import CacheError, DataError
 from jaxcat.extraction import Request, alone, extract
 from jaxcat.network import HEAD, Network, Tree
 from jaxcat.pipeline import Share, at_most, share_of
-from jaxcat.sharding import replicated, to_global, values_of_processes
+from jaxcat.sharding import aligned, replicated, to_global, values_of_processes
 from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
 MOST_STEPS = 64  # in one compiled loop
@@ -209,21 +209,17 @@ class RowBatches(Iterator[dict[str, Array]]):
         self._sizes, self._step = iter(sizes), 0
 
     def __next__(self) -> dict[str, Array]:
-        count, height = next(self._sizes), self._share.rows
+        count = next(self._sizes)
         began = time.perf_counter()
-        batches = [self._share.records(self._step + number) for number in range(count)]
+        records = self._share.numbers(self._step, count)
         self._step += count
-        records = np.concatenate(batches)
-        at = np.concatenate([number * height + np.arange(len(batch)) for number, batch in enumerate(batches)])
-        rows = {
-            "bottleneck": np.zeros((count * height, *self._rows.shape), self._rows.dtype),
-            "label": np.zeros(count * height, np.int32),
-            "mask": np.zeros(count * height, bool),
-        }
-        self._rows.gather(self._positions[records], rows["bottleneck"], at=at)
-        rows["label"][at], rows["mask"][at] = self._labels[records], True
-        if count > 1:
-            rows = {name: array.reshape(count, height, *array.shape[1:]) for name, array in rows.items()}
+        mask = records >= 0
+        bottleneck = aligned((*records.shape, *self._rows.shape), self._rows.dtype)
+        self._rows.gather(self._positions[records.reshape(-1)], bottleneck.reshape(-1, *self._rows.shape))
+        bottleneck[~mask] = 0  # padding has read the last record
+        rows = {"bottleneck": bottleneck, "label": np.where(mask, self._labels[records], 0), "mask": mask}
+        if count == 1:
+            rows = {name: array[0] for name, array in rows.items()}
         self.wait_seconds += time.perf_counter() - began
         return to_global(self._mesh, rows, stacked=count > 1)
 

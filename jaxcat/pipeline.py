@@ -57,10 +57,19 @@ class Share(NamedTuple):
         """Rows of this process in every batch, padding included."""
         return self.padded // self.processes
 
+    def numbers(self, step: int, count: int) -> np.ndarray:
+        """(count, `rows`) the record numbers of this process in `count` batches from `step` on; -1 is padding."""
+        batches = np.full((count, self.batch_size), -1)
+        records = self.indices[step * self.batch_size : (step + count) * self.batch_size]
+        batches.reshape(-1)[: len(records)] = records
+        table = np.full((count, self.padded), -1)
+        table[:, : self.batch_size] = batches
+        return table[:, self.process * self.rows : (self.process + 1) * self.rows]
+
     def records(self, step: int) -> np.ndarray:
         """(n,) the record numbers of this process in batch `step`; n ≤ `rows`, the rest is padding."""
-        batch = self.indices[step * self.batch_size : (step + 1) * self.batch_size]
-        return batch[self.process * self.rows : (self.process + 1) * self.rows]
+        numbers = self.numbers(step, 1)[0]
+        return numbers[numbers >= 0]
 
 
 def at_most(records: int, batch_size: int) -> int:

@@ -19,6 +19,7 @@ from jaxcat import bottleneck
 from jaxcat.bottleneck import Rows
 from jaxcat.cached import chunks
 from jaxcat.config import validate
+from jaxcat.data import order
 from jaxcat.errors import ConfigError
 from jaxcat.steps import steps_in
 from jaxcat.train import train
@@ -74,6 +75,27 @@ def test_half_precision_rows_are_close(folder, tmp_path):
     assert train(config_of(folder, **{"bottleneck.dtype": "float16"}), tmp_path / "half") == 0
     assert train(config_of(folder), tmp_path / "single") == 0
     np.testing.assert_allclose(figures(tmp_path / "half", "loss"), figures(tmp_path / "single", "loss"), rtol=2e-3)
+
+
+def test_a_batch_holds_its_rows_in_order_and_blank_padding_however_few_blocks_are_open(folder, monkeypatch):
+    monkeypatch.setattr(bottleneck, "BLOCK_ROWS", 5)
+    monkeypatch.setattr(bottleneck, "_open_files", lambda: 4)  # one map at a time
+    config = config_of(folder)
+    source = prepared(config)
+    numbers, labels = order(24, seed=config.seed, epoch=0), source.splits["train"].labels
+    expected = np.zeros((24, *source._rows.shape), np.float32)
+    for record, identity in enumerate(source._identities[source._passes[1]]):
+        block, offset = source._rows._where[identity]
+        expected[record] = np.load(source._rows.folder / f"{source._rows._blocks[block]}.npy")[offset]
+    (batch,) = source.train(0, first=0)  # four steps of 7, 7, 7 and 3 records, each padded for 8 devices
+    assert batch["bottleneck"].shape == (4, 8, *source._rows.shape)
+    for step in range(4):
+        records = numbers[7 * step : 7 * step + 7]
+        np.testing.assert_array_equal(batch["bottleneck"][step, : len(records)], expected[records])
+        np.testing.assert_array_equal(batch["label"][step, : len(records)], labels[records])
+        np.testing.assert_array_equal(batch["mask"][step], np.arange(8) < len(records))
+        assert not np.any(batch["bottleneck"][step, len(records) :])
+        assert not np.any(batch["label"][step, len(records) :])
 
 
 def test_fewer_views_than_epochs_come_round_again(folder):

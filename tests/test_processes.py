@@ -74,6 +74,17 @@ def test_bottlenecks_of_two_processes_serve_them_and_one_alone(runs, folder, tmp
             np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
 
 
+def test_stacked_steps_of_two_processes_give_the_losses_of_one(folder, tmp_path, monkeypatch):
+    """A head on bottlenecks: two steps in one compiled loop, each process giving its part of every batch of them."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    head = ("--config.model.train_from=head", "--config.bottleneck.views=2", "--config.bottleneck.dtype=float32")
+    for count, devices in ((1, 4), (2, 2)):
+        with train(count, tmp_path / str(count), folder, *head, "--config.epochs=3", devices=devices) as run:
+            assert run.statuses() == [0] * count, run.output()
+    for mine, theirs in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
+        np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_shared_is_written_once_and_reads_back(runs, count):
     for step in checkpoint_meta.steps(runs / str(count)):

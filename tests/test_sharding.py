@@ -25,6 +25,16 @@ def test_batches_are_split_and_trees_are_whole():
     assert len(tree["b"][0].addressable_shards) == 8
 
 
+@pytest.mark.parametrize("shape", [(), (0, 3), (7, 5, 3)])
+def test_an_aligned_array_is_taken_by_a_cpu_device_as_it_is(shape):
+    array = sharding.aligned(shape, np.dtype(np.float16))
+    assert array.shape == shape
+    assert array.dtype == np.float16
+    array[...] = 1
+    placed = jax.device_put(array, jax.devices("cpu")[0])
+    assert not array.size or placed.unsafe_buffer_pointer() == array.ctypes.data
+
+
 @pytest.mark.parametrize(("batch_size", "padded"), [(1, 8), (8, 8), (20, 24), (64, 64), (65, 72)])
 def test_padded_batch_size(batch_size, padded):
     assert sharding.padded_batch_size(batch_size, sharding.make_mesh()) == padded
