@@ -22,7 +22,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ FORMAT = 1
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
 ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
 OPEN_BYTES = 2**31  # mapped at a time: the pages read through maps count as memory of the process
+
+# (numbers (n,), out (n, *shape)): copies the rows with these numbers into `out`; −1 is the last, as in NumPy.
+Reader = Callable[[np.ndarray, np.ndarray], object]
 
 # What defines prefix, augmentation and decoding, and which output becomes whose row.
 PACKAGE = Path(__file__).parent
@@ -180,12 +183,18 @@ class Rows:
         """bool (n,): which of these rows are not there."""
         return np.array([identity not in self._where for identity in wanted], bool)
 
-    def positions(self, wanted: Sequence[bytes]) -> np.ndarray:
-        """(n, 2): block and offset of rows that are there, for `gather`."""
-        return np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
+    def reader(self, wanted: Sequence[bytes], *, in_memory: bool) -> Reader:
+        """Reads rows that are there, by their number in `wanted`: from the memory maps, or all now and kept."""
+        positions = np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
+        if not in_memory:
+            return lambda numbers, out: self._gather(positions[numbers], out)
+        rows = np.empty((len(wanted), *self.shape), self.dtype)
+        self._gather(positions, rows)
+        self._mapped.cache_clear()
+        return lambda numbers, out: np.take(rows, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
 
-    def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
-        """Copy the rows at `positions` (n, 2) into `out` (n, *shape)."""
+    def _gather(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows at `positions` (n, 2), block and offset, into `out` (n, *shape)."""
         order = np.argsort(positions[:, 0], kind="stable")
         blocks, offsets = positions[order].T
         starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()

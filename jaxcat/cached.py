@@ -1,4 +1,4 @@
-"""Training on bottlenecks: the frozen prefix's outputs, computed once for every view, then read from disk.
+"""Training on bottlenecks: the frozen prefix's outputs, computed once for every view, then read from disk (few: once).
 
 Where the suffix has no convolution, many steps come stacked and run in one compiled loop. Convolution gradients inside
 a loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batches one by one.
@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottleneck import Rows, identities
+from jaxcat.bottleneck import Reader, Rows, identities
 from jaxcat.compilation import jit
 from jaxcat.console import Console
 from jaxcat.data import Data, Split, Store, order
@@ -33,6 +33,7 @@ from jaxcat.sources import TimedBatches, counts, never, open_pictures
 
 MOST_STEPS = 64  # in one compiled loop
 MOST_BYTES = 2**26  # of rows in one transfer
+IN_MEMORY = 2**28  # bytes; rows of all passes together that take no more are read once, others through memory maps
 EVALUATED_TOGETHER = 256  # rows
 
 
@@ -65,7 +66,7 @@ class Cached:
         self._passes = [Pass("validation", None)]
         self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
         self._stores: dict[str, Store] = {}
-        self._positions: dict[Pass, np.ndarray] = {}
+        self._readers: dict[Pass, Reader] = {}
         self._identify({name: data.splits[name] for name in ("train", "validation")})
         self.to_compute = self._count_missing()
         if self.to_compute:
@@ -115,9 +116,12 @@ class Cached:
                 "--config.bottleneck.views=0 to do without"
             )
 
+    def _bytes(self) -> int:
+        return sum(map(len, self._identities.values())) * self._rows.row_bytes
+
     def describe(self) -> str:
         rows = sum(map(len, self._identities.values()))
-        shape, size = "×".join(map(str, self._rows.shape)), gigabytes(rows * self._rows.row_bytes)
+        shape, size = "×".join(map(str, self._rows.shape)), gigabytes(self._bytes())
         found = f"{self.to_compute} of {rows} to compute" if self.to_compute else f"all {rows} found"
         views = "1 view" if self.views == 1 else f"{self.views} views"
         return f"{counts(self.splits)} bottlenecks, {views}, {shape} {self._rows.dtype}, {size}, {found}"
@@ -132,7 +136,10 @@ class Cached:
                 if status:
                     return status
         self._stores = {}
-        self._positions = {each: self._rows.positions(wanted) for each, wanted in self._identities.items()}
+        in_memory = self._bytes() <= IN_MEMORY
+        self._readers = {
+            each: self._rows.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
+        }
         return 0
 
     def _compute_missing(self, console: Console, stop: Callable[[], int]) -> int:
@@ -187,7 +194,7 @@ class Cached:
     def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> RowBatches:
         labels = self.splits[each.split].labels
         share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=self._mesh)
-        return RowBatches(self._rows, self._positions[each], share, labels=labels, sizes=sizes, mesh=self._mesh)
+        return RowBatches(self._rows, self._readers[each], share, labels=labels, sizes=sizes, mesh=self._mesh)
 
 
 class RowBatches(Iterator[dict[str, Array]]):
@@ -200,11 +207,9 @@ class RowBatches(Iterator[dict[str, Array]]):
         wait_seconds: spent on reading rows so far; on a device that computes meanwhile this is no loss.
     """
 
-    def __init__(
-        self, rows: Rows, positions: np.ndarray, share: Share, *, labels: np.ndarray, sizes: Sequence[int], mesh: Mesh
-    ):
+    def __init__(self, rows: Rows, read: Reader, share: Share, *, labels: np.ndarray, sizes: Sequence[int], mesh: Mesh):
         self.wait_seconds = 0.0
-        self._rows, self._positions, self._share, self._mesh = rows, positions, share, mesh
+        self._rows, self._read, self._share, self._mesh = rows, read, share, mesh
         self._labels = np.asarray(labels, np.int32)
         self._sizes, self._step = iter(sizes), 0
 
@@ -215,7 +220,7 @@ class RowBatches(Iterator[dict[str, Array]]):
         self._step += count
         mask = records >= 0
         bottleneck = aligned((*records.shape, *self._rows.shape), self._rows.dtype)
-        self._rows.gather(self._positions[records.reshape(-1)], bottleneck.reshape(-1, *self._rows.shape))
+        self._read(records.reshape(-1), bottleneck.reshape(-1, *self._rows.shape))
         bottleneck[~mask] = 0  # padding has read the last record
         rows = {"bottleneck": bottleneck, "label": np.where(mask, self._labels[records], 0), "mask": mask}
         if count == 1:

@@ -15,7 +15,7 @@ import small
 from small_cached import SILENT, config_of, opened, prepared, rows_of
 
 import jaxcat
-from jaxcat import bottleneck
+from jaxcat import bottleneck, cached
 from jaxcat.bottleneck import Rows
 from jaxcat.cached import chunks
 from jaxcat.config import validate
@@ -77,7 +77,9 @@ def test_half_precision_rows_are_close(folder, tmp_path):
     np.testing.assert_allclose(figures(tmp_path / "half", "loss"), figures(tmp_path / "single", "loss"), rtol=2e-3)
 
 
-def test_a_batch_holds_its_rows_in_order_and_blank_padding_however_few_blocks_are_open(folder, monkeypatch):
+@pytest.mark.parametrize("in_memory", [0, cached.IN_MEMORY], ids=["from maps", "from memory"])
+def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, in_memory):
+    monkeypatch.setattr(cached, "IN_MEMORY", in_memory)
     monkeypatch.setattr(bottleneck, "BLOCK_ROWS", 5)
     monkeypatch.setattr(bottleneck, "_open_files", lambda: 4)  # one map at a time
     config = config_of(folder)

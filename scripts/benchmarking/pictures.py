@@ -42,7 +42,8 @@ def pipeline(data: Path | None, effort: Effort, *, sizes: Sequence[int], batch: 
 
 
 def cached(data: Path | None, weights: Path | None, effort: Effort, *, size: int, batch: int) -> Iterator[Row]:
-    """The default head on pooled bottlenecks, and mixed8 to mixed10 on those of mixed7, against Keras's step."""
+    """The default head on pooled bottlenecks, and mixed8 to mixed10 on those of mixed7, against Keras's step; and how
+    long reading the rows and the steps on them take by themselves."""
     if data is None:
         yield Row("cached", "all", "all", "", skipped="needs --data DIR")
         return
@@ -56,6 +57,8 @@ def cached(data: Path | None, weights: Path | None, effort: Effort, *, size: int
             files = {"data": str(data), "weights": str(weights or "none")}
             entries = [
                 Entry("jaxcat", ours, "epoch", case | files, amount=pictures),
+                Entry("jaxcat, rows alone", ours, "epoch", case | files | {"part": "rows"}, amount=pictures),
+                Entry("jaxcat, steps alone", ours, "epoch", case | files | {"part": "steps"}, amount=pictures),
                 Entry("keras-tensorflow", keras, "step", case | {"dtype": "float32"}),
             ]
             text = f"training from {train_from} on bottlenecks, {size} px, batch {batch}"

@@ -23,8 +23,11 @@ def describe() -> dict[str, str]:
     return {"version": f"jax {jax.__version__}", "device": str(jax.devices()[0])}
 
 
-def epoch(*, data: str, weights: str, size: int, batch: int, train_from: str) -> Callable[[int], None]:
-    """A call is an epoch over the bottlenecks of `data`/train, which are computed here first."""
+def epoch(
+    *, data: str, weights: str, size: int, batch: int, train_from: str, part: str = "whole"
+) -> Callable[[int], None]:
+    """A call is an epoch over the bottlenecks of `data`/train, which are computed here first; or, of it, the "rows"
+    alone, read and handed to the device, or the "steps" alone, on rows that are there."""
     config = default()
     config.data.dir, config.model.weights, config.data.image_size = data, weights, size
     config.batch_size, config.bottleneck.views = batch, 1
@@ -40,13 +43,13 @@ def epoch(*, data: str, weights: str, size: int, batch: int, train_from: str) ->
     tx = make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=-(-len(labels) // batch))
     state = place_replicated(mesh, new_state(run.trained, run.stats, tx))
     take, _ = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
-    number = itertools.count()
+    number, there = itertools.count(), list(source.train(0, first=0)) if part == "steps" else []
 
     def epochs(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            for rows in source.train(next(number), first=0):
-                state = take(state, rows)
+            for rows in there or source.train(next(number), first=0):
+                state = state if part == "rows" else take(state, rows)
         jax.block_until_ready(state)
 
     return epochs
