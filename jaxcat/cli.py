@@ -34,6 +34,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Call `main(arguments)` and leave the process with the status it returns, or that its error carries."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow gives notice of it; no op of ours uses it
     together = False  # whether the other processes of this run leave too
     try:
         status = main(sys.argv[1:] if argv is None else argv) or 0
@@ -90,11 +91,31 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     try:
         rest = values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError, NameError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise ConfigError(f"--config {specification} {' '.join(overrides)}: {reason}") from error
+        raise ConfigError(f"--config {specification} {' '.join(overrides)}: {_said(error)}") from error
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]!r} is not understood: settings are written --config.name=value")
     return resolve_paths(values.config)
+
+
+# What Python and absl say of a value of another type → what the setting wants.
+WANTED = {
+    "invalid literal for int()": "wants a whole number",
+    "could not convert string to float": "wants a number",
+    "Non-boolean argument": "wants True or False",
+}
+
+
+def _said(error: Exception) -> str:
+    """What was wrong with a config or a setting, in one line; ml_collections wraps a KeyError in an AttributeError."""
+    reason: object = error
+    while isinstance(reason, Exception) and reason.args:
+        reason = reason.args[0]
+    text = " ".join(str(reason).replace("\n", "; ").split())
+    for python, words in WANTED.items():
+        if python in text:
+            return text.partition(": ")[0] + ": " + words
+    unknown = isinstance(error, AttributeError) and isinstance(error.args[0], KeyError)
+    return f"there is no setting {text}" if unknown else text
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,13 +126,13 @@ class Reporter:
                     self._board.add_scalar(name, value, record["step"])
 
     def finish(self, history: list[dict], reason: str) -> None:
-        """Draw the learning curve; say why training ended, and which epoch was best."""
+        """Draw the learning curve; say why training ended, which epoch was best, and what comes next."""
         best = best_epoch(history)
         if self.leading and best is not None:
             with _written(self.workdir):
                 learning_curve(history, self.workdir / "learning_curve.png")
             accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(f"done: {reason}; {accuracy}")
+            self.say(f"done: {reason}; {accuracy}; {measure_with(self.workdir)}")
 
 
 @contextlib.contextmanager
@@ -143,6 +144,11 @@ def _written(workdir: Path) -> Iterator[None]:
             f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: make room or give "
             "access, and the same command continues"
         ) from error
+
+
+def measure_with(workdir: Path) -> str:
+    """The command that comes after training."""
+    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))} measures it"
 
 
 def complete_reports(workdir: Path, history: list[dict]) -> None:

@@ -47,8 +47,11 @@ def test_importing_brings_no_tensorflow(statement):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--config.optim.learning_rat=1"], ["learning_rat", "learning_rate"]),
-        (["--config.epochs=many"], ["epochs", "many"]),
+        (["--config.optim.learning_rat=1"], ["there is no setting 'learning_rat'; Did you mean \"learning_rate\""]),
+        (["--config.qqqq=1"], ["there is no setting 'qqqq'\n"]),
+        (["--config.epochs=many"], ["--config.epochs=many: wants a whole number"]),
+        (["--config.optim.learning_rate=fast"], ["--config.optim.learning_rate=fast: wants a number"]),
+        (["--config.data.skip_bad=maybe"], ["--config.data.skip_bad=maybe: wants True or False"]),
         (["--config.epochs=0"], ["--config.epochs=0", "at least 1"]),
         (["--config.model.cut=mixed11"], ["--config.model.cut=mixed11", "did you mean mixed1"]),
         (["--config.optim.learning_rate=nan"], ["--config.optim.learning_rate", "finite"]),

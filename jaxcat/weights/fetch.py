@@ -189,9 +189,11 @@ def _download(spec: WeightsSpec, part: Path, *, path: Path, console: Console, pa
                 return _transfer(spec, part, path=path, bar=bar, patience=patience)
             except (_Interrupted, requests.RequestException) as error:
                 reason = _reason(error)
+    arrived = part.exists() and part.stat().st_size > 0
+    kept = "What has arrived is kept, the next run continues there. " if arrived else ""
     raise WeightsError(
         f"{spec.url} could not be downloaded in {patience.attempts} attempts, the last of which ended with: {reason}. "
-        f"What has arrived is kept, the next run continues there. {_by_hand(path)}"
+        f"{kept}{_by_hand(path)}"
     )
 
 
