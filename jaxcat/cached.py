@@ -77,7 +77,7 @@ class Cached:
             if any(values_of_processes(left_out or self._undigested)):
                 self._identify({name: store.split for name, store in self._stores.items()})
                 self.to_compute = self._count_missing()
-            if self._undigested:
+            if any(values_of_processes(self._undigested)):
                 raise DataError("a picture could be decoded and not be read again: is the data being copied? Run again")
             self._check_space()
 
@@ -109,10 +109,11 @@ class Cached:
 
     def _check_space(self) -> None:
         needed, free = self.to_compute * self._rows.row_bytes, shutil.disk_usage(self._rows.folder).free
-        if needed > free:
+        if any(values_of_processes(needed > free)):
+            elsewhere = "" if needed > free else ", enough, but not where another process of this run writes"
             raise CacheError(
-                f"the bottlenecks need {gigabytes(needed)}, {self._rows.folder} has {gigabytes(free)} free: take fewer "
-                "--config.bottleneck.views, --config.bottleneck.dtype=float16, another JAXCAT_CACHE, or "
+                f"the bottlenecks need {gigabytes(needed)}, {self._rows.folder} has {gigabytes(free)} free{elsewhere}: "
+                "take fewer --config.bottleneck.views, --config.bottleneck.dtype=float16, another JAXCAT_CACHE, or "
                 "--config.bottleneck.views=0 to do without"
             )
 

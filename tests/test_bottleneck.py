@@ -307,6 +307,12 @@ def test_too_little_space_is_found_out_before_the_work(folder, monkeypatch):
         opened(config_of(folder))
 
 
+def test_too_little_space_of_another_process_ends_this_one_too(folder, monkeypatch):
+    monkeypatch.setattr(cached, "values_of_processes", lambda value: [int(value), 1])
+    with pytest.raises(CacheError, match="enough, but not where another process of this run writes"):
+        opened(config_of(folder))
+
+
 def test_values_that_do_not_fit_are_refused(empty_cache):
     rows = Rows({**KEY, "dtype": "float16"}, shape=(2,))
     with pytest.raises(CacheError, match="float32"):
