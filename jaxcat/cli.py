@@ -107,15 +107,16 @@ WANTED = {
 
 def _said(error: Exception) -> str:
     """What was wrong with a config or a setting, in one line; ml_collections wraps a KeyError in an AttributeError."""
-    reason: object = error
-    while isinstance(reason, Exception) and reason.args:
-        reason = reason.args[0]
-    text = " ".join(str(reason).replace("\n", "; ").split())
+    inner: BaseException = error
+    while inner.args and isinstance(inner.args[0], BaseException):
+        inner = inner.args[0]
+    if isinstance(error, AttributeError) and isinstance(inner, KeyError):
+        return "there is no setting " + " ".join(str(inner.args[0]).replace("\n", "; ").split())
+    text = " ".join(str(inner).split())
     for python, words in WANTED.items():
         if python in text:
-            return text.partition(": ")[0] + ": " + words
-    unknown = isinstance(error, AttributeError) and isinstance(error.args[0], KeyError)
-    return f"there is no setting {text}" if unknown else text
+            return f"{text.partition(': ')[0]}: {words}"
+    return text if isinstance(error, flags.Error) else f"{type(inner).__name__}: {text}"
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:

@@ -89,6 +89,12 @@ def test_a_config_file_that_cannot_be_run(tmp_path, text, says):
         cli.read_config(str(tmp_path / "broken.py"), [])
 
 
+def test_what_a_config_file_lacks_of_python_is_no_missing_setting(tmp_path):
+    (tmp_path / "broken.py").write_text("import os\ndef get_config():\n    return os.nothing\n")
+    with pytest.raises(ConfigError, match="AttributeError: module 'os' has no attribute 'nothing'"):
+        cli.read_config(str(tmp_path / "broken.py"), [])
+
+
 def test_a_name_longer_than_a_file_system_takes():
     with pytest.raises(ConfigError, match="init_from=aaa"):
         cli.read_config("configs/folder.py", ["--config.init_from=" + "a" * 300])
