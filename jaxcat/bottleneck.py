@@ -43,7 +43,7 @@ BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
 ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
 OPEN_BYTES = 2**31  # mapped at a time: the pages read through maps count as memory of the process
 
-# (numbers (n,), out (n, *shape)): copies the rows with these numbers into `out`; −1 is the last, as in NumPy.
+# (numbers (n,), out (n, *shape)): copies the rows with these numbers into `out`; -1 is the last, as in NumPy.
 Reader = Callable[[np.ndarray, np.ndarray], object]
 
 # What defines prefix, augmentation and decoding, and which output becomes whose row.
@@ -87,6 +87,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "platform": [jax.default_backend(), jax.devices()[0].device_kind],
         "compiler_options": compiler_options(),
         "xla_flags": xla_flags(),
+        "tensorflow_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),  # colours differ in a few last bits
         "code": hashlib.sha256(code).hexdigest(),
         "versions": installed_versions("jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow", "tensorflow-cpu"),
     }
@@ -103,7 +104,7 @@ def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:
 
 
 class Rows:
-    """The rows of one key: look up, add, gather. Any number of processes may have the same key open.
+    """The rows of one key: look up, add, read. Any number of processes may have the same key open.
 
     Attributes:
         folder: where the blocks lie.

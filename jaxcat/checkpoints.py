@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -43,9 +42,6 @@ from jaxcat.errors import CheckpointError
 from jaxcat.network import Tree
 from jaxcat.sharding import lost_process, values_of_processes
 from jaxcat.steps import TrainState
-
-# Orbax warns where an item of a checkpoint lacks a file that it writes for whole checkpoints only.
-logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith("Metadata file does not exist"))
 
 
 class Checkpoints:

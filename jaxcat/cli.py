@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from jaxcat.config import check_name, flatten
 from jaxcat.errors import ConfigError, JaxcatError
 
 
@@ -34,7 +37,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Call `main(arguments)` and leave the process with the status it returns, or that its error carries."""
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow gives notice of it; no op of ours uses it
+    logging.getLogger("absl").addFilter(_not_about_items)
     together = False  # whether the other processes of this run leave too
     try:
         status = main(sys.argv[1:] if argv is None else argv) or 0
@@ -72,6 +75,11 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     sys.exit(status)
 
 
+def _not_about_items(record: logging.LogRecord) -> bool:
+    """False for Orbax's warning that an item of a checkpoint lacks a file that only whole checkpoints have."""
+    return not record.getMessage().startswith("Metadata file does not exist")
+
+
 def _one_of_several() -> bool:
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
@@ -86,37 +94,48 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     path = specification.partition(":")[0]
     if not Path(path).is_file():
         raise ConfigError(f"--config {path}: no such file; configs/ in the repository has the ones shipped")
+    config = _parsed(specification, [])
+    names = flatten(config)
+    for override in overrides:
+        if setting := re.match(r"--?(?:no)?config\.([^=]+)", override):
+            check_name(setting[1], names)
+    return resolve_paths(_parsed(specification, overrides) if overrides else config)
+
+
+def _parsed(specification: str, overrides: Sequence[str]) -> ConfigDict:
     values, line = flags.FlagValues(), ["jaxcat", f"--config={specification}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=line)
     try:
-        rest = values(line)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError, NameError) as error:
-        raise ConfigError(f"--config {specification} {' '.join(overrides)}: {_said(error)}") from error
+        config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=line)
+        rest, config = values(line), values.config
+        config.items()  # raises what opening a file has raised in get_config
+    except JaxcatError:
+        raise
+    except Exception as error:  # a config file is a program of its user's
+        raise ConfigError(f"{' '.join(['--config', specification, *overrides])}: {_said(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"--config {specification}: get_config returns {config!r}, not a ConfigDict")
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]!r} is not understood: settings are written --config.name=value")
-    return resolve_paths(values.config)
+    return config
 
 
 # What Python and absl say of a value of another type → what the setting wants.
 WANTED = {
-    "invalid literal for int()": "wants a whole number",
-    "could not convert string to float": "wants a number",
-    "Non-boolean argument": "wants True or False",
+    ": invalid literal for int()": "a whole number",
+    ": could not convert string to float": "a number",
+    ": ('Non-boolean argument": "True or False",
 }
 
 
 def _said(error: Exception) -> str:
-    """What was wrong with a config or a setting, in one line; ml_collections wraps a KeyError in an AttributeError."""
-    inner: BaseException = error
-    while inner.args and isinstance(inner.args[0], BaseException):
-        inner = inner.args[0]
-    if isinstance(error, AttributeError) and isinstance(inner, KeyError):
-        return "there is no setting " + " ".join(str(inner.args[0]).replace("\n", "; ").split())
-    text = " ".join(str(inner).split())
+    """What is wrong with a config file or the value of a setting, in one line."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, flags.Error):
+        return f"{type(error).__name__}: {text}"
     for python, words in WANTED.items():
-        if python in text:
-            return f"{text.partition(': ')[0]}: {words}"
-    return text if isinstance(error, flags.Error) else f"{type(inner).__name__}: {text}"
+        if text.startswith("flag --config.") and python in text:
+            return f"{text.partition(python)[0]}: wants {words}"
+    return text
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -212,6 +212,13 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
+def check_name(name: str, settings: Iterable[str]) -> None:
+    """Raises ConfigError unless `name`, such as "optim.learning_rate", is one of `settings`."""
+    if name not in settings:
+        near = difflib.get_close_matches(name, settings, n=1)
+        raise ConfigError(f"--config.{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def validate(config: ConfigDict) -> None:
     """Check every field and every combination before any work is done.
 
@@ -220,9 +227,7 @@ def validate(config: ConfigDict) -> None:
     """
     values, defaults = flatten(config), flatten(default())
     for name in sorted(values.keys() | defaults.keys()):
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1)
-            raise ConfigError(f"--config.{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+        check_name(name, defaults)
         if name not in values:
             raise ConfigError(f"--config.{name} is missing: start your config file from jaxcat.config.default()")
         value, kind = values[name], type(defaults[name])

@@ -132,7 +132,7 @@ class Reporter:
             with _written(self.workdir):
                 learning_curve(history, self.workdir / "learning_curve.png")
             accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(f"done: {reason}; {accuracy}; {measure_with(self.workdir)}")
+            self.say(f"done: {reason}; {accuracy}; {next_command(self.workdir)} measures it")
 
 
 @contextlib.contextmanager
@@ -146,9 +146,9 @@ def _written(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-def measure_with(workdir: Path) -> str:
-    """The command that comes after training."""
-    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))} measures it"
+def next_command(workdir: Path) -> str:
+    """What to run after training."""
+    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
 
 
 def complete_reports(workdir: Path, history: list[dict]) -> None:

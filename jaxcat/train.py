@@ -34,7 +34,7 @@ from jaxcat.data import Data, Split, fingerprint, open_data
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError
 from jaxcat.interruption import Interruption
 from jaxcat.optim import make_optimizer
-from jaxcat.report import Pace, Reporter, complete_reports, describe_run, measure_with
+from jaxcat.report import Pace, Reporter, complete_reports, describe_run, next_command
 from jaxcat.sharding import initialize_distributed, make_mesh, place_replicated, replicated, values_of_processes
 from jaxcat.sources import Source, Streaming, check_agreement
 from jaxcat.start import Start, find_origin, first_state, make_network, previous_run, start
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
                 pass  # removes what a kill after the last write has left
             if jax.process_index() == 0:
                 complete_reports(workdir, meta["history"])
-                print(f"this run is finished: {reason}; {measure_with(workdir)}")
+                print(f"this run is finished: {reason}; {next_command(workdir)} measures it")
             return 0
         mesh = make_mesh()
         data = open_data(config)

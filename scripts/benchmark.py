@@ -11,9 +11,10 @@ installed, or fails, is listed with the reason. The text is Markdown; --json FIL
 
 Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (what
 the device's arithmetic does to the numbers, and what better costs), pipeline (pictures from files; needs --data DIR
-with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against Keras's step),
-startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU devices), article (whole commands from
-start to result, an hour; in the column jaxcat ÷ it, how many of jaxcat's runs Keras's takes).
+with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against Keras's step, and
+its two parts alone: the rows, the steps), startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU
+devices), article (whole commands from start to result, an hour; in the column jaxcat ÷ it, how many of jaxcat's runs
+Keras's takes).
 """
 
 from __future__ import annotations

@@ -155,8 +155,9 @@ def test_another_arithmetic_is_another_key(folder, monkeypatch):
         keys.append(key_of(config, other, frozen_digests={}))
     config.model.width = 1 / 8
     keys.append(key_of(config, small.network(config), frozen_digests={}))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
-    keys.append(key_of(config, net, frozen_digests={}))
+    for name, value in [("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"), ("TF_ENABLE_ONEDNN_OPTS", "0")]:
+        monkeypatch.setenv(name, value)
+        keys.append(key_of(config, net, frozen_digests={}))
     assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 

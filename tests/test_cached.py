@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, 
     for record, identity in enumerate(source._identities[source._passes[1]]):
         block, offset = source._rows._where[identity]
         expected[record] = np.load(source._rows.folder / f"{source._rows._blocks[block]}.npy")[offset]
+    if in_memory:
+        shutil.rmtree(source._rows.folder)  # nothing is read from it any more
     (batch,) = source.train(0, first=0)  # four steps of 7, 7, 7 and 3 records, each padded for 8 devices
     assert batch["bottleneck"].shape == (4, 8, *source._rows.shape)
     for step in range(4):

@@ -74,8 +74,8 @@ def test_bottlenecks_of_two_processes_serve_them_and_one_alone(runs, folder, tmp
             np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
 
 
-def test_stacked_steps_of_two_processes_give_the_losses_of_one(folder, tmp_path, monkeypatch):
-    """A head on bottlenecks: two steps in one compiled loop, each process giving its part of every batch of them."""
+def test_a_head_on_bottlenecks_in_two_processes_gives_the_losses_of_one(folder, tmp_path, monkeypatch):
+    """Two steps in one compiled loop (`every_steps`), each process giving its part of both batches."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
     head = ("--config.model.train_from=head", "--config.bottleneck.views=2", "--config.bottleneck.dtype=float32")
     for count, devices in ((1, 4), (2, 2)):

@@ -347,7 +347,9 @@ def test_a_run_stops_at_its_target(tmp_path, folder, capsys):
     config.epochs, config.stop.accuracy = 5, 0.01
     assert train(config, tmp_path / "run") == 0
     assert len(metrics(tmp_path / "run")) == 1
-    assert "reached 0.01" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "reached 0.01" in said
+    assert "python -m jaxcat.evaluate --workdir" in said
 
 
 def test_stops():

@@ -1,4 +1,4 @@
-"""jaxcat on bottlenecks, with the functions of the train command: rows from disk, to the device, and the steps."""
+"""jaxcat on bottlenecks, with the functions of the train command: rows, to the device, and the steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def epoch(
     *, data: str, weights: str, size: int, batch: int, train_from: str, part: str = "whole"
 ) -> Callable[[int], None]:
     """A call is an epoch over the bottlenecks of `data`/train, which are computed here first; or, of it, the "rows"
-    alone, read and handed to the device, or the "steps" alone, on rows that are there."""
+    alone, read and put on the device, or the "steps" alone, on rows put there before."""
     config = default()
     config.data.dir, config.model.weights, config.data.image_size = data, weights, size
     config.batch_size, config.bottleneck.views = batch, 1
@@ -43,13 +43,16 @@ def epoch(
     tx = make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=-(-len(labels) // batch))
     state = place_replicated(mesh, new_state(run.trained, run.stats, tx))
     take, _ = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
-    number, there = itertools.count(), list(source.train(0, first=0)) if part == "steps" else []
+    number, on_device = itertools.count(), list(source.train(0, first=0)) if part == "steps" else []
 
     def epochs(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            for rows in there or source.train(next(number), first=0):
-                state = state if part == "rows" else take(state, rows)
+            for rows in on_device or source.train(next(number), first=0):
+                if part == "rows":
+                    jax.block_until_ready(rows)
+                else:
+                    state = take(state, rows)
         jax.block_until_ready(state)
 
     return epochs
