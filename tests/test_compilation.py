@@ -41,7 +41,7 @@ def test_convolutions_stay_out_of_the_slower_library():
     assert "ynn" not in program(compilation.jit)
 
 
-def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_path, monkeypatch):
+def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_path, empty_cache, monkeypatch):
     """The prefix alone, and the steps of training, validation and prediction."""
     options, jit = {}, jax.jit
 
