@@ -1,4 +1,4 @@
-"""Cats and dogs, 2,000 pictures to train on and 1,000 to validate: the article's experiments and ours.
+"""Cats and dogs, 2,000 images to train on and 1,000 to validate: the article's experiments and ours.
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py:article_mixed7 --workdir runs/mixed7 \
         --config.data.dir=cats_and_dogs_filtered
@@ -13,19 +13,19 @@ hundredth:
     python -m jaxcat.train --config configs/cats_vs_dogs.py:finetune --workdir runs/cats_finetuned \
         --config.data.dir=cats_and_dogs_filtered --config.init_from=runs/cats
 
-`fast` is the article's accuracy and more in a fraction of the time: no augmentation, the frozen blocks mixed4 to mixed6
-computed once, a linear head on 3×3 cells of each. It feeds [0, 1] like the article, which suits the stand-in weights it
-was chosen for; with ImageNet's add --config.model.preprocessing=weights:
+`fast` reaches more than the article's accuracy in a fraction of the time: no augmentation, the frozen blocks up to
+mixed6 computed once, a linear head on 3×3 cells of mixed4, mixed5 and mixed6. It feeds [0, 1] like the article, which
+suits the stand-in weights it was chosen for; with ImageNet's add --config.model.preprocessing=weights:
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py:fast --workdir runs/fast \
         --config.data.dir=cats_and_dogs_filtered
 
-Measured with stand-in weights (README, Results; not ImageNet's), validation accuracy:
+Validation accuracy, measured with stand-in weights (docs/benchmarks.md; not ImageNet's):
 article_mixed7  3 seeds, epochs 4 to 8: 0.8623 ± 0.0178; the article's program in Keras on the same 0.8657 ± 0.0160
                 1 seed, epochs 16 to 20: 0.8790 ± 0.0183, best 0.8960; Keras, 3 seeds, 0.8776 ± 0.0091
 fast            3 seeds, epochs 11 to 15: 0.9003 ± 0.0014, 68 to 85 s in all, 9 to 14 s the second time
-default         1 seed: best of 20 epochs 0.7220, with model.preprocessing=zero_one 0.8130: these weights prefer it
-finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning brings them back
+default         1 seed: best of 20 epochs 0.7220, with model.preprocessing=zero_one, which suits these weights, 0.8130
+finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning adapts them
 article         1 seed, epochs 16 to 20: 0.7748 ± 0.0334, best 0.8070
 """
 

@@ -1,4 +1,4 @@
-"""Learn print, read handwriting: transfer learning on data that come inside Python packages.
+"""From printed letters to handwritten digits: transfer learning on data that come inside Python packages.
 
     python -m jaxcat.train --config configs/digits.py:source   --workdir runs/digits/source
     python -m jaxcat.train --config configs/digits.py:transfer --workdir runs/digits/transfer
@@ -9,7 +9,7 @@ which a new head learns the ten handwritten digits from ten examples each (`tran
 learn too (`finetune`). scripts/quickstart.sh runs all of it.
 
 Measured on the digits left over, seeds 0 and 1, last step: transfer 0.905 and 0.897, finetune 0.943 and 0.943.
-With other seeds of `source`, 0.87 to 0.91 and 0.91 to 0.94: how well it learned print decides.
+With other seeds of `source`, 0.87 to 0.91 and 0.91 to 0.94: it depends on how well `source` learned print.
 """
 
 from ml_collections import ConfigDict

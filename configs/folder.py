@@ -1,9 +1,9 @@
-"""A folder of pictures, DIR/train/CLASS/… and DIR/validation/CLASS/…, or just DIR/CLASS/….
+"""A folder of images, DIR/train/CLASS/… and DIR/validation/CLASS/…, or just DIR/CLASS/….
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 
 Frozen Inception-v3 with ImageNet weights, 299 px, global average pool, one dense layer. The weights are downloaded
-once; without a network, name a file: --config.model.weights=FILE.h5
+once; if there is no network, name a file: --config.model.weights=FILE.h5
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,12 @@
 
     python -m jaxcat.train --config configs/tfds.py --workdir runs/flowers --config.data.name=tf_flowers
 
-The variant takes the article's numbers of pictures, 2,000 and 1,000, from the 23,262 of cats_vs_dogs:
+The variant takes the article's numbers of images, 2,000 and 1,000, from the 23,262 of cats_vs_dogs:
 
     python -m jaxcat.train --config configs/tfds.py:cats_vs_dogs --workdir runs/cats_vs_dogs
 
-The data set is not downloaded unless --config.data.download=True (the weights are, once); where it is not prepared,
-the error has the command that does it.
+The data set is downloaded only with --config.data.download=True (the weights always, once). If it is not prepared, the
+error shows the command that does it.
 """
 
 from ml_collections import ConfigDict

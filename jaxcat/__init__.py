@@ -1,8 +1,9 @@
-"""jaxcat: transfer learning on Inception-v3 in JAX.
+"""jaxcat: transfer learning in JAX.
 
 import jaxcat
+from jaxcat import predict
 classifier = jaxcat.load("runs/mixed7")
-probabilities = classifier.predict(["cat.jpg"])      # (1, number of classes)
+probabilities = predict.predict(["cat.jpg"])      # (1, number of classes)
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcat.classifier import Classifier, load
+    from jaxcat.inference.classifier import Classifier, load
 
 __all__ = ["Classifier", "load"]
 
@@ -18,7 +19,7 @@ __all__ = ["Classifier", "load"]
 def __getattr__(name: str) -> Any:
     """Import what stands on JAX only when it is asked for: `import jaxcat` stays instant."""
     if name in __all__:
-        from jaxcat import classifier
+        from jaxcat.inference import classifier
 
         return getattr(classifier, name)
     raise AttributeError(f"module 'jaxcat' has no attribute {name!r}")

@@ -17,23 +17,23 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from jaxcat import cli
-from jaxcat.console import Console
-from jaxcat.errors import CacheError, ConfigError
-from jaxcat.weights.fetch import cache_dir
+from jaxcat.errors import CacheError, ConfigError, one_line
+from jaxcat.system import cli
+from jaxcat.system.console import Console
+from jaxcat.system.files import cache_dir
 
 
 class Entry(NamedTuple):
-    """Something in the cache that can be removed by itself."""
+    """A part of the cache that can be removed by itself."""
 
     name: str
     path: Path
     about: str
-    remade: bool  # whether jaxcat makes it again by itself when it is wanted
+    remade: bool  # whether jaxcat makes it again by itself when a run needs it
 
 
 def entries(root: Path) -> Iterator[Entry]:
-    """Everything there is, bottlenecks first."""
+    """All parts of the cache: bottlenecks, then compiled programs, then weights."""
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
             yield Entry(folder.name, folder, _about(folder), True)
@@ -60,13 +60,14 @@ def size(path: Path) -> int:
     """Bytes of a file, or of all files below a directory."""
     total = 0
     for file in [path, *path.rglob("*")]:
-        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile, by a run that goes on
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile by a run
             if not file.is_dir():
                 total += file.stat().st_size
     return total
 
 
 def show(root: Path) -> None:
+    """Print every entry with its size."""
     table = Table("name", "MB", "what", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for entry in entries(root):
@@ -78,11 +79,11 @@ def show(root: Path) -> None:
 
 
 def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
-    """Remove the named entries.
+    """Remove the named entries, or everything that is remade.
 
     Raises:
-        ConfigError: a name that is not there.
-        CacheError: something cannot be removed.
+        ConfigError: a name is not there.
+        CacheError: an entry cannot be removed.
     """
     there = {entry.name: entry for entry in entries(root)}
     if unknown := [name for name in names if name not in there]:
@@ -91,12 +92,12 @@ def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
         if entry.name in names or (everything and entry.remade):
             freed = size(entry.path)
             try:
-                # markers first: a block without its marker is nothing, a marker without its block looks like damage
+                # markers first: a block without its marker is ignored, a marker without its block looks damaged
                 for marker in entry.path.glob("*.json") if entry.path.is_dir() else ():
                     marker.unlink()
                 shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
             except OSError as error:
-                raise CacheError(f"{entry.path}: cannot be removed: {error.strerror}") from error
+                raise CacheError(f"{entry.path}: cannot be removed: {one_line(error)}") from error
             print(f"removed {entry.name}: {freed / 1e6:.1f} MB")
 
 
@@ -105,8 +106,8 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m jaxcat.cache", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is, with its size")
-    removal = commands.add_parser("clear", help="remove what is named, or --all")
+    commands.add_parser("list", help="show what is kept, and its size")
+    removal = commands.add_parser("clear", help="remove the entries named, or --all")
     removal.add_argument("names", nargs="*", metavar="NAME", help="as `list` prints them")
     removal.add_argument("--all", action="store_true", help="all bottlenecks and compiled programs")
     arguments = parser.parse_args(argv)

@@ -43,3 +43,9 @@ class TrainingError(JaxcatError):
 
 class CacheError(JaxcatError):
     """The cache directory cannot hold what is wanted of it."""
+
+
+def one_line(error: BaseException, *, most: int = 200) -> str:
+    """What an error says, in one line: the system's own words if it has them, else its text, else its kind."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[:most] + "…"

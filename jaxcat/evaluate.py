@@ -1,171 +1,18 @@
 """python -m jaxcat.evaluate --workdir DIR [--split validation] [--data DIR2] [--step best|latest|N]
 
-Measures a trained classifier on every picture of a split, or of another folder, each counted once. Prints a short table
+Measures a trained classifier on every image of a split, or of another folder, each counted once. Prints a short table
 and writes DIR/evaluation/NAME.json and NAME.predictions.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-from rich.table import Table
-from rich.text import Text
-from scipy.special import log_softmax
-from sklearn import metrics
+from jaxcat.system import cli
 
-from jaxcat import cli
-from jaxcat.classifier import Classifier, load, with_zero_logit
-from jaxcat.compilation import enable_compilation_cache
-from jaxcat.console import Console
-from jaxcat.data import SPLITS, Split, Store, fingerprint, open_data, open_labelled_folder, open_stores
-from jaxcat.errors import CheckpointError, ConfigError
-from jaxcat.pipeline import at_most, batches
-from jaxcat.report import aside, write_aside
-from jaxcat.sharding import initialize_distributed
-from jaxcat.steps import InLine
-
-logger = logging.getLogger(__name__)
-
-CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
-
-
-def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> np.ndarray:
-    """Log-probabilities float64 (N, classes) for the N records of a store, in its order."""
-    indices, size = np.arange(len(store)), classifier.config.data.image_size
-    batch_size = at_most(len(store), batch_size)
-    source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
-    line = InLine()
-    rows: list[jax.Array] = []
-    for batch in source:
-        logits, _ = classifier.evaluate_batch(batch)
-        line.add(logits)
-        rows.append(logits)
-    outputs = np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
-    return log_softmax(with_zero_logit(outputs.astype(np.float64)), axis=1)
-
-
-def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """The figures of one evaluation, plain JSON.
-
-    `loss` is the mean negative log-likelihood in nats; `auc` the area under the ROC curve (two classes: the second is
-    the positive one; more: macro one-vs-rest; null where a class has no picture); `calibration_error` the expected
-    difference between confidence and accuracy over 15 bins; `confusion` has true classes as rows.
-    """
-    probabilities, every = np.exp(log_probabilities), list(range(len(classes)))
-    predicted = probabilities.argmax(axis=1)
-    confusion = metrics.confusion_matrix(labels, predicted, labels=every)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=every, zero_division=0.0
-    )
-    per_class = {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
-        for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
-    }
-    return {
-        "count": len(labels),
-        "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        "auc": area_under_curve(probabilities, labels),
-        "calibration_error": calibration_error(probabilities.max(axis=1), predicted == labels),
-        "per_class": per_class,
-        "confusion": confusion.tolist(),
-        "classes": list(classes),
-    }
-
-
-def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    if len(np.unique(labels)) < probabilities.shape[1]:
-        return None
-    if probabilities.shape[1] == 2:
-        return float(metrics.roc_auc_score(labels, probabilities[:, 1]))
-    normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return float(metrics.roc_auc_score(labels, normalized, multi_class="ovr", average="macro"))
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - confidence| of each bin, weighted by its share of the pictures."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
-    return float(sum(gaps) / len(confidence))
-
-
-def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:
-    """CSV: file, label, predicted, one probability per class."""
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "predicted", *classes])
-        for name, label, row in zip(split.files, split.labels, probabilities, strict=True):
-            writer.writerow([name, classes[label], classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
-
-
-def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, probabilities: np.ndarray) -> Path:
-    """Both files, each complete or not there at all; returns the path of the JSON."""
-    folder = workdir / "evaluation"
-    table, figures = folder / f"{name}.predictions.csv", folder / f"{name}.json"
-    try:
-        folder.mkdir(exist_ok=True)
-        if folder.is_symlink():
-            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; remove it, nothing is written there")
-        temporary = aside(table)
-        write_predictions(temporary, split, probabilities, classes=summary["classes"])
-        os.replace(temporary, table)
-        write_aside(figures, json.dumps(summary, indent=2) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from error
-    return figures
-
-
-def show(console: Console, summary: dict, title: str) -> None:
-    """The figures, and for each class what it is taken for most often."""
-    auc = "undefined" if summary["auc"] is None else f"{summary['auc']:.4f}"
-    console.print(Text(title, style="bold"))
-    console.print(
-        f"{summary['count']} pictures  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  AUC {auc}  "
-        f"calibration error {summary['calibration_error']:.4f}",
-        soft_wrap=True,
-    )
-    table = Table("class", "pictures", "precision", "recall", "F1", "most often taken for", box=None, pad_edge=False)
-    for index, (name, row) in enumerate(summary["per_class"].items()):
-        mistakes = np.array(summary["confusion"][index])
-        mistakes[index] = 0
-        other = f"{summary['classes'][int(mistakes.argmax())]} ({mistakes.max()})" if mistakes.any() else ""
-        figures = [str(row["count"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))]
-        table.add_row(Text(name), *figures, Text(other))
-    console.print(table)
-
-
-def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Split:
-    """The records to measure on: a split of the run's own data, or all of another folder."""
-    if data is not None:
-        return open_labelled_folder(data, classifier.classes)
-    opened = open_data(classifier.config)
-    if opened.classes != classifier.classes:
-        here = ", ".join(opened.classes)
-        raise ConfigError(f"the data now have classes {here}; trained on {', '.join(classifier.classes)}")
-    if split not in opened.splits:
-        raise ConfigError(f"--split {split}: the data have {', '.join(opened.splits)}")
-    now = fingerprint(opened.splits)
-    if not classifier.config.data.skip_bad and classifier.meta.get("length", {}).get("records", now) != now:
-        logger.warning(
-            "the pictures for training and validation have other names or labels than when the run began: some of "
-            "those measured now may have been trained on"
-        )
-    return opened.splits[split]
-
-
-def name_of(data: Path) -> str:
-    """What the files of an evaluation on another folder are called; never as those of the run's own splits."""
-    folder = data.resolve()
-    return f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name
+SPLITS = ("train", "validation", "test")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -173,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
-    parser.add_argument("--split", default="validation", choices=SPLITS)
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
     parser.add_argument(
         "--data", type=Path, metavar="DIR2", help="measure on DIR2/CLASS/… instead of the run's own data"
     )
@@ -183,6 +30,21 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.batch_size < 1:
         parser.error(f"--batch-size {arguments.batch_size}: must be at least 1")
+    return measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    """Evaluate, print and write what the flags ask for."""
+    import jax
+    import numpy as np
+
+    from jaxcat.data.store import open_stores
+    from jaxcat.inference.classifier import load
+    from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
+    from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.system.console import Console
+    from jaxcat.system.processes import initialize_distributed
+
     initialize_distributed(
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
@@ -193,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         {split.name: split},
         sizes={split.name: data.image_size},
         mode=data.resize,
-        cache_gb=0.0,  # each picture is read once: nothing to keep
+        cache_gb=0.0,  # each image is read once: nothing to keep
         skip_bad=data.skip_bad,
     ).values()
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size)

@@ -1,8 +1,8 @@
 """python -m jaxcat.predict --workdir DIR PATH… [--output csv|jsonl] [--top 5] [--step best|latest|N]
-python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (ImageNet's 1000 classes, no training)
+python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (the published 1,000 classes of ImageNet, no training)
 
-Names what is in pictures: one row per picture on standard output, in the order given; directories are walked in sorted
-order. A picture that cannot be read is one line on standard error, and the exit status is 1 at the end.
+Names what is in images: one row per image on standard output, in the order given; directories are walked in sorted
+order. An image that cannot be read is one line on standard error, and the exit status is 1 at the end.
 """
 
 from __future__ import annotations
@@ -10,81 +10,44 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from jaxcat import cli
-from jaxcat.classifier import Classifier, load
-from jaxcat.compilation import enable_compilation_cache
-from jaxcat.data import Ignored, walk
 from jaxcat.errors import DataError
-from jaxcat.imagenet import describe, imagenet_classifier
-
-
-def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
-    """The pictures that `paths` name, directories walked; an error stands in the place of a path that has none."""
-    for path in paths:
-        if not os.path.isdir(path):  # Path.is_dir raises for some names that lead nowhere
-            yield path
-            continue
-        found = False
-        for picture in walk(path, Ignored()):
-            found = True
-            yield picture
-        if not found:
-            yield DataError(f"{path}: no pictures in this directory")
-
-
-def predict(
-    classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32
-) -> Iterator[tuple[Path, np.ndarray] | DataError]:
-    """(path, probabilities (classes,)) or an error for each picture below `paths`, in order, a batch at a time."""
-
-    def prepare(item: Path | DataError) -> np.ndarray | DataError:
-        if isinstance(item, DataError):
-            return item
-        try:
-            return classifier.prepare(item)
-        except DataError as error:
-            return error
-
-    remaining = find(paths)
-    with ThreadPoolExecutor() as threads:
-        while chunk := list(islice(remaining, batch_size)):
-            prepared = list(threads.map(prepare, chunk))
-            pixels = (item for item in prepared if not isinstance(item, DataError))
-            rows = iter([row for batch in classifier.predict_pixels(pixels, batch_size=batch_size) for row in batch])
-            for item, result in zip(chunk, prepared, strict=True):
-                if isinstance(result, DataError):
-                    yield result
-                elif isinstance(item, Path):
-                    yield item, next(rows)
+from jaxcat.system import cli
 
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, and directories of pictures")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images, and directories of images")
     origin = parser.add_mutually_exclusive_group(required=True)
     origin.add_argument("--workdir", type=Path, help="of a training run")
-    origin.add_argument("--weights", metavar="NAME", help="published weights, or a file that has their 1000-class top")
+    origin.add_argument("--weights", metavar="NAME", help="published weights, or a file that has their 1,000-class top")
     parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"])
-    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each picture")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
+    return write_rows(arguments)
+
+
+def write_rows(arguments: argparse.Namespace) -> int:
+    """Load the classifier and print a row, or an error, for each image."""
+    import numpy as np
+
+    from jaxcat.inference.classifier import load
+    from jaxcat.inference.prediction import predict
+    from jaxcat.inference.published import describe, published_classifier
+    from jaxcat.system.compilation import enable_compilation_cache
+
     enable_compilation_cache()
     if arguments.weights:
-        classifier = imagenet_classifier(arguments.weights)
+        classifier = published_classifier(arguments.weights)
         print(describe(classifier), file=sys.stderr)
     else:
         classifier = load(arguments.workdir, step=arguments.step)

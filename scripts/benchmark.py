@@ -1,6 +1,6 @@
 """Measures jaxcat and its peers on this machine's device, and prints one table.
 
-    python scripts/benchmark.py                                              everything that needs no pictures
+    python scripts/benchmark.py                                              everything that needs no images
     python scripts/benchmark.py --data DIR --weights FILE.h5                 everything
     python scripts/benchmark.py --only forward,step --sizes 299 --batches 20 --peers jaxcat,torch
     python scripts/benchmark.py --only forward,step --dtype bfloat16         on an accelerator
@@ -10,9 +10,9 @@ their range and number, and the median of jaxcat's speed divided by the peer's w
 installed, or fails, is listed with the reason. The text is Markdown; --json FILE keeps every round.
 
 Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (what
-the device's arithmetic does to the numbers, and what better costs), pipeline (pictures from files; needs --data DIR
-with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those pictures, against Keras's step, and
-its two parts alone: the rows, the steps), startup, memory, growth (1, 2, 4, 8 times the pictures), devices (1 to 8 CPU
+the device's arithmetic does to the numbers, and what better costs), pipeline (images from files; needs --data DIR
+with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those images, against Keras's step, and
+its two parts alone: the rows, the steps), startup, memory, growth (1, 2, 4, 8 times the images), devices (1 to 8 CPU
 devices), article (whole commands from start to result, an hour; in the column jaxcat ÷ it, how many of jaxcat's runs
 Keras's takes).
 """
@@ -23,7 +23,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarking import duration, model, numerics, pictures, process
+from benchmarking import duration, images, model, numerics, process
 from benchmarking.rounds import Effort, Row
 from benchmarking.table import draw, machine, write_json
 from rich.console import Console
@@ -95,8 +95,8 @@ def measure(arguments: argparse.Namespace, team: model.Team) -> Iterator[Row]:
         "determinism": lambda: numerics.determinism(
             effort, size=sizes[0], batch=batch, first_trained=arguments.train_from, dtype=arguments.dtype
         ),
-        "pipeline": lambda: pictures.pipeline(arguments.data, effort, sizes=sizes, batch=batch),
-        "cached": lambda: pictures.cached(arguments.data, arguments.weights, effort, size=sizes[0], batch=batch),
+        "pipeline": lambda: images.pipeline(arguments.data, effort, sizes=sizes, batch=batch),
+        "cached": lambda: images.cached(arguments.data, arguments.weights, effort, size=sizes[0], batch=batch),
         "startup": lambda: process.startup(team, effort, size=sizes[0], batch=batch),
         "memory": lambda: process.memory(
             team, sizes=sizes, batch=batch, data=arguments.data, weights=arguments.weights

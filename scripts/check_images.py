@@ -1,8 +1,8 @@
-"""Decodes every picture below a folder, exactly as training would, and names those that cannot be read.
+"""Decodes every image below a folder, exactly as training would, and names those that cannot be read.
 
 python scripts/check_images.py DIR [--jobs N]
 
-Exit status: 0 every picture is good, 1 some are not, 2 DIR is not there or has no pictures.
+Exit status: 0 every image is good, 1 some are not, 2 DIR is not there or has no images.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jaxcat import cli
-from jaxcat.data.folder import Ignored, pictures
+from jaxcat.data.decoding import SUFFIXES, decode, printable
+from jaxcat.data.folder import Ignored, image_files
 from jaxcat.errors import DataError
-from jaxcat.images import SUFFIXES, decode, printable
+from jaxcat.system import cli
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,14 +30,14 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.directory.is_dir():
         raise DataError(f"{shown}: there is no such folder")
     ignored = Ignored()
-    paths = list(pictures(arguments.directory, ignored))
+    paths = list(image_files(arguments.directory, ignored))
     if not paths:
-        raise DataError(f"{shown}: no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{shown}: no images ({', '.join(sorted(SUFFIXES))})")
     bad = 0
     for reason in failures(paths, arguments.jobs):
         bad += 1
         print(reason, flush=True)
-    print(f"{len(paths)} pictures, {bad} unreadable; {ignored.count} other files ignored")
+    print(f"{len(paths)} images, {bad} unreadable; {ignored.count} other files ignored")
     return 1 if bad else 0
 
 

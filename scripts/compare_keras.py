@@ -1,4 +1,4 @@
-"""The article's recipe in Keras and in jaxcat, side by side, on the same pictures and weights.
+"""The article's recipe in Keras and in jaxcat, side by side, on the same images and weights.
 
     python scripts/compare_keras.py --data DIR --weights FILE.h5 --seeds 3 --epochs 8 --output runs/compare
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxcat import images
+from jaxcat.data import decoding, resizing
 
-Reference = Callable[[Path], np.ndarray]  # a picture's file → (H, W, 3), in grey levels
+Reference = Callable[[Path], np.ndarray]  # an image's file → (H, W, 3), in grey levels
 
 
 def of_timm(size: int) -> Iterator[tuple[str, str, Reference]]:
@@ -96,8 +96,8 @@ def main() -> None:
             for mode, name, reference in references(arguments.size):
                 differences = []
                 for path in found:
-                    ours = images.decode(path, path.name)
-                    ours = images.resize(ours, arguments.size, mode=mode) if mode else ours
+                    ours = decoding.decode(path, path.name)
+                    ours = resizing.resize(ours, arguments.size, mode=mode) if mode else ours
                     differences.append(np.abs(reference(path) - ours.astype(np.float32)))
                 mean, largest = np.mean([d.mean() for d in differences]), max(d.max() for d in differences)
                 print(

@@ -1,4 +1,4 @@
-"""Any weights file of Inception-v3, or published weights by name, to one canonical safetensors file.
+"""Any weights file of a backbone, or published weights by name, to one canonical safetensors file.
 
     python scripts/convert_weights.py SOURCE OUT.safetensors [--no-top] [--like NAME] [--verify]
     python scripts/convert_weights.py SOURCE --inspect
@@ -6,7 +6,8 @@
 SOURCE is a file (.h5, .weights.h5, .keras, .pth, .safetensors: the content decides) or a name such as
 timm/inception_v3.tv_in1k. --inspect prints what is in it and writes nothing. --verify loads OUT and compares it with
 the framework that SOURCE comes from, on random images at every block, or says that it is not installed. --like takes
-preprocessing and pooling from published weights, for a file whose framework's own are not right.
+preprocessing and pooling from published weights, for a file whose framework's own are not right. Which backbone SOURCE
+is of is found out.
 """
 
 from __future__ import annotations
@@ -21,18 +22,15 @@ from flax.traverse_util import flatten_dict
 from rich.console import Console
 from rich.table import Table
 
-from jaxcat import cli
 from jaxcat.errors import WeightsError
-from jaxcat.weights import REGISTRY, Pretrained, fetch, load_pretrained, safetensors
-from jaxcat.weights.formats import open_weights
-from jaxcat.weights.verify import SIZES, NotInstalled, differences, jaxcat_outputs, random_images, reference
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.system import cli
+from jaxcat.weights.formats import safetensors_file
+from jaxcat.weights.load import Pretrained, find_file, load_pretrained, open_weights
+from jaxcat.weights.registry import REGISTRY
+from jaxcat.weights.verify import NotInstalled, differences, jaxcat_outputs, random_images, reference, sizes
 
 TOLERANCE = 1e-4  # of the largest magnitude in the tensor
-
-
-def find(source: str) -> Path:
-    """The file that a name or a path stands for."""
-    return fetch.fetch(REGISTRY[source]) if source in REGISTRY else Path(source).expanduser()
 
 
 def has_top(path: Path) -> bool:
@@ -49,8 +47,10 @@ def inspect(path: Path) -> None:
         count = sum(1 for name in contents.tensors if not name.startswith("["))
         console = Console(soft_wrap=True)
         console.print(table, markup=False)
+        network = BACKBONES[contents.backbone].title
         console.print(
-            f"{path}: layout {contents.layout}, {count} of {len(contents.tensors)} tensors known", markup=False
+            f"{path}: layout {contents.layout}, {count} of {len(contents.tensors)} tensors known as {network}'s",
+            markup=False,
         )
         for name in contents.left_out:
             console.print(f"beside the network, not read: {name}", markup=False)
@@ -59,13 +59,12 @@ def inspect(path: Path) -> None:
 def write(loaded: Pretrained, out: Path) -> None:
     description = {
         "width": 1.0,
-        "preprocessing": loaded.preprocessing.to_dict(),
-        "pool_counts_padding": loaded.pool_counts_padding,
+        **loaded.conventions.to_dict(),
         "evaluation": loaded.evaluation.to_dict() if loaded.evaluation else None,
         "classes": list(loaded.classes) or None,
         "provenance": loaded.provenance,
     }
-    safetensors.write(out, flatten_dict(loaded.params, sep="/") | flatten_dict(loaded.stats, sep="/"), description)
+    safetensors_file.write(out, flatten_dict(loaded.params, sep="/") | flatten_dict(loaded.stats, sep="/"), description)
 
 
 def verify(source: Path, out: Path, *, with_top: bool) -> bool:
@@ -74,21 +73,22 @@ def verify(source: Path, out: Path, *, with_top: bool) -> bool:
     Without the framework nothing is compared, which is said and is no failure: `out` does load.
     """
     start = time.perf_counter()
-    loaded = load_pretrained(str(out), cut="mixed10", with_top=with_top)
+    loaded = load_pretrained(str(out), backbone=None, with_top=with_top)
     print(f"{out} loads in {time.perf_counter() - start:.2f} s")
     try:
         name, theirs = reference(source)
     except NotInstalled as error:
         print(f"not compared: {error}")
         return True
-    table = Table("of the largest value", *(f"{height}×{width}" for height, width in SIZES), box=None)
+    shapes = sizes(loaded.backbone)
+    table = Table("of the largest value", *(f"{height}×{width}" for height, width in shapes), box=None)
     columns = []
-    for height, width in SIZES:
+    for height, width in shapes:
         images = random_images(height, width)
         wanted = {block: value for block, value in theirs(images).items() if with_top or block != "logits"}
         columns.append(differences(jaxcat_outputs(loaded, images), wanted))
-    for block in columns[0]:
-        table.add_row(block, *(f"{column[block]:.1e}" for column in columns))
+    for block in max(columns, key=len):  # some sizes have no logits
+        table.add_row(block, *(f"{column[block]:.1e}" if block in column else "" for column in columns))
     Console().print(table)
     worst = max(max(column.values()) for column in columns)
     print(f"worst difference from {name}: {worst:.1e}, allowed {TOLERANCE:.0e}")
@@ -103,21 +103,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--inspect", action="store_true", help="print the table of tensors and write nothing")
     parser.add_argument("--verify", action="store_true", help="compare OUT with the framework SOURCE comes from")
-    parser.add_argument("--no-top", action="store_true", help="leave the 1000-class layer out")
+    parser.add_argument("--no-top", action="store_true", help="leave the layers of the 1,000 classes out")
     parser.add_argument("--like", metavar="NAME", help=f"one of {', '.join(REGISTRY)}")
     arguments = parser.parse_args(argv)
     if arguments.inspect:
-        inspect(find(arguments.source))
+        inspect(find_file(arguments.source))
         return 0
     if arguments.out is None:
         parser.error("name the file to write, OUT.safetensors, or ask for --inspect")
-    if arguments.out.resolve() == find(arguments.source).resolve():
+    path = find_file(arguments.source)
+    if arguments.out.resolve() == path.resolve():
         raise WeightsError(f"{arguments.out} is the source itself: name another file to write")
-    with_top = has_top(find(arguments.source)) and not arguments.no_top
-    loaded = load_pretrained(arguments.source, cut="mixed10", with_top=with_top, like=arguments.like)
+    with_top = has_top(path) and not arguments.no_top
+    loaded = load_pretrained(arguments.source, backbone=None, with_top=with_top, like=arguments.like)
     write(loaded, arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes, {'with' if with_top else 'without'} top")
-    return 0 if not arguments.verify or verify(find(arguments.source), arguments.out, with_top=with_top) else 1
+    return 0 if not arguments.verify or verify(path, arguments.out, with_top=with_top) else 1
 
 
 if __name__ == "__main__":

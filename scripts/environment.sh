@@ -32,7 +32,7 @@ environment() {
   stamp=$venv/installed$extras
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing jaxcat$extras into $venv (about 1.5 GB, a minute or two) …"
-    "$PY" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$extras" ||
+    "$PY" -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".$extras" ||
       fail "installation failed: see the messages of pip above"
     echo "$wanted" >"$stamp"
   fi

@@ -3,7 +3,7 @@
     python scripts/kill_test.py [--kills 50] [--seed 0] [--workdir DIR] [--config.NAME=VALUE …]
     python scripts/kill_test.py --config.bottleneck.views=3        # computes the bottlenecks anew for every run
 
-A narrow Inception-v3 learns drawn pictures, with dropout, augmentation, moving BatchNorm statistics and a checkpoint
+A narrow Inception-v3 learns drawn images, with dropout, augmentation, moving BatchNorm statistics and a checkpoint
 every few steps. One run goes to its end; others are sent SIGKILL at random moments and started again by the same
 command until they end too. The moments come from three sources in turn: any time since the start of the process, any
 time since its first step, and shortly after a write of a checkpoint has begun. Just before each kill the process is
@@ -33,7 +33,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcat import checkpoint_meta, cli
+from jaxcat.runs import workdir as workdirs
+from jaxcat.runs.meta import read_meta
+from jaxcat.runs.restore import choose
+from jaxcat.system import cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIMES = ("images_per_second", "data_wait_seconds", "seconds")
@@ -71,12 +74,12 @@ def make_pictures(root: Path) -> Path:
 class Run:
     """One process of `jaxcat.train`, its output in a file."""
 
-    def __init__(self, workdir: Path, *, pictures: Path, cache: Path, settings: Sequence[str]):
+    def __init__(self, workdir: Path, *, images: Path, cache: Path, settings: Sequence[str]):
         self.workdir, self.began = workdir, time.monotonic()
         self.output, self.stacks = workdir.with_suffix(".out"), workdir.with_suffix(".stacks")
         self.stacks.unlink(missing_ok=True)  # of the process before
         command = [sys.executable, "-c", ASKABLE, str(self.stacks), "--config", str(REPOSITORY / "configs/folder.py")]
-        command += ["--workdir", str(workdir), f"--config.data.dir={pictures}", *SETTINGS, *settings]
+        command += ["--workdir", str(workdir), f"--config.data.dir={images}", *SETTINGS, *settings]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "JAXCAT_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
         with open(self.output, "w") as output:
@@ -121,9 +124,9 @@ def outcome(workdir: Path) -> dict:
     """What must be the same: metrics without times, the checkpoints there are, their digests, which is best."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-    digests = {step: checkpoint_meta.read_meta(workdir, step)["digests"] for step in checkpoint_meta.steps(workdir)}
+    digests = {step: read_meta(workdir, step).digests for step in workdirs.steps(workdir)}
     left = [str(path.relative_to(workdir)) for path in workdir.rglob("*tmp*")]
-    return {"metrics": records, "digests": digests, "best": checkpoint_meta.choose(workdir, "best"), "unfinished": left}
+    return {"metrics": records, "digests": digests, "best": choose(workdir, "best"), "unfinished": left}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,10 +147,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random.Random) -> int:
-    pictures, cache = make_pictures(folder / "pictures"), folder / "cache"
+    images, cache = make_pictures(folder / "images"), folder / "cache"
 
     def start(name: str) -> Run:
-        return Run(folder / name, pictures=pictures, cache=cache, settings=settings)
+        return Run(folder / name, images=images, cache=cache, settings=settings)
 
     start("warm").process.wait()  # fills the cache of compiled programs, so that the next one measures as the others
     whole = start("whole")

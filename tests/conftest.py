@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test, and where the shared real pictures and weights are."""
+"""Eight CPU devices for every test, and where the shared real images and weights are."""
 
 import os
 import shutil
@@ -15,9 +15,18 @@ jax.config.update("jax_num_cpu_devices", 8)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory) -> None:
+    """Tests share the programs they compile, as runs of a user do; so do the workers of pytest-xdist."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures and weights that lies beside the repository, or a skip."""
+    """The folder of real images and weights that lies beside the repository, or a skip."""
     path = Path(os.environ.get("JAXCAT_SHARED", REPOSITORY.parent / "shared"))
     if not path.is_dir():
         pytest.skip(f"no shared folder at {path}; set JAXCAT_SHARED")
@@ -39,10 +48,10 @@ def empty_cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder data set of drawn pictures, two classes."""
+    """A folder data set of drawn images, two classes."""
     import small
 
-    return small.picture_folder(tmp_path_factory.mktemp("pictures"))
+    return small.image_folder(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

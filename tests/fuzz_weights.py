@@ -24,7 +24,8 @@ import numpy as np
 from weights_files import WIDTH, WRITERS, random_network
 
 from jaxcat.errors import WeightsError
-from jaxcat.weights import load_pretrained
+from jaxcat.weights import strict
+from jaxcat.weights.load import load_pretrained
 
 SECONDS = 10  # a file that takes longer counts as a hang
 MEMORY = 2**30  # bytes over the file's size and what the parent has already
@@ -64,7 +65,7 @@ def child(path: Path) -> int:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, used + 2 * MEMORY))
     try:
-        load_pretrained(str(path), cut="mixed10", width=WIDTH)
+        load_pretrained(str(path), width=WIDTH)
         status = LOADED
     except WeightsError:
         status = REFUSED
@@ -120,6 +121,7 @@ def main() -> None:
         import torch  # noqa: F401  before the forks
     except ImportError:
         layouts.remove("torch pth")
+    strict.limits(None)  # the shapes of all backbones, worked out before the forks
     folder = arguments.folder or Path(tempfile.mkdtemp())
     results = fuzz(layouts, count=arguments.count, seed=arguments.seed, folder=folder)
     print(json.dumps({layout: dict(outcomes) for layout, outcomes in results.items()}))

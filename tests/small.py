@@ -1,4 +1,4 @@
-"""Small things the tests share: a tiny configuration, a folder of drawn pictures, a network with numbers in it."""
+"""Small things the tests share: a tiny configuration, a folder of drawn images, a network with numbers in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from jaxcat.config import default
-from jaxcat.network import Network
-from jaxcat.weights.registry import MINUS_ONE_TO_ONE
+from jaxcat.models.backbone import complete_model
+from jaxcat.models.network import Network
+from jaxcat.models.preprocessing import Conventions
 
 SHAPES = ("disc", "square", "cross")
 
@@ -34,7 +35,7 @@ def draw(shape: str, generator: np.random.Generator, size: int = 90) -> Image.Im
     return image
 
 
-def picture_folder(
+def image_folder(
     root: Path, *, train: int = 12, validation: int = 6, classes: tuple[str, ...] = SHAPES[:2], seed: int = 0
 ) -> Path:
     """`root/{train,validation}/CLASS/NN.png`, `train` and `validation` of each class."""
@@ -66,22 +67,25 @@ def tiny_config(folder: Path | None = None) -> ConfigDict:
     return config
 
 
-def network(config: ConfigDict, classes: int = 2) -> Network:
+def network(config: ConfigDict, classes: int = 2, conventions: Conventions | None = None) -> Network:
+    complete_model(config.model)
     return Network(
         config.model,
         classes=classes,
         image_size=config.data.image_size,
-        preprocessing=MINUS_ONE_TO_ONE,
-        pool_counts_padding=False,
+        conventions=conventions or Conventions(),
     )
 
 
-def pictures(count: int, size: int = 75, seed: int = 0) -> np.ndarray:
+def images(count: int, size: int = 75, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 class InterruptedAt:
-    """In place of `train.Interruption`: asks to stop at the n-th look of a start, as a SIGTERM would; never at 0."""
+    """In place of `loop.Interruption`: asks to stop at the n-th look of a start, as a SIGTERM would; never at 0.
+
+    Every step and every batch of validation is a look; decoding fewer than 128 images has none.
+    """
 
     def __init__(self, at: int):
         self.at, self.looks, self.status = at, 0, 0

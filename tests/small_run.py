@@ -8,7 +8,8 @@ from pathlib import Path
 import small
 from ml_collections import ConfigDict
 
-from jaxcat import checkpoint_meta
+from jaxcat.runs import meta as checkpoint_meta
+from jaxcat.runs import workdir as workdirs
 
 TIMES = ("images_per_second", "data_wait_seconds", "seconds")
 
@@ -20,7 +21,7 @@ def metrics(workdir: Path) -> list[dict]:
 
 
 def config(folder: Path, **changes) -> ConfigDict:
-    """Three epochs of three steps on the pictures of `small.picture_folder`, from scratch."""
+    """Three epochs of three steps on the images of `small.image_folder`, from scratch."""
     result = small.tiny_config(folder)
     result.model.train_from, result.model.train_bn, result.epochs = "mixed0", True, 3
     result.update_from_flattened_dict(changes)
@@ -29,4 +30,4 @@ def config(folder: Path, **changes) -> ConfigDict:
 
 def outcome(workdir: Path) -> tuple[list[dict], dict]:
     """What two runs that are the same have in common: metrics and digests of all arrays at the end."""
-    return metrics(workdir), checkpoint_meta.read_meta(workdir, checkpoint_meta.steps(workdir)[-1])["digests"]
+    return metrics(workdir), checkpoint_meta.read_meta(workdir, workdirs.steps(workdir)[-1]).digests

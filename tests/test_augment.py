@@ -3,39 +3,39 @@
 import numpy as np
 import pytest
 
-from jaxcat import augment
+from jaxcat.data import augment
 
 
-def pictures(count: int, size: int) -> np.ndarray:
-    """Smooth pictures that are neither symmetric nor the same in two channels."""
+def smooth_images(count: int, size: int) -> np.ndarray:
+    """Smooth images that are neither symmetric nor the same in two channels."""
     y, x = np.mgrid[:size, :size] / size
     phases = np.arange(count)[:, None, None]
     channels = [np.sin(7 * x + phases), np.cos(5 * y + 3 * x), np.sin(4 * x * y + phases)]
     return np.stack([np.broadcast_to(127.5 + 120 * c, (count, size, size)) for c in channels], -1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", augment.NAMES)
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_view_depends_on_seed_view_and_record_only(name):
     def drawn(indices, seed=3, view=1):
         return augment.parameters(name, seed=seed, view=view, indices=np.array(indices), size=32)
 
     whole, alone = drawn([5, 9, 2, 9]), drawn([9])
-    for batch, single in zip(whole, alone, strict=True):
-        if batch is not None:
-            np.testing.assert_array_equal(batch[1], single[0])
-            np.testing.assert_array_equal(batch[1], batch[3])
-            assert batch.dtype == np.float32
-            assert len(np.unique(batch, axis=0)) == 3
+    assert whole.keys() == alone.keys()
+    for part, batch in whole.items():
+        np.testing.assert_array_equal(batch[1], alone[part][0])
+        np.testing.assert_array_equal(batch[1], batch[3])
+        assert batch.dtype == np.float32
+        assert len(np.unique(batch, axis=0)) == 3
     if name != "none":
-        assert not np.array_equal(alone.matrices, drawn([9], seed=4).matrices)
-        assert not np.array_equal(alone.matrices, drawn([9], view=2).matrices)
-        assert len(drawn([]).matrices) == 0
+        assert not np.array_equal(alone["matrices"], drawn([9], seed=4)["matrices"])
+        assert not np.array_equal(alone["matrices"], drawn([9], view=2)["matrices"])
+        assert len(drawn([])["matrices"]) == 0
 
 
 def test_seed_and_view_are_not_interchangeable():
     one = augment.parameters("article", seed=1, view=2, indices=np.arange(4), size=32)
     other = augment.parameters("article", seed=2, view=1, indices=np.arange(4), size=32)
-    assert not np.array_equal(one.matrices, other.matrices)
+    assert not np.array_equal(one["matrices"], other["matrices"])
 
 
 def test_unknown_name_lists_the_known():
@@ -44,7 +44,7 @@ def test_unknown_name_lists_the_known():
 
 
 def test_none_is_the_identity():
-    images = pictures(2, 16)
+    images = smooth_images(2, 16)
     nothing = augment.parameters("none", seed=0, view=0, indices=np.arange(2), size=16)
     assert augment.apply(images, nothing, size=16) is images
 
@@ -65,9 +65,9 @@ def test_article_equals_keras(size):
         "zy": rng.uniform(0.8, 1.2, count),
     }
     flip = np.arange(count) % 2 == 0
-    images = pictures(count, size)
+    images = smooth_images(count, size)
     matrices = augment.affine_matrices(**drawn, flip=flip, size=size)
-    ours = augment.apply(images, augment.Augmentation(matrices), size=size).numpy()
+    ours = augment.apply(images, {"matrices": matrices}, size=size).numpy()
     for i in range(count):
         one = {key: value[i] for key, value in drawn.items()}
         theirs = apply_affine_transform(
@@ -79,7 +79,7 @@ def test_article_equals_keras(size):
 
 def test_article_ranges_are_those_of_the_article():
     zero = np.zeros(4)
-    matrices = augment.parameters("article", seed=0, view=0, indices=np.arange(4000), size=100).matrices
+    matrices = augment.parameters("article", seed=0, view=0, indices=np.arange(4000), size=100)["matrices"]
     linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
     flipped = np.linalg.det(linear) < 0
     assert flipped.mean() == pytest.approx(0.5, abs=0.03)
@@ -100,7 +100,7 @@ def test_article_ranges_are_those_of_the_article():
 
 
 def test_digits_are_never_mirrored():
-    matrices = augment.parameters("digits", seed=0, view=0, indices=np.arange(500), size=75).matrices
+    matrices = augment.parameters("digits", seed=0, view=0, indices=np.arange(500), size=75)["matrices"]
     linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
     assert np.linalg.det(linear).min() > 0
     assert np.abs(np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))).max() <= 12
@@ -109,7 +109,7 @@ def test_digits_are_never_mirrored():
 def test_between_pixels_the_value_is_rounded_not_cut_off():
     images = np.tile(np.array([0, 1, 2, 3], np.uint8)[None, None, :, None], (1, 4, 1, 3))
     shift = np.array([[1, 0, 0.75, 0, 1, 0, 0, 0]], np.float32)
-    views = augment.apply(images, augment.Augmentation(shift), size=4).numpy()
+    views = augment.apply(images, {"matrices": shift}, size=4).numpy()
     np.testing.assert_array_equal(views[0, 0, :, 0], [1, 2, 3, 3])
 
 
@@ -117,7 +117,7 @@ def test_inception_crops_lie_inside_a_larger_store():
     size, count = 50, 2000
     store = augment.store_size("inception", size)
     assert (store, augment.store_size("inception", 299), augment.store_size("article", 299)) == (75, 449, 299)
-    matrices = augment.parameters("inception", seed=0, view=0, indices=np.arange(count), size=size).matrices
+    matrices = augment.parameters("inception", seed=0, view=0, indices=np.arange(count), size=size)["matrices"]
     corners = np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])
     x = matrices[:, [0]] * corners[:, 0] + matrices[:, [2]]
     y = matrices[:, [4]] * corners[:, 1] + matrices[:, [5]]
@@ -132,7 +132,7 @@ def test_inception_crops_lie_inside_a_larger_store():
 
 def test_inception_view_has_the_output_size():
     drawn = augment.parameters("inception", seed=0, view=0, indices=np.arange(3), size=20)
-    views = augment.apply(pictures(3, 30), drawn, size=20)
+    views = augment.apply(smooth_images(3, 30), drawn, size=20)
     assert views.shape == (3, 20, 20, 3)
     assert views.dtype == "uint8"
 
@@ -142,11 +142,10 @@ def test_inception_view_has_the_output_size():
 def test_colour_factors_are_pillows(column, method, factor):
     from PIL import Image, ImageEnhance
 
-    images = pictures(1, 24) // 2 + 50  # no channel reaches 0 or 255, where Pillow's separate steps clip
+    images = smooth_images(1, 24) // 2 + 50  # no channel reaches 0 or 255, where Pillow's separate steps clip
     colours = np.ones((1, 3), np.float32)
     colours[0, column] = factor
-    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
-    ours = augment.apply(images, augment.Augmentation(still, colours), size=24).numpy()[0].astype(int)
+    ours = augment.apply(images, {"colours": colours}, size=24).numpy()[0].astype(int)
     theirs = np.array(getattr(ImageEnhance, method)(Image.fromarray(images[0])).enhance(factor)).astype(int)
     assert np.abs(ours - theirs).max() <= 1
     assert np.abs(ours - images[0]).max() > 3
@@ -154,6 +153,19 @@ def test_colour_factors_are_pillows(column, method, factor):
 
 def test_colours_do_not_wrap_around():
     images = np.full((1, 4, 4, 3), 250, np.uint8)
-    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
-    brighter = augment.apply(images, augment.Augmentation(still, np.array([[1.2, 1, 1]], np.float32)), size=4)
+    brighter = augment.apply(images, {"colours": np.array([[1.2, 1, 1]], np.float32)}, size=4)
     assert brighter.numpy().min() == 255
+
+
+def test_parts_are_told_apart_by_name():
+    """Colours alone are no matrices, whatever their place."""
+    still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]] * 2, np.float32)
+    colours = np.array([[0.9, 1.1, 0.8], [1.1, 0.9, 1.2]], np.float32)
+    both = augment.apply(smooth_images(2, 16), {"colours": colours, "matrices": still}, size=16)
+    alone = augment.apply(smooth_images(2, 16), {"colours": colours}, size=16)
+    np.testing.assert_array_equal(alone, both)
+    assert not np.array_equal(alone, smooth_images(2, 16))
+
+
+def test_every_augmentation_has_a_meaning():
+    assert all(augmentation.meaning for augmentation in augment.AUGMENTATIONS.values())

@@ -1,4 +1,4 @@
-"""scripts/check_images.py names every picture that training would refuse, by the same decoder, and no other."""
+"""scripts/check_images.py names every image that training would refuse, by the same decoder, and no other."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import picture_folder
+from small import image_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -24,18 +24,18 @@ def check(*arguments: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return picture_folder(tmp_path / "data", train=3, validation=2)
+    return image_folder(tmp_path / "data", train=3, validation=2)
 
 
-def test_good_pictures(folder):
+def test_good_images(folder):
     (folder / "train" / "notes.txt").write_text("x")
     done = check(folder, "--jobs", 2)
     assert done.returncode == 0
-    assert done.stdout.decode() == "10 pictures, 0 unreadable; 1 other files ignored\n"
+    assert done.stdout.decode() == "10 images, 0 unreadable; 1 other files ignored\n"
     assert not done.stderr
 
 
-def test_every_bad_picture_is_named_in_order(folder):
+def test_every_bad_image_is_named_in_order(folder):
     bad = [folder / "train/disc/001.png", folder / "train/square/000.png", folder / "validation/disc/001.png"]
     bad[0].write_bytes(b"")
     bad[1].write_bytes(bad[1].read_bytes()[:-500])
@@ -47,14 +47,14 @@ def test_every_bad_picture_is_named_in_order(folder):
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in bad]
     for line, reason in zip(lines, ("empty", "truncated", "HTML"), strict=True):
         assert reason in line
-    assert summary == "10 pictures, 3 unreadable; 0 other files ignored"
+    assert summary == "10 images, 3 unreadable; 0 other files ignored"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: there is no such folder"),
-        (["empty"], "empty: no pictures"),
+        (["empty"], "empty: no images"),
         (["empty", "--jobs", 0], "--jobs 0"),
     ],
 )

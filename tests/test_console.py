@@ -1,4 +1,4 @@
-"""What commands print, and what becomes of them when nobody reads it."""
+"""What commands print, and that they go on when nobody reads it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import pytest
 import rich.console
 
-from jaxcat import console
-from jaxcat.console import progress_of
+from jaxcat.system import console
+from jaxcat.system.console import progress_of
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -19,7 +19,7 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_a_bar(monkeypatch, termin
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
     monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 30.0)
     shown = rich.console.Console(file=io.StringIO(), force_terminal=terminal, width=100, get_time=lambda: now)
-    with progress_of("pictures", total=100, console=shown) as advance:
+    with progress_of("images", total=100, console=shown) as advance:
         for _ in range(10):
             now += 20.0
             advance(10)
@@ -28,19 +28,19 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_a_bar(monkeypatch, termin
         assert "\x1b" in shown.file.getvalue()
     else:
         assert lines == [
-            "pictures: 20 of 100, 3 min left",
-            "pictures: 40 of 100, 2 min left",
-            "pictures: 60 of 100, 1 min left",
-            "pictures: 80 of 100, 1 min left",
+            "images: 20 of 100, 3 min left",
+            "images: 40 of 100, 2 min left",
+            "images: 60 of 100, 1 min left",
+            "images: 80 of 100, 1 min left",
         ]
 
 
 def test_work_goes_on_when_the_reader_has_seen_enough(tmp_path):
-    """`python -m jaxcat.train … | head -1`: rich would end the process, with status 1 and no word."""
+    """`python -m jaxcat.train … | head -1`: rich would end the process, with status 1 and no message."""
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from jaxcat.console import Console\n"
+        "from jaxcat.system.console import Console\n"
         "console = Console()\n"
         "for number in range(20_000): console.print(f'line {number} of many')\n"
         "print('by other means')\n"

@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data import Ignored, fingerprint, open_data, open_labelled_folder, pictures
+from jaxcat.data.folder import Ignored, image_files, open_labelled_folder
+from jaxcat.data.records import fingerprint
+from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 
 
@@ -114,7 +118,7 @@ def test_empty_class(tmp_path):
     flat(tmp_path, cat=2, dog=2)
     (tmp_path / "fox").mkdir()
     (tmp_path / "fox" / "notes.txt").write_text("soon")
-    refused(tmp_path, str(tmp_path / "fox"), "no picture")
+    refused(tmp_path, str(tmp_path / "fox"), "no image")
 
 
 def test_directories_that_cannot_be_data(tmp_path):
@@ -128,13 +132,13 @@ def test_directories_that_cannot_be_data(tmp_path):
     refused("", "--config.data.dir=DIR")
 
 
-def test_pictures_directly_in_train(tmp_path):
+def test_images_directly_in_train(tmp_path):
     save(tmp_path / "train" / "cat.0.png")
     save(tmp_path / "test" / "1.png")
     refused(tmp_path, str(tmp_path / "train"), "no class folders")
 
 
-# What counts as a picture
+# What counts as an image
 
 
 def test_suffixes_nested_folders_and_what_is_passed_over(tmp_path, caplog):
@@ -160,7 +164,7 @@ def test_links(tmp_path):
     (cat / "outside").symlink_to(tmp_path / "elsewhere")
     (cat / "dead.png").symlink_to(tmp_path / "none.png")
     (cat / "file.png").symlink_to(tmp_path / "elsewhere" / "far.png")
-    found = [path.relative_to(cat).as_posix() for path in pictures(cat, Ignored())]
+    found = [path.relative_to(cat).as_posix() for path in image_files(cat, Ignored())]
     assert found == ["000.png", "dead.png", "file.png", "outside/far.png"]
 
 
@@ -220,7 +224,7 @@ def test_split_follows_the_seed(tmp_path):
     assert len(first & other) < len(first) / 2
 
 
-def test_a_new_picture_moves_at_most_one_other(tmp_path):
+def test_a_new_image_moves_at_most_one_other(tmp_path):
     flat(tmp_path, cat=50, dog=50)
     before = set(opened(tmp_path).splits["validation"].files)
     for i in range(20):
@@ -236,7 +240,7 @@ def test_every_class_is_on_either_side(tmp_path):
         data = opened(tmp_path, validation_fraction=fraction)
         assert all(min(counts(split)) >= 1 for split in data.splits.values())
     flat(tmp_path, fox=1)
-    refused(tmp_path, "'fox'", "1 picture")
+    refused(tmp_path, "'fox'", "1 image")
 
 
 # Subsets
@@ -276,8 +280,22 @@ def test_chosen_classes(tmp_path):
 def test_unknown_source():
     config = default()
     config.data.source = "s3"
-    with pytest.raises(ConfigError, match="folder, tfds, digits or glyphs"):
+    with pytest.raises(ConfigError, match="folder, tfds, digits, glyphs"):
         open_data(config)
+
+
+def test_tables_of_choices_have_meanings_and_import_no_framework():
+    code = """
+import sys
+from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.resizing import RESIZES
+from jaxcat.data.sources import SOURCES
+for table in (AUGMENTATIONS, RESIZES, SOURCES):
+    assert all(choice.meaning and "\\n" not in choice.meaning for choice in table.values())
+print(sorted({"jax", "flax", "optax", "tensorflow", "tensorflow_datasets", "sklearn"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # A folder for evaluation
@@ -288,7 +306,7 @@ def test_labelled_folder(tmp_path):
     split = open_labelled_folder(tmp_path, ("dog", "zebra", "cat"))
     assert dict(zip(split.files, split.labels, strict=True)) == {"cat/000.png": 2, "cat/001.png": 2, "zebra/000.png": 1}
     assert split.fetch(0).shape == (6, 4, 3)
-    for root, message in ((tmp_path, "'zebra'"), (tmp_path / "none", "no such folder"), (tmp_path / "cat", "pictures")):
+    for root, message in ((tmp_path, "'zebra'"), (tmp_path / "none", "no such folder"), (tmp_path / "cat", "images")):
         with pytest.raises(DataError, match=message):
             open_labelled_folder(root, ("cat", "dog"))
 
@@ -298,7 +316,7 @@ def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     (tmp_path / "a" / "scan.tiff").touch()
     (tmp_path / "unlabelled.png").touch()
     assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
-    assert "2 files are no pictures by their names and are ignored" in caplog.text
+    assert "2 files are no images by their names and are ignored" in caplog.text
 
 
 def test_records_have_a_fingerprint_of_names_and_labels(tmp_path):

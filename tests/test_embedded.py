@@ -1,11 +1,11 @@
-"""The digits and glyphs that come with Python packages: what is in which split, and what the pictures look like."""
+"""The digits and glyphs that come with Python packages: what is in which split, and what the images look like."""
 
 import numpy as np
 import pytest
 
 from jaxcat.config import default
-from jaxcat.data import open_data
 from jaxcat.data.embedded import CANVAS, DETAIL, FONTS, GLYPHS, MAX_SHIFT, SCALES, place, printed
+from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 
 
@@ -62,17 +62,17 @@ def test_more_digits_than_there_are():
 
 
 def test_a_seed_chooses_digits_and_does_not_change_how_they_look():
-    pictures = {}
+    images = {}
     chosen = []
     for seed in (0, 1):
         splits = opened("digits", seed=seed, train_size=100).splits
         chosen.append(set(splits["train"].files))
-        pictures[seed] = {splits["test"].files[i]: splits["test"].fetch(i) for i in range(200)}
+        images[seed] = {splits["test"].files[i]: splits["test"].fetch(i) for i in range(200)}
     assert chosen[0] != chosen[1]
-    common = pictures[0].keys() & pictures[1].keys()
+    common = images[0].keys() & images[1].keys()
     assert common
     for name in common:
-        np.testing.assert_array_equal(pictures[0][name], pictures[1][name])
+        np.testing.assert_array_equal(images[0][name], images[1][name])
 
 
 def test_glyphs_hold_out_whole_fonts():
@@ -110,17 +110,17 @@ def test_no_glyph_is_empty_or_another_one():
 
 
 @pytest.mark.parametrize("source", ["digits", "glyphs"])
-def test_pictures_are_bright_ink_on_black_at_the_canvas_size(source):
+def test_images_are_bright_ink_on_black_at_the_canvas_size(source):
     split = opened(source).splits["train"]
     for index in range(0, len(split), len(split) // 200):
-        picture = split.fetch(index)
-        border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-        assert border.sum() < 0.02 * picture.sum(), "the ink lies within the canvas"
-        assert picture.shape == (CANVAS, CANVAS, 3)
-        assert picture.dtype == np.uint8
-        np.testing.assert_array_equal(picture[:, :, 0], picture[:, :, 2])
-        assert picture.max() > 90
-        assert (picture < 64).mean() > 0.5
+        image = split.fetch(index)
+        border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert border.sum() < 0.02 * image.sum(), "the ink lies within the canvas"
+        assert image.shape == (CANVAS, CANVAS, 3)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image[:, :, 0], image[:, :, 2])
+        assert image.max() > 90
+        assert (image < 64).mean() > 0.5
 
 
 def test_scales():

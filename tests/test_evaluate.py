@@ -16,12 +16,14 @@ import small
 import jaxcat
 from jaxcat import evaluate, predict
 from jaxcat.errors import CheckpointError
+from jaxcat.inference import evaluation
+from jaxcat.system import files
 from jaxcat.train import train
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return small.picture_folder(tmp_path_factory.mktemp("pictures"), validation=5)
+    return small.image_folder(tmp_path_factory.mktemp("images"), validation=5)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def workdir(tmp_path_factory, folder) -> Path:
     return workdir
 
 
-def evaluation(workdir: Path, name: str) -> tuple[dict, list[dict]]:
+def evaluated(workdir: Path, name: str) -> tuple[dict, list[dict]]:
     figures = json.loads((workdir / "evaluation" / f"{name}.json").read_text())
     with open(workdir / "evaluation" / f"{name}.predictions.csv", newline="") as file:
         return figures, list(csv.DictReader(file))
@@ -41,60 +43,60 @@ def evaluation(workdir: Path, name: str) -> tuple[dict, list[dict]]:
 
 def test_every_picture_is_counted_once_and_the_figures_are_those_of_training(workdir, capsys):
     assert evaluate.main(["--workdir", str(workdir), "--batch-size", "3"]) == 0
-    figures, rows = evaluation(workdir, "validation")
+    figures, rows = evaluated(workdir, "validation")
     trained = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     assert figures["count"] == len(rows) == len({row["file"] for row in rows}) == 10
     assert figures["accuracy"] == trained["validation/accuracy"]
     assert figures["loss"] == pytest.approx(trained["validation/loss"], rel=1e-4)
     assert figures["accuracy"] == np.mean([row["label"] == row["predicted"] for row in rows])
     assert sum(map(sum, figures["confusion"])) == 10
-    assert "10 pictures" in capsys.readouterr().out
+    assert "10 images" in capsys.readouterr().out
 
 
 def test_another_folder_leaves_the_figures_of_the_run_alone(workdir, folder, tmp_path):
     assert evaluate.main(["--workdir", str(workdir)]) == 0
-    before = evaluation(workdir, "validation")
+    before = evaluated(workdir, "validation")
     shutil.copytree(folder / "validation", tmp_path / "others" / "validation")
     (tmp_path / "others" / "validation" / "disc" / "000.png").unlink()
     assert evaluate.main(["--workdir", str(workdir), "--data", str(tmp_path / "others" / "validation")]) == 0
-    assert evaluation(workdir, "validation") == before
-    assert evaluation(workdir, "others-validation")[0]["count"] == 9
+    assert evaluated(workdir, "validation") == before
+    assert evaluated(workdir, "others-validation")[0]["count"] == 9
 
 
 def test_a_single_picture_is_not_padded_to_a_whole_batch(workdir, monkeypatch):
     classifier, sizes = jaxcat.load(workdir), []
     compute = classifier.evaluate_batch
     monkeypatch.setattr(classifier, "evaluate_batch", lambda batch: sizes.append(len(batch["image"])) or compute(batch))
-    some = list(small.pictures(37))
+    some = list(small.images(37))
     one, all_of_them = classifier.predict(some[:1]), classifier.predict(some)
-    assert sizes == [8, 32, 32]  # eight devices, a picture each; and the last batch like the one before it
+    assert sizes == [8, 32, 32]  # eight devices, an image each; and the last batch like the one before it
     np.testing.assert_allclose(one, all_of_them[:1], rtol=1e-4)
 
 
 def test_figures_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     labels = np.array([0, 1, 1, 0])
-    figures = evaluate.summarize(np.log(probabilities), labels, ("cat", "dog"))
+    figures = evaluation.summarize(np.log(probabilities), labels, ("cat", "dog"))
     assert figures["accuracy"] == 0.5
     assert figures["confusion"] == [[1, 1], [1, 1]]
     assert figures["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.2]).mean())
     assert figures["auc"] == 0.5  # of the four pairs of a dog and a cat, two are in the right order
-    # each picture alone in its bin: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |0 - 0.8|
+    # each image alone in its bin: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |0 - 0.8|
     assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.8) / 4)
     assert figures["per_class"]["dog"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "count": 2}
 
 
 def test_no_area_under_a_curve_where_a_class_has_no_picture():
-    figures = evaluate.summarize(np.log([[0.9, 0.1]]), np.array([0]), ("cat", "dog"))
+    figures = evaluation.summarize(np.log([[0.9, 0.1]]), np.array([0]), ("cat", "dog"))
     assert figures["auc"] is None
     assert figures["per_class"]["dog"]["recall"] == 0
 
 
 def test_predictions_agree_with_the_evaluation_and_bad_pictures_are_named(workdir, folder, tmp_path, capsys):
     assert evaluate.main(["--workdir", str(workdir)]) == 0
-    rows = evaluation(workdir, "validation")[1]
+    rows = evaluated(workdir, "validation")[1]
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     capsys.readouterr()
     assert predict.main(["--workdir", str(workdir), str(bad), str(folder / "validation")]) == 1
     output = capsys.readouterr()
@@ -141,7 +143,7 @@ def test_figures_that_cannot_be_written_are_shown_all_the_same(workdir, capsys, 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(evaluate.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device"):
         evaluate.main(["--workdir", str(workdir)])
     assert "accuracy" in capsys.readouterr().out

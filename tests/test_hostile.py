@@ -1,4 +1,4 @@
-"""Everything that turns up among pictures: what a browser shows is read as it shows it, the rest is named."""
+"""Everything that turns up among images: what a browser shows is read as it shows it, the rest is named."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_hostile_pictures as hostile
+import make_hostile_images as hostile
 import numpy as np
 import pytest
 import small
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data import Ignored, open_data, open_stores, pictures
+from jaxcat.data.decoding import decode
+from jaxcat.data.folder import Ignored, image_files
+from jaxcat.data.sources import open_data
+from jaxcat.data.store import open_stores
 from jaxcat.errors import DataError
-from jaxcat.images import decode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,9 +32,9 @@ def corpus(tmp_path_factory) -> Path:
     (root / "refused" / "forbidden.png").chmod(0o600)
 
 
-def test_every_readable_picture_is_read_as_a_browser_shows_it(corpus):
+def test_every_readable_image_is_read_as_a_browser_shows_it(corpus):
     expected = hostile.readable()
-    found = list(pictures(corpus / "readable", Ignored()))
+    found = list(image_files(corpus / "readable", Ignored()))
     assert {os.fsencode(path.relative_to(corpus / "readable")) for path in found} == expected.keys()
     for path in found:
         pixels = decode(path, str(path))
@@ -42,7 +44,7 @@ def test_every_readable_picture_is_read_as_a_browser_shows_it(corpus):
         assert np.abs(pixels.astype(int) - shown.pixels).max() <= shown.tolerance, path
 
 
-def test_the_corpus_holds_16_bit_pictures_and_orientations_that_differ():
+def test_the_corpus_holds_16_bit_images_and_orientations_that_differ():
     """What an encoder or this script quietly made ordinary would prove nothing."""
     for name, shown in hostile.readable().items():
         if name.startswith(b"16_bit"):
@@ -50,11 +52,11 @@ def test_the_corpus_holds_16_bit_pictures_and_orientations_that_differ():
             assert shown.content[24] == 16, name
         if name.startswith(b"1x1"):
             assert shown.pixels.shape == (1, 1, 3)
-    assert len({stored(hostile.picture()).tobytes() for stored in hostile.STORED.values()}) == 8
+    assert len({stored(hostile.example()).tobytes() for stored in hostile.STORED.values()}) == 8
 
 
 def test_everything_refused_is_named_in_one_line(corpus):
-    found = list(pictures(corpus / "refused", Ignored()))
+    found = list(image_files(corpus / "refused", Ignored()))
     expected = len(hostile.refused()) + 4  # two links that lead nowhere, a huge file, one without permission
     assert len(found) == expected
     for path in found:
@@ -66,10 +68,10 @@ def test_everything_refused_is_named_in_one_line(corpus):
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_picture_by_name_or_kind_is_passed_over(corpus):
+def test_what_is_no_image_by_name_or_kind_is_passed_over(corpus):
     """A FIFO would block for ever if it were opened; links back up end the walk."""
     ignored = Ignored()
-    found = [path.relative_to(corpus / "passed_over") for path in pictures(corpus / "passed_over", ignored)]
+    found = [path.relative_to(corpus / "passed_over") for path in image_files(corpus / "passed_over", ignored)]
     assert found == []
     assert ignored.count == 6, "fifo.png, the link to it, the link to a device, notes.txt, two TIFFs"
     for name in ("fifo.png", "link_to_fifo.png", "endless.png"):
@@ -82,8 +84,8 @@ def test_a_class_folder_of_all_of_it(corpus, tmp_path, skip, caplog):
     data = tmp_path / "data"
     for name in ("first", "second"):
         (data / name).mkdir(parents=True)
-    for number, picture in enumerate(small.pictures(10)):
-        Image.fromarray(picture).save(data / "first" / f"{number}.png")
+    for number, pixels in enumerate(small.images(10)):
+        Image.fromarray(pixels).save(data / "first" / f"{number}.png")
     (data / "second" / "readable").symlink_to(corpus / "readable")
     (data / "second" / "refused").symlink_to(corpus / "refused")
     config = default()
@@ -120,7 +122,7 @@ def test_memory_stays_bounded(corpus):
 
 def test_the_script_refuses_a_folder_that_is_there(tmp_path):
     done = subprocess.run(
-        [sys.executable, "scripts/make_hostile_pictures.py", str(tmp_path)],
+        [sys.executable, "scripts/make_hostile_images.py", str(tmp_path)],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,

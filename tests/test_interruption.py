@@ -14,8 +14,11 @@ import pytest
 import small
 from small_run import config, metrics, outcome
 
-from jaxcat import checkpoint_meta, data, recovery
+from jaxcat.data.records import order
+from jaxcat.runs import recovery
+from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
+from jaxcat.training import loop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -81,7 +84,7 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves(folder, tmp_path, number, s
     assert returned == status
     last = output.strip().splitlines()[-1]
     assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py --workdir")
-    recovery.verify(tmp_path / "run", checkpoint_meta.steps(tmp_path / "run")[-1])
+    recovery.verify(tmp_path / "run", workdirs.steps(tmp_path / "run")[-1])
 
 
 @pytest.mark.slow
@@ -95,12 +98,10 @@ def test_a_second_signal_leaves_at_once(folder, tmp_path):
 
 def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, monkeypatch):
     """At every look there is, in turn: the run ends at the same bits."""
-    import jaxcat.train as module
-
     settings = {"epochs": 2}
     assert train(config(folder, **settings), tmp_path / "whole") == 0
     at = small.InterruptedAt(0)
-    monkeypatch.setattr(module, "Interruption", at)
+    monkeypatch.setattr(loop, "Interruption", at)
     for limit in (3, 5):  # the last of three steps, and the second batch of validation
         workdir = tmp_path / str(limit)
         at.at = limit
@@ -115,10 +116,10 @@ def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, 
 def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
     """A finished run that is started again keeps the checkpoints that an untouched one keeps."""
     assert train(config(folder), tmp_path / "run") == 0
-    kept = checkpoint_meta.steps(tmp_path / "run")
+    kept = workdirs.steps(tmp_path / "run")
     shutil.copytree(tmp_path / f"run/checkpoints/{kept[-1]}", tmp_path / "run/checkpoints/1")
     assert train(config(folder), tmp_path / "run") == 0
-    assert checkpoint_meta.steps(tmp_path / "run") == kept
+    assert workdirs.steps(tmp_path / "run") == kept
 
 
 @pytest.mark.parametrize("views", [0, 2])
@@ -132,4 +133,4 @@ def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp
     assert train(config(folder, **settings, seed=1), tmp_path / "other") == 0
     assert outcome(tmp_path / "one") == outcome(tmp_path / "six")
     assert metrics(tmp_path / "one") != metrics(tmp_path / "other")
-    assert (data.order(24, seed=0, epoch=0) != data.order(24, seed=1, epoch=0)).any()
+    assert (order(24, seed=0, epoch=0) != order(24, seed=1, epoch=0)).any()

@@ -19,19 +19,21 @@ from flax import nnx
 from safetensors.numpy import save_file
 from weights_files import golden_state
 
-from jaxcat import inception
-from jaxcat.weights import Pretrained, load_pretrained
+from jaxcat.models import inception
+from jaxcat.models.layers import Options, average_pool, max_pool
+from jaxcat.weights.load import Pretrained, load_pretrained
 from jaxcat.weights.verify import (
-    SIZES,
     Outputs,
     differences,
     jaxcat_outputs,
     keras_outputs,
     random_images,
     reference,
+    sizes,
     torch_outputs,
 )
 
+SIZES = sizes("inception_v3")
 TOLERANCE = 1e-4  # of the largest magnitude in the tensor
 
 
@@ -63,7 +65,7 @@ def pretrained(keras_model, tmp_path_factory) -> Pretrained:
     path = tmp_path_factory.mktemp("parity") / "weights.h5"
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, keras_model)
-    return load_pretrained(str(path), cut="mixed10", with_top=True)
+    return load_pretrained(str(path), with_top=True)
 
 
 def worst_ratio(found: Outputs, reference: Outputs) -> float:
@@ -90,7 +92,7 @@ def test_keras_3_itself_saves_files_that_give_the_same_numbers(keras_model, pret
     """Equal shapes do not hide a mix-up: every tensor is random and must arrive where the legacy numbers put it."""
     path = tmp_path / name
     keras_model.save_weights(path) if name == "model.weights.h5" else keras_model.save(path)
-    found = load_pretrained(str(path), cut="mixed10", with_top=True)
+    found = load_pretrained(str(path), with_top=True)
     same = jax.tree.map(np.array_equal, (found.params, found.stats), (pretrained.params, pretrained.stats))
     assert all(jax.tree.leaves(same)), [key for key, equal in jax.tree.leaves_with_path(same) if not equal]
 
@@ -102,7 +104,7 @@ def test_a_network_inside_a_keras_3_model_gives_the_same_numbers(keras_model, pr
     body = keras.Model(keras_model.input, keras_model.get_layer("mixed10").output)
     whole = keras.Sequential([body, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
     whole.save_weights(tmp_path / "model.weights.h5")
-    found = load_pretrained(str(tmp_path / "model.weights.h5"), cut="mixed10")
+    found = load_pretrained(str(tmp_path / "model.weights.h5"))
     kept = {stage: pretrained.params[stage] for stage in inception.STAGES}
     same = jax.tree.map(np.array_equal, (found.params, found.stats), (kept, pretrained.stats))
     assert all(jax.tree.leaves(same))
@@ -118,9 +120,7 @@ def torch_file(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("height", "width"), make_golden.SIZES, ids=str)
 def test_every_block_equals_the_outputs_that_torchvision_and_timm_gave(torch_file, height, width):
-    outputs = jaxcat_outputs(
-        load_pretrained(str(torch_file), cut="mixed10", with_top=True), random_images(height, width)
-    )
+    outputs = jaxcat_outputs(load_pretrained(str(torch_file), with_top=True), random_images(height, width))
     for framework in ("torchvision", "timm"):
         golden = json.loads(make_golden.PATH.read_text())[framework][f"{height}x{width}"]
         assert golden["values"].keys() == outputs.keys() - {"stem"}
@@ -143,7 +143,7 @@ def test_every_block_equals_torch(torch_file, tmp_path, framework, height, width
     name, theirs = reference(path)
     assert name == framework
     images = random_images(height, width)
-    pretrained = load_pretrained(str(path), cut="mixed10", with_top=True)
+    pretrained = load_pretrained(str(path), with_top=True)
     assert worst_ratio(jaxcat_outputs(pretrained, images), theirs(images)) <= TOLERANCE
 
 
@@ -153,9 +153,9 @@ def test_torchvision_s_auxiliary_classifier_is_left_out_and_its_transform_is_our
     model = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=True)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in golden_state().items()}, strict=False)
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    pretrained = load_pretrained(str(tmp_path / "model.pth"), cut="mixed10", with_top=True)
+    pretrained = load_pretrained(str(tmp_path / "model.pth"), with_top=True)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3)).astype(np.float32)
-    ours = (pixels / 255 - np.float32(pretrained.preprocessing.mean)) / np.float32(pretrained.preprocessing.std)
+    ours = pretrained.conventions.preprocessing.normalize(pixels)
     normalised = (pixels / 255 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
     assert worst_ratio(jaxcat_outputs(pretrained, ours), torch_outputs(model, normalised)) <= TOLERANCE
 
@@ -187,7 +187,7 @@ def test_pooling_rules_differ_at_the_border_only_as_defined(counts_padding):
         window = np.s_[:, row : row + 3, column : column + 3]
         count = 9 if counts_padding else real[window].sum(axis=(1, 2))
         expected[:, row, column] = padded[window].sum(axis=(1, 2)) / count
-    found = inception.average_pool(jnp.asarray(x), o=inception.Options(pool_counts_padding=counts_padding))
+    found = average_pool(jnp.asarray(x), o=Options(pool_counts_padding=counts_padding))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -198,9 +198,9 @@ def test_max_pooling_is_that_of_windows_with_its_gradient(side):
     def windows(x):
         return nnx.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
 
-    np.testing.assert_array_equal(inception.max_pool(x), windows(x))
-    ours, theirs = (jax.grad(lambda x, pool=pool: jnp.sum(pool(x) ** 2))(x) for pool in (inception.max_pool, windows))
+    np.testing.assert_array_equal(max_pool(x), windows(x))
+    ours, theirs = (jax.grad(lambda x, pool=pool: jnp.sum(pool(x) ** 2))(x) for pool in (max_pool, windows))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
-    assert np.isnan(inception.max_pool(x.at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
-    shared = jax.grad(lambda x: jnp.sum(inception.max_pool(x)))(jnp.ones_like(x))
+    assert np.isnan(max_pool(x.at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
+    shared = jax.grad(lambda x: jnp.sum(max_pool(x)))(jnp.ones_like(x))
     np.testing.assert_allclose(shared.sum(), windows(x).size)  # a gradient all the same where all are maxima

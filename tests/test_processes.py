@@ -14,8 +14,9 @@ from processes import Processes
 from small_run import TIMES, metrics
 
 import jaxcat
-from jaxcat import checkpoint_meta, recovery
-from jaxcat.sharding import LOST_AFTER
+from jaxcat.runs import recovery
+from jaxcat.runs import workdir as workdirs
+from jaxcat.system.processes import LOST_AFTER
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +31,8 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Numbers that nothing divides: 22 pictures to train on, in batches of 7, and 11 to validate."""
-    root = small.picture_folder(tmp_path_factory.mktemp("pictures"), train=11, validation=6)
+    """Numbers that nothing divides: 22 images to train on, in batches of 7, and 11 to validate."""
+    root = small.image_folder(tmp_path_factory.mktemp("images"), train=11, validation=6)
     (root / "validation" / "disc" / "000.png").unlink()
     return root
 
@@ -87,9 +88,9 @@ def test_a_head_on_bottlenecks_in_two_processes_gives_the_losses_of_one(folder, 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_shared_is_written_once_and_reads_back(runs, count):
-    for step in checkpoint_meta.steps(runs / str(count)):
+    for step in workdirs.steps(runs / str(count)):
         recovery.verify(runs / str(count), step)
-    assert jaxcat.load(runs / str(count)).predict(list(small.pictures(3))).shape == (3, 2)
+    assert jaxcat.load(runs / str(count)).predict(list(small.images(3))).shape == (3, 2)
     assert not list((runs / str(count)).rglob("*tmp*"))
     for silent in (runs / f"{count}.{count}.logs").glob("[1-9].log"):
         assert "epoch" not in silent.read_text()
@@ -130,7 +131,7 @@ def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path
         assert ended[1 - victim] in (1, -signal.SIGABRT)
         said = ("another process of this run has ended", "another task died", "leader", "coordination service")
         assert any(words in run.output(1 - victim) for words in said), run.output(1 - victim)
-    found = checkpoint_meta.steps(tmp_path / "run")
+    found = workdirs.steps(tmp_path / "run")
     with train(2, tmp_path / "run", folder, f"--config.epochs={found[-1] // 4 + 1}") as run:
         assert run.statuses() == [0, 0], run.output()
     assert metrics(tmp_path / "run")[-1]["step"] > found[-1]
@@ -157,7 +158,7 @@ def test_processes_that_find_different_pictures_are_told_so(folder, tmp_path, vi
     own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
     with train(2, tmp_path / "run", folder, f"--config.bottleneck.views={views}", each=own) as run:
         assert run.statuses(seconds=LOST_AFTER + 40) == [2, 2], run.output()
-        assert "do not have the same pictures" in run.output()
+        assert "do not have the same images" in run.output()
 
 
 LEAVES = """
@@ -194,7 +195,7 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
         run.running[1].send_signal(signal.SIGTERM)
         assert run.statuses() == [143, 143], run.output() + run.output(1)
         assert "to continue: python -m jaxcat.train --config configs/folder.py" in run.output()
-    step = checkpoint_meta.steps(tmp_path / "run")[-1]
+    step = workdirs.steps(tmp_path / "run")[-1]
     recovery.verify(tmp_path / "run", step)
     assert set(TIMES) <= set(json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -16,9 +17,12 @@ import pytest
 from small_run import config, metrics, outcome
 
 import jaxcat
-from jaxcat import checkpoint_meta, checkpoints, recovery, report
 from jaxcat.errors import CheckpointError, OtherFormatError
+from jaxcat.runs import checkpoints, recovery, restore
+from jaxcat.runs import meta as checkpoint_meta
+from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
+from jaxcat.training import reporting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,7 +39,7 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
     """Every file of the latest checkpoint, at five places: either `verify` refuses, or all is as it was written."""
-    last = checkpoint_meta.steps(copy)[-1]
+    last = workdirs.steps(copy)[-1]
     good, folder = checkpoint_meta.read_meta(copy, last), copy / "checkpoints" / str(last)
     found, harmless = [], 0
     for path in files(folder):
@@ -56,7 +60,7 @@ def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
 def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_bits(
     finished, copy, folder, damage, caplog
 ):
-    last = checkpoint_meta.steps(copy)[-1]
+    last = workdirs.steps(copy)[-1]
     there = copy / "checkpoints" / str(last)
     largest = max(files(there / "model"), key=lambda path: path.stat().st_size)
     if damage == "bytes":
@@ -76,18 +80,18 @@ def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_b
     assert train(config(folder), copy) == 0
     assert outcome(copy) == outcome(finished)
     assert (copy / "damaged" / str(last)).is_dir()
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "jaxcat.recovery"]
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "jaxcat.runs.recovery"]
     assert str(there) in message
-    assert f"continues from step {checkpoint_meta.steps(finished)[-2]}" in message
+    assert f"continues from step {workdirs.steps(finished)[-2]}" in message
 
 
 def test_nothing_good_left_is_an_error_and_never_a_fresh_start(copy, folder):
-    for step in checkpoint_meta.steps(copy):
+    for step in workdirs.steps(copy):
         (copy / "checkpoints" / str(step) / "meta" / "metadata").write_text("{}")
     before = (copy / "metrics.jsonl").read_bytes()
     with pytest.raises(CheckpointError, match="none of its checkpoints is good") as caught:
         train(config(folder), copy)
-    assert all(str(step) in str(caught.value) for step in checkpoint_meta.steps(copy))
+    assert all(str(step) in str(caught.value) for step in workdirs.steps(copy))
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
@@ -104,22 +108,20 @@ def test_a_continued_run_keeps_its_best(tmp_path, folder):
     assert train(config(folder, **settings), tmp_path / "whole") == 0
     for epochs in (2, 3, 4, 5):
         assert train(config(folder, **{**settings, "epochs": epochs}), tmp_path / "parts") == 0
-        history = checkpoint_meta.read_meta(tmp_path / "parts", checkpoint_meta.steps(tmp_path / "parts")[-1])[
-            "history"
-        ]
-        assert checkpoint_meta.best_epoch(history)["step"] in checkpoint_meta.steps(tmp_path / "parts")
-    assert checkpoint_meta.steps(tmp_path / "parts") == checkpoint_meta.steps(tmp_path / "whole")
+        history = checkpoint_meta.read_meta(tmp_path / "parts", workdirs.steps(tmp_path / "parts")[-1]).history
+        assert checkpoint_meta.best_epoch(history)["step"] in workdirs.steps(tmp_path / "parts")
+    assert workdirs.steps(tmp_path / "parts") == workdirs.steps(tmp_path / "whole")
 
 
 def test_a_missing_best_is_named(copy, caplog):
-    steps = checkpoint_meta.steps(copy)
+    steps = workdirs.steps(copy)
     meta = checkpoint_meta.read_meta(copy, steps[-1])
-    best = checkpoint_meta.best_epoch(meta["history"])["step"]
+    best = checkpoint_meta.best_epoch(meta.history)["step"]
     shutil.rmtree(copy / "checkpoints" / str(best))
     if best == steps[-1]:
-        assert checkpoint_meta.choose(copy, "best") == steps[-2]
+        assert restore.choose(copy, "best") == steps[-2]
     else:
-        assert checkpoint_meta.choose(copy, "best") == steps[-1]
+        assert restore.choose(copy, "best") == steps[-1]
         assert any(f"step {best}, is missing" in record.getMessage() for record in caplog.records)
 
 
@@ -147,28 +149,28 @@ def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folde
 
 def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeypatch):
     """A run interrupted before the validation of an epoch saves that step twice; the second write may fail."""
-    last = checkpoint_meta.steps(copy)[-1]
+    last = workdirs.steps(copy)[-1]
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     class Failing(checkpoints.Checkpoints):
-        def save(self, state, meta):
+        def save(self, items, meta):
             self._manager.save = full
-            super().save(state._replace(step=np.int32(last)), meta)
+            super().save(items, dataclasses.replace(meta, step=last))
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxcat.train.Checkpoints", Failing)
+        patch.setattr("jaxcat.training.loop.Checkpoints", Failing)
         with pytest.raises(CheckpointError, match="No space left"):
             train(config(folder, epochs=4), copy)
-    assert last not in checkpoint_meta.steps(copy)
+    assert last not in workdirs.steps(copy)
     assert train(config(folder), copy) == 0
-    assert checkpoint_meta.steps(copy)[-1] == last
-    assert recovery.verify(copy, last)["step"] == last
+    assert workdirs.steps(copy)[-1] == last
+    assert recovery.verify(copy, last).step == last
 
 
 def test_a_checkpoint_of_another_version_is_not_taken_for_damage(copy, folder):
-    step = checkpoint_meta.steps(copy)[-1]
+    step = workdirs.steps(copy)[-1]
     path = copy / "checkpoints" / str(step) / "meta" / "metadata"
     meta = json.loads(path.read_text()) | {"format": 99}
     path.write_text(json.dumps(meta))  # its digest no longer fits: damage
@@ -179,7 +181,7 @@ def test_a_checkpoint_of_another_version_is_not_taken_for_damage(copy, folder):
     with pytest.raises(OtherFormatError, match=r"format 99.*use the jaxcat that wrote it"):
         train(config(folder, epochs=4), copy)
     assert not (copy / "damaged").exists()
-    assert checkpoint_meta.steps(copy)[-1] == step
+    assert workdirs.steps(copy)[-1] == step
 
 
 def test_what_cannot_be_listed_or_completed_is_one_line(copy, folder, monkeypatch):
@@ -197,7 +199,7 @@ def test_what_cannot_be_listed_or_completed_is_one_line(copy, folder, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (copy / "metrics.jsonl").unlink()
-    monkeypatch.setattr(report, "write_aside", full)
+    monkeypatch.setattr(reporting, "write_text", full)
     with pytest.raises(
         CheckpointError, match=r"cannot be written: No space left on device.*the same command continues"
     ):
@@ -217,14 +219,15 @@ def test_a_workdir_or_checkpoints_that_may_not_be_entered_are_one_line(tmp_path,
 
     monkeypatch.setattr(Path, "stat", refusing)
     with pytest.raises(CheckpointError, match=r"checkpoints: cannot be listed: Permission denied; ask its owner"):
-        checkpoint_meta.choose(tmp_path, "latest")
+        restore.choose(tmp_path, "latest")
 
 
 def test_a_tensorboard_that_cannot_be_made_is_one_line(tmp_path, folder):
     pytest.importorskip("tensorboardX")
     (tmp_path / "tensorboard").write_text("in the way")
-    with pytest.raises(CheckpointError, match=r"--workdir .*cannot be written: Not a directory"):
-        report.Reporter(tmp_path, [], config=config(folder), steps=1)
+    refused = pytest.raises(CheckpointError, match=r"--workdir .*cannot be written: Not a directory")
+    with refused, reporting.Reporter(tmp_path, [], config=config(folder)):
+        pass
 
 
 @pytest.mark.parametrize("allowed", [2_000, 20_000])
@@ -235,7 +238,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(finished
         "from pathlib import Path\n"
         "import jax, small, small_run\n"
         "jax.config.update('jax_platforms', 'cpu')\n"
-        "from jaxcat import cli\n"
+        "from jaxcat.system import cli\n"
         "from jaxcat.train import train\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({allowed}, {allowed}))\n"

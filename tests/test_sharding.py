@@ -10,24 +10,24 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcat import sharding
 from jaxcat.errors import ConfigError
+from jaxcat.system import devices, processes
 
 
 def test_batches_are_split_and_trees_are_whole():
-    mesh = sharding.make_mesh()
-    batch = sharding.to_global(mesh, {"x": np.arange(32).reshape(16, 2), "mask": np.ones(16, bool)})
-    assert batch["x"].sharding.is_equivalent_to(sharding.by_batch(mesh), 2)
+    mesh = devices.make_mesh()
+    batch = devices.to_global(mesh, {"x": np.arange(32).reshape(16, 2), "mask": np.ones(16, bool)})
+    assert batch["x"].sharding.is_equivalent_to(devices.by_batch(mesh), 2)
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2, 2)}
     np.testing.assert_array_equal(batch["x"], np.arange(32).reshape(16, 2))
-    tree = sharding.place_replicated(mesh, {"a": np.ones((3, 2)), "b": [np.zeros(1)]})
+    tree = devices.place_replicated(mesh, {"a": np.ones((3, 2)), "b": [np.zeros(1)]})
     assert {shard.data.shape for shard in tree["a"].addressable_shards} == {(3, 2)}
     assert len(tree["b"][0].addressable_shards) == 8
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (7, 5, 3)])
 def test_an_aligned_array_is_taken_by_a_cpu_device_as_it_is(shape):
-    array = sharding.aligned(shape, np.dtype(np.float16))
+    array = devices.aligned(shape, np.dtype(np.float16))
     assert array.shape == shape
     assert array.dtype == np.float16
     array[...] = 1
@@ -37,7 +37,7 @@ def test_an_aligned_array_is_taken_by_a_cpu_device_as_it_is(shape):
 
 @pytest.mark.parametrize(("batch_size", "padded"), [(1, 8), (8, 8), (20, 24), (64, 64), (65, 72)])
 def test_padded_batch_size(batch_size, padded):
-    assert sharding.padded_batch_size(batch_size, sharding.make_mesh()) == padded
+    assert devices.padded_batch_size(batch_size, devices.make_mesh()) == padded
 
 
 def test_one_process_joins_nobody(monkeypatch):
@@ -47,8 +47,8 @@ def test_one_process_joins_nobody(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # a shell inside an allocation, not a process that srun started
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    sharding.initialize_distributed()
-    sharding.initialize_distributed("localhost:1", num_processes=1, process_id=0)
+    processes.initialize_distributed()
+    processes.initialize_distributed("localhost:1", num_processes=1, process_id=0)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_launcher_of_several_is_left_to_jax(monkeypatch, name, value):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **more: calls.append(given))
     monkeypatch.setenv(name, value)
-    sharding.initialize_distributed()
+    processes.initialize_distributed()
     assert calls == [()]
 
 
@@ -75,7 +75,7 @@ def test_a_launcher_of_several_is_left_to_jax(monkeypatch, name, value):
 )
 def test_half_a_request_is_refused(given):
     with pytest.raises(ConfigError, match=f"--process-id={given.get('process_id')}"):
-        sharding.initialize_distributed(**given)
+        processes.initialize_distributed(**given)
 
 
 PROCESS = """
@@ -83,15 +83,17 @@ import sys
 import jax, numpy as np
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8 // int(sys.argv[2]))
-from jaxcat import pipeline, sharding
+from jaxcat.data import batches
+from jaxcat.system import devices
+from jaxcat.system import processes
 
 class Store:
     def gather(self, indices):
         return np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)[indices]
 
-sharding.initialize_distributed(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
-mesh = sharding.make_mesh()
-weights = sharding.place_replicated(mesh, np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3))
+processes.initialize_distributed(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
+mesh = devices.make_mesh()
+weights = devices.place_replicated(mesh, np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3))
 
 @jax.jit
 def total(weights, batch):
@@ -100,7 +102,7 @@ def total(weights, batch):
 
 results = []
 order = np.random.default_rng(1).permutation(50)
-for batch in pipeline.batches(Store(), np.arange(50) % 5, order, batch_size=20, size=16, mesh=mesh, augment="article"):
+for batch in batches.batches(Store(), np.arange(50) % 5, order, batch_size=20, size=16, mesh=mesh, augment="article"):
     results.append([float(x) for x in total(weights, batch)])
 np.save(sys.argv[4], results)
 """
@@ -111,15 +113,15 @@ def test_two_processes_see_the_batches_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(sharding.__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(devices.__file__).parent.parent.parent)}
 
-    def start(processes: int, process: int) -> subprocess.Popen:
-        result = tmp_path / f"{processes}-{process}.npy"
-        command = [sys.executable, "-c", PROCESS, address, str(processes), str(process), str(result)]
+    def start(count: int, process: int) -> subprocess.Popen:
+        result = tmp_path / f"{count}-{process}.npy"
+        command = [sys.executable, "-c", PROCESS, address, str(count), str(process), str(result)]
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    for processes in (2, 1):
-        running = [start(processes, process) for process in range(processes)]
+    for count in (2, 1):
+        running = [start(count, process) for process in range(count)]
         outputs = [process.communicate(timeout=120)[0] for process in running]
         assert [process.returncode for process in running] == [0] * len(running), outputs
     alone, first, second = (np.load(tmp_path / name) for name in ("1-0.npy", "2-0.npy", "2-1.npy"))

@@ -8,12 +8,14 @@ import optax
 import pytest
 import small
 
-import jaxcat.network
-from jaxcat.compilation import jit
-from jaxcat.network import Network
-from jaxcat.optim import make_optimizer
-from jaxcat.sharding import make_mesh, padded_batch_size, place_replicated, replicated, to_global
-from jaxcat.steps import STEPS_AHEAD, InLine, losses, make_eval_step, make_train_step, masked_sums, new_state
+from jaxcat.models import network as networks
+from jaxcat.models.network import Network
+from jaxcat.objectives.losses import losses
+from jaxcat.objectives.metrics import masked_sums
+from jaxcat.system.compilation import jit
+from jaxcat.system.devices import make_mesh, padded_batch_size, place_replicated, replicated, to_global
+from jaxcat.training.optim import make_optimizer
+from jaxcat.training.steps import STEPS_AHEAD, InLine, make_eval_step, make_train_step, new_state
 
 CPU = jax.devices("cpu")
 
@@ -29,7 +31,7 @@ def begin(config, *, classes: int = 2, steps: int = 100):
 
 def batch_of(count: int, classes: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
     labels = np.random.default_rng(seed).integers(0, classes, count).astype(np.int32)
-    return {"image": small.pictures(count, seed=seed), "label": labels, "mask": np.ones(count, bool)}
+    return {"image": small.images(count, seed=seed), "label": labels, "mask": np.ones(count, bool)}
 
 
 def pad(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
@@ -116,11 +118,11 @@ def test_the_prefix_has_no_backward_pass():
 def test_the_prefix_in_chunks_gives_the_same(monkeypatch, count, chunk):
     config = small.tiny_config()
     network, _, _, frozen = begin(config)
-    images = small.pictures(count)
+    images = small.images(count)
     whole = jit(network.prefix)(frozen, images)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(jaxcat.network, "CHUNK_PIXELS", 4 * 75 * 75)
-    assert jaxcat.network._chunk(images.shape) == chunk
+    monkeypatch.setattr(networks, "CHUNK_PIXELS", 4 * 75 * 75)
+    assert networks._chunk(images.shape) == chunk
     text = jit(lambda *arguments: network.prefix(*arguments)).lower(frozen, images).as_text()
     assert ("while" in text) == (chunk < count)
     chunked = jit(lambda *arguments: network.prefix(*arguments))(frozen, images)
@@ -178,7 +180,7 @@ def test_one_device_and_eight_agree(train_bn, count):
 def test_padded_rows_do_not_count_even_if_not_a_number():
     logits = np.array([[2.0], [np.nan]], np.float32)
     batch = {"label": np.array([1, 0]), "mask": np.array([True, False])}
-    sums = masked_sums(logits, batch)
+    sums = masked_sums(logits, batch, ("accuracy",))
     assert float(sums["loss"]) == pytest.approx(np.log1p(np.exp(-2.0)), rel=1e-6)
     assert (int(sums["correct"]), int(sums["count"])) == (1, 1)
 
@@ -276,7 +278,7 @@ def test_equals_keras_step_by_step():
 
 def copy_to_keras(frozen: dict, backbone, network: Network) -> None:
     """Our frozen numbers into the Keras model, by order of creation."""
-    from jaxcat.weights.keras import UNITS
+    from jaxcat.weights.keras_names import UNITS
 
     def created(kind: str) -> list:
         layers = [layer for layer in backbone.layers if layer.name.rstrip("_0123456789") == kind]

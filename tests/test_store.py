@@ -1,21 +1,27 @@
-"""The store gives the same pictures from memory and on demand, and knows every one that cannot be read."""
+"""The store gives the same images from memory and on demand, and knows every one that cannot be read."""
 
 import numpy as np
 import pytest
-from small import draw, picture_folder
+from rich.console import Console
+from small import draw, image_folder
 
 from jaxcat.config import default
-from jaxcat.data import Split, Store, open_data, open_stores, order
+from jaxcat.data.decoding import decode
+from jaxcat.data.records import Data, Split, order
+from jaxcat.data.resizing import resize
+from jaxcat.data.sources import open_data
+from jaxcat.data.store import Store, open_stores
+from jaxcat.data.streaming import Streaming
 from jaxcat.errors import DataError
-from jaxcat.images import decode, resize
+from jaxcat.system.devices import make_mesh
 
 SIZE = 32
 
 
 @pytest.fixture
 def splits(tmp_path) -> dict[str, Split]:
-    """Train with 2 × 6 pictures and validation with 2 × 3, not all of one shape."""
-    folder = picture_folder(tmp_path / "data", train=6, validation=3)
+    """Train with 2 × 6 images and validation with 2 × 3, not all of one shape."""
+    folder = image_folder(tmp_path / "data", train=6, validation=3)
     draw("disc", np.random.default_rng(1)).resize((120, 60)).save(folder / "train/disc/000.png")
     config = default()
     config.data.dir = str(folder)
@@ -56,15 +62,15 @@ def test_what_is_gathered_is_the_callers_and_the_store_stays_as_it_is(splits):
 
 
 def test_splits_share_the_memory_in_their_order(splits):
-    """12 + 6 pictures of 3 KiB: one limit for both."""
-    picture = SIZE * SIZE * 3 / 2**30
+    """12 + 6 images of 3 KiB: one limit for both."""
+    image = SIZE * SIZE * 3 / 2**30
     for limit, expected in ((18.5, (True, True)), (17.5, (True, False)), (11.5, (False, True)), (5.5, (False, False))):
-        stores = opened(splits, cache_gb=limit * picture)
+        stores = opened(splits, cache_gb=limit * image)
         assert (stores["train"].in_memory, stores["validation"].in_memory) == expected
 
 
 def spoil(tmp_path) -> list[str]:
-    """Damages three pictures of twelve in train and one in validation."""
+    """Damages three images of twelve in train and one in validation."""
     folder = tmp_path / "data"
     (folder / "train/disc/001.png").write_bytes(b"")
     (folder / "train/disc/004.png").write_bytes(b"<html>")
@@ -74,12 +80,12 @@ def spoil(tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])
-def test_one_error_lists_every_unreadable_picture(splits, cache_gb, tmp_path):
+def test_one_error_lists_every_unreadable_image(splits, cache_gb, tmp_path):
     bad = spoil(tmp_path)
     with pytest.raises(DataError) as caught:
         opened(splits, cache_gb=cache_gb)
     message = str(caught.value)
-    assert message.startswith("4 of 18 pictures cannot be read")
+    assert message.startswith("4 of 18 images cannot be read")
     lines = [line.strip() for line in message.splitlines() if str(tmp_path) in line]
     assert [line.split(": ")[0] for line in lines] == [str(tmp_path / "data" / name) for name in bad]
     for line, reason in zip(lines, ("empty", "HTML", "truncated", "No such file"), strict=True):
@@ -93,7 +99,7 @@ def test_skip_bad_leaves_them_out_and_says_how_many(splits, cache_gb, tmp_path, 
     bad = spoil(tmp_path)
     stores = opened(splits, cache_gb=cache_gb, skip_bad=True)
     messages = [record.getMessage() for record in caplog.records]
-    assert [message.split(" pictures")[0] for message in messages] == ["3 of 12", "1 of 6"]
+    assert [message.split(" images")[0] for message in messages] == ["3 of 12", "1 of 6"]
     assert "001.png" in messages[0]
     for name, split in splits.items():
         left = [i for i, file in enumerate(split.files) if file not in bad]
@@ -110,11 +116,11 @@ def test_skip_bad_leaves_them_out_and_says_how_many(splits, cache_gb, tmp_path, 
 def test_skip_bad_refuses_to_lose_a_whole_class(splits, tmp_path):
     for path in (tmp_path / "data/validation/disc").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no readable picture is left of 1 class.* in validation.*disc.*empty"):
+    with pytest.raises(DataError, match="no readable image is left of 1 class.* in validation.*disc.*empty"):
         opened(splits, skip_bad=True)
 
 
-def test_a_picture_lost_after_the_check_is_an_error_that_names_it(splits, tmp_path):
+def test_a_image_lost_after_the_check_is_an_error_that_names_it(splits, tmp_path):
     store = opened(splits, cache_gb=0.0)["train"]
     (tmp_path / "data" / splits["train"].files[2]).unlink()
     with pytest.raises(DataError, match=splits["train"].files[2]):
@@ -125,6 +131,51 @@ def test_progress_ends_at_the_whole_number(splits):
     reports = []
     opened({"train": splits["train"]}, progress=reports.append)
     assert sum(reports) == 12
+
+
+def test_nothing_is_decoded_before_it_is_prepared(splits, monkeypatch):
+    monkeypatch.setattr(Split, "fetch", None)
+    store = Store(splits["train"], size=SIZE, mode="squash", cache_gb=1.0)
+    assert (len(store), store.in_memory) == (12, True)
+    with pytest.raises(TypeError):
+        store.prepare()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_streaming_decodes_when_it_is_prepared(splits, tmp_path, skip):
+    """Before, its splits are the data's own; after, unreadable images are left out or refused."""
+    config = default()
+    config.data.image_size, config.data.skip_bad = SIZE, skip
+    source = Streaming(config, Data(("disc", "square"), splits), mesh=make_mesh())
+    bad = spoil(tmp_path)
+    assert source.splits == splits
+    assert source.describe() == "12 train / 6 validation images, in memory"
+    if not skip:
+        with pytest.raises(DataError, match="4 of 18 images cannot be read"):
+            source.prepare(Console(quiet=True))
+        return
+    assert source.prepare(Console(quiet=True)) == 0
+    assert source.describe() == "9 train / 5 validation images, in memory"
+    assert not set(bad) & {file for split in source.splits.values() for file in split.files}
+    (batch,) = source.train(0, first=0)
+    assert np.asarray(batch["mask"]).sum() == 9
+
+
+def test_a_stop_ends_the_work_with_its_status_and_changes_nothing(splits, tmp_path, monkeypatch):
+    spoil(tmp_path)
+    monkeypatch.setattr("jaxcat.data.store._REPORTED", 5)
+    store, asked = Store(splits["train"], size=SIZE, mode="squash", cache_gb=1.0), []
+
+    def stop() -> int:
+        asked.append(True)
+        return 143 if len(asked) == 2 else 0
+
+    assert store.prepare(stop=stop) == 143
+    assert len(store) == 12
+    assert not store.unreadable
+    assert store.prepare(stop=stop) == 0
+    assert len(asked) == 2 + 2  # at 5 and at 10 images
+    assert len(store) == 9
 
 
 def test_order_is_a_permutation_of_seed_and_epoch():

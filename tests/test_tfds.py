@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data import open_data
+from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.skipif(
@@ -24,7 +24,7 @@ FORMATS = ["array_record", "tfrecord"]
 
 
 def encoded(number: int) -> bytes:
-    """A picture that tells which it is: its first pixel, as a person sees it, is its number; some lie upside down."""
+    """An image that tells which it is: its first pixel, as a person sees it, is its number; some lie upside down."""
     pixels = np.full((6, 4, 3), 200, np.uint8)
     pixels[0, 0] = number
     exif = Image.Exif()
@@ -37,7 +37,7 @@ def encoded(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def website():
-    """A server with 72 pictures at /NUMBER.png; yields its address and the list of what was asked for."""
+    """A server with 72 images at /NUMBER.png; yields its address and the list of what was asked for."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,7 +60,7 @@ def website():
 
 @pytest.fixture(scope="module")
 def builders(website) -> dict[str, type]:
-    """Four sets that TFDS knows by name in this process: 60 pictures in train, 12 in test."""
+    """Four sets that TFDS knows by name in this process: 60 images in train, 12 in test."""
     import tensorflow_datasets as tfds
 
     class Base(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -90,7 +90,7 @@ def builders(website) -> dict[str, type]:
         pass
 
     class JaxcatRenamed(Base):
-        IMAGE, LABEL = "picture", "kind"
+        IMAGE, LABEL = "image", "kind"
 
     class JaxcatUnlabelled(Base):
         LABEL = "box"
@@ -123,13 +123,13 @@ def opened(place: Path, name: str = "jaxcat_tiny", **settings):
 
 
 def numbers(split) -> list[int]:
-    """Which pictures they are, from their pixels."""
+    """Which images they are, from their pixels."""
     found = []
     for index in range(len(split)):
-        picture = split.fetch(index)
-        assert picture.shape == (6, 4, 3)
-        assert picture.dtype == np.uint8
-        found.append(int(picture[0, 0, 0]))
+        image = split.fetch(index)
+        assert image.shape == (6, 4, 3)
+        assert image.dtype == np.uint8
+        found.append(int(image[0, 0, 0]))
     return found
 
 
@@ -139,8 +139,8 @@ def test_split_expressions(prepared, file_format, name):
     data = opened(prepared[file_format], name, train="train[:50%]", validation="train[50%:75%]", test="test")
     assert data.classes == CLASSES
     found = {split: numbers(records) for split, records in data.splits.items()}
-    assert {split: len(pictures) for split, pictures in found.items()} == {"train": 30, "validation": 15, "test": 12}
-    assert len({number for pictures in found.values() for number in pictures}) == 57
+    assert {split: len(images) for split, images in found.items()} == {"train": 30, "validation": 15, "test": 12}
+    assert len({number for images in found.values() for number in images}) == 57
     for split, records in data.splits.items():
         assert [data.classes[i] for i in records.labels] == [CLASSES[n % 3] for n in found[split]]
         assert records.labels.dtype == np.int32
@@ -243,5 +243,5 @@ def test_a_download_that_fails_says_so(builders, tmp_path, monkeypatch):
         raise ConnectionError("no route to host\nand more")
 
     monkeypatch.setattr(builders["jaxcat_remote"], "_split_generators", fail)
-    with pytest.raises(DataError, match=r"download=True: cannot prepare jaxcat_remote: no route to host$"):
+    with pytest.raises(DataError, match=r"download=True: cannot prepare jaxcat_remote: no route to host and more$"):
         opened(tmp_path, "jaxcat_remote", download=True)

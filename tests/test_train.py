@@ -19,20 +19,24 @@ import small_run
 from small_run import TIMES, metrics
 
 import jaxcat
-from jaxcat import checkpoint_meta
-from jaxcat.cli import read_config
 from jaxcat.config import default
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
-from jaxcat.evaluate import open_split
-from jaxcat.start import from_run
-from jaxcat.train import class_weights, stop_reason, train
+from jaxcat.flags import read_config
+from jaxcat.inference.evaluation import open_split
+from jaxcat.runs import meta as checkpoint_meta
+from jaxcat.runs import workdir as workdirs
+from jaxcat.train import train
+from jaxcat.training import epoch, loop
+from jaxcat.training.epoch import class_weights
+from jaxcat.training.loop import stop_reason
+from jaxcat.training.origin import from_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, folder) -> Path:
-    """A finished run of three epochs on drawn pictures, its backbone trained from scratch."""
+    """A finished run of three epochs on drawn images, its backbone trained from scratch."""
     workdir = tmp_path_factory.mktemp("run")
     changes = {"model.dropout": 0.2, "data.augment": "article"}
     assert train(small_run.config(folder, **changes), workdir) == 0
@@ -53,7 +57,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
     assert json.loads((finished / "config.json").read_text())["model"]["cut"] == "mixed0"
     assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert (finished / "frozen").is_dir()
-    assert len(checkpoint_meta.steps(finished)) <= 3, "the latest, the one before it, and the best"
+    assert len(workdirs.steps(finished)) <= 3, "the latest, the one before it, and the best"
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, folder, capsys):
@@ -101,19 +105,19 @@ def test_a_run_whose_pictures_have_become_more_is_not_continued(finished, folder
     config = small.tiny_config(tmp_path / "more")
     config.epochs, config.model.train_from, config.model.train_bn = 4, "mixed0", True
     config.model.dropout, config.data.augment = 0.2, "article"
-    with pytest.raises(ConfigError, match="24 pictures in batches of 8, now there are 25"):
+    with pytest.raises(ConfigError, match="24 images in batches of 8, now there are 25"):
         train(config, tmp_path / "run")
 
 
 def test_a_run_whose_pictures_have_other_names_is_not_continued_and_its_evaluation_says_so(
     finished, folder, tmp_path, caplog
 ):
-    """As many as before, so the steps would fit; but others, and in a hold-out perhaps pictures trained on."""
+    """As many as before, so the steps would fit; but others, and in a hold-out perhaps images trained on."""
     workdir, moved = tmp_path / "run", tmp_path / "moved"
     shutil.copytree(finished, workdir)
     shutil.copytree(folder, moved)
     config = small_run.config(moved, **{"data.augment": "article", "model.dropout": 0.2})
-    assert train(config, workdir) == 0  # finished, and the same pictures elsewhere
+    assert train(config, workdir) == 0  # finished, and the same images elsewhere
     (moved / "validation/disc/000.png").rename(moved / "validation/disc/999.png")
     config.epochs = 4
     with pytest.raises(ConfigError, match=r"now there are 24 .*names or labels have changed.*init_from"):
@@ -146,35 +150,32 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path
     """Stopped after any step, the same command ends at the same bits: parameters, optimizer, statistics, metrics."""
     config = small.tiny_config(folder)
     config.model.train_from, config.model.train_bn, config.model.dropout = "mixed0", True, 0.3
-    config.data.augment, config.batch_size = "article", 7  # 24 pictures: 4 steps, the last of 3
+    config.data.augment, config.batch_size = "article", 7  # 24 images: 4 steps, the last of 3
     assert train(config, tmp_path / "whole") == 0
 
-    import jaxcat.train as module
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Interruption", small.InterruptedAt(2))
+        patch.setattr(loop, "Interruption", small.InterruptedAt(2))
         assert train(config, tmp_path / "cut") == 143
-    assert checkpoint_meta.steps(tmp_path / "cut") == [2]
+    assert workdirs.steps(tmp_path / "cut") == [2]
     assert train(config, tmp_path / "cut") == 0
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8)["digests"] for name in ("whole", "cut"))
+    whole, cut = (checkpoint_meta.read_meta(tmp_path / name, 8).digests for name in ("whole", "cut"))
     assert whole == cut
 
 
 def test_every_step_and_every_validation_batch_stands_in_line(tmp_path, folder, monkeypatch):
     """What a step leaves for it must outlive the next step, which takes over the memory of the state."""
-    from jaxcat import train as module
 
     seen = []
 
-    class Recorder(module.InLine):
+    class Recorder(epoch.InLine):
         def add(self, result):
             seen.append(result)
             super().add(result)
 
-    monkeypatch.setattr(module, "InLine", Recorder)
+    monkeypatch.setattr(epoch, "InLine", Recorder)
     config = small.tiny_config(folder)
-    config.epochs, config.batch_size = 2, 7  # 24 pictures, 4 steps; 12 to validate, 7 and 5
+    config.epochs, config.batch_size = 2, 7  # 24 images, 4 steps; 12 to validate, 7 and 5
     assert train(config, tmp_path / "run") == 0
     assert [int(result) for result in seen] == [1, 2, 3, 4, 7, 5, 5, 6, 7, 8, 7, 5]
 
@@ -189,13 +190,13 @@ def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
         [*command, "--workdir", str(tmp_path / "run"), *arguments], env=environment, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not checkpoint_meta.steps(tmp_path / "run") and time.monotonic() < deadline:
+    while not workdirs.steps(tmp_path / "run") and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "the same command continues from" in output  # at a step or in a validation
-    assert checkpoint_meta.steps(tmp_path / "run")
+    assert workdirs.steps(tmp_path / "run")
 
 
 def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, folder):
@@ -205,23 +206,22 @@ def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, fol
     with pytest.raises(TrainingError, match=r"not finite at step \d+") as caught:
         train(config, tmp_path / "run")
     assert "--config.optim.learning_rate" in str(caught.value)
-    assert checkpoint_meta.steps(tmp_path / "run")
-    for step in checkpoint_meta.steps(tmp_path / "run"):
-        assert np.isfinite(checkpoint_meta.read_meta(tmp_path / "run", step)["history"][-1]["train/loss"])
+    assert workdirs.steps(tmp_path / "run")
+    for step in workdirs.steps(tmp_path / "run"):
+        assert np.isfinite(checkpoint_meta.read_meta(tmp_path / "run", step).history[-1]["train/loss"])
 
 
 def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, monkeypatch):
-    from jaxcat import train as module
 
     def step(state, frozen, batch):  # its loss is finite, what it leaves is not
         return state._replace(step=state.step + 1, trained=jax.tree.map(lambda leaf: leaf + np.inf, state.trained))
 
-    monkeypatch.setattr(module, "make_train_step", lambda *_, **__: step)
+    monkeypatch.setattr(epoch, "make_train_step", lambda *_, **__: step)
     config = small.tiny_config(folder)
     config.checkpoint.every_steps = 1
     with pytest.raises(TrainingError, match=r"logits/\w+ is not finite after step 1"):
         train(config, tmp_path / "run")
-    assert not checkpoint_meta.steps(tmp_path / "run")
+    assert not workdirs.steps(tmp_path / "run")
 
 
 def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):
@@ -234,7 +234,7 @@ def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):
 
 
 def test_a_workdir_held_by_another_run_is_refused(tmp_path, folder):
-    from jaxcat.train import held
+    from jaxcat.training.loop import held
 
     with held(tmp_path), pytest.raises(CheckpointError, match="another run holds it"):
         train(small.tiny_config(folder), tmp_path)
@@ -258,12 +258,12 @@ def test_init_from_takes_the_backbone_and_the_head_only_for_the_same_classes(fin
     config.epochs, config.init_from = 1, str(finished)
     assert train(config, tmp_path / "same") == 0
     same = jaxcat.load(tmp_path / "same")
-    assert same.meta["provenance"]["head"] == "the same run's"
-    other_folder = small.picture_folder(tmp_path / "others", classes=small.SHAPES)
+    assert same.meta.provenance["head"] == "the same run's"
+    other_folder = small.image_folder(tmp_path / "others", classes=small.SHAPES)
     config.data.dir = str(other_folder)
     assert train(config, tmp_path / "other") == 0
     other = jaxcat.load(tmp_path / "other")
-    assert other.meta["provenance"]["head"] == "new"
+    assert other.meta.provenance["head"] == "new"
     for run in (same, other):
         for a, b in zip(jax.tree.leaves(run.params["mixed0"]), jax.tree.leaves(source.params["mixed0"]), strict=True):
             assert np.array_equal(a, b)
@@ -274,7 +274,7 @@ def test_a_batch_of_a_million_is_one_step_and_takes_no_memory(folder, tmp_path, 
     config = small.tiny_config(folder)
     config.batch_size, config.bottleneck.views, config.epochs = 2**20, views, 2
     assert train(config, tmp_path / "run") == 0
-    assert checkpoint_meta.steps(tmp_path / "run") == [1, 2]
+    assert workdirs.steps(tmp_path / "run") == [1, 2]
 
 
 def test_init_from_leaves_behind_a_head_that_saw_other_features(finished, folder):
@@ -304,8 +304,8 @@ def test_init_from_a_run_that_does_not_fit_is_an_error(finished, folder, tmp_pat
 
 
 def test_bad_weights_are_refused_before_any_picture_is_decoded(tmp_path):
-    folder = small.picture_folder(tmp_path / "pictures")
-    (folder / "train" / "disc" / "000.png").write_bytes(b"not a picture")
+    folder = small.image_folder(tmp_path / "images")
+    (folder / "train" / "disc" / "000.png").write_bytes(b"not a image")
     (tmp_path / "half.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
     config = small.tiny_config(folder)
     config.model.weights = str(tmp_path / "half.h5")
@@ -379,11 +379,11 @@ def test_balanced_class_weights():
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_checkpoint_of_eight_devices_serves_any_number(finished, devices, tmp_path):
     """Restored in a process with another device count, the probabilities are the same."""
-    here = jaxcat.load(finished).predict(list(small.pictures(5)))
+    here = jaxcat.load(finished).predict(list(small.images(5)))
     code = (
         "import jax, sys, numpy as np; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
         "import jaxcat, small\n"
-        "np.save(sys.argv[3], jaxcat.load(sys.argv[2]).predict(list(small.pictures(5))))\n"
+        "np.save(sys.argv[3], jaxcat.load(sys.argv[2]).predict(list(small.images(5))))\n"
         "assert 'tensorflow' not in sys.modules, 'predicting needs no TensorFlow'"
     )
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
@@ -397,7 +397,7 @@ def test_a_checkpoint_of_eight_devices_serves_any_number(finished, devices, tmp_
 
 
 def test_shipped_configs_validate_and_variants_are_named():
-    from jaxcat.config import validate
+    from jaxcat.flags import validate
 
     for path in sorted((REPOSITORY / "configs").glob("*.py")):
         variants = ["", *_variants(path)]

@@ -15,8 +15,11 @@ import pytest
 from small_run import config
 
 import jaxcat
-from jaxcat import checkpoint_meta, evaluate
+from jaxcat import evaluate
 from jaxcat.errors import CheckpointError
+from jaxcat.runs import meta as checkpoint_meta
+from jaxcat.runs import restore
+from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -49,7 +52,7 @@ def test_a_planted_link_in_place_of_a_folder_is_refused_and_nothing_there_is_tou
     if name == "checkpoints":
         shutil.rmtree(copy / name)
     if name == "damaged":  # where a checkpoint that is not good would be put
-        (copy / "checkpoints" / str(checkpoint_meta.steps(copy)[-1]) / "meta" / "metadata").write_text("{}")
+        (copy / "checkpoints" / str(workdirs.steps(copy)[-1]) / "meta" / "metadata").write_text("{}")
     (copy / name).symlink_to(elsewhere)
     with pytest.raises(CheckpointError, match=f"{name} is a link"):
         train(config(folder), copy)
@@ -63,11 +66,11 @@ def test_only_what_a_step_has_named_is_put_back(copy, folder):
     assert train(config(folder), copy) == 0
     assert sorted(path.name for path in (copy / "replaced").iterdir()) == ["007", "Documents", "²"]
     with pytest.raises(CheckpointError, match="--step ²"):
-        checkpoint_meta.choose(copy, "²")
+        restore.choose(copy, "²")
 
 
 def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, folder):
-    for step in checkpoint_meta.steps(copy):
+    for step in workdirs.steps(copy):
         path = copy / "checkpoints" / str(step) / "meta" / "metadata"
         meta = json.loads(path.read_text())
         del meta["config"]["model"]["pool_from"]
@@ -77,7 +80,7 @@ def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, fol
     assert train(config(folder, epochs=4), copy) == 0
 
 
-RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.METRICS, 0.5)
+RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.RECORD, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.METRICS, 0.5)
     ],
 )
 def test_a_description_signed_anew_is_checked_all_the_same(copy, key, value):
-    for step in checkpoint_meta.steps(copy):
+    for step in workdirs.steps(copy):
         path = copy / "checkpoints" / str(step) / "meta" / "metadata"
         meta = {**json.loads(path.read_text()), key: value}
         meta["meta_digest"] = checkpoint_meta.meta_digest(meta)
@@ -105,10 +108,10 @@ def test_a_description_signed_anew_is_checked_all_the_same(copy, key, value):
 
 
 def test_descriptions_that_are_not_what_they_should_be(copy):
-    last = checkpoint_meta.steps(copy)[-1]
+    last = workdirs.steps(copy)[-1]
     path = copy / "checkpoints" / str(last) / "meta" / "metadata"
     good = json.loads(path.read_text())
-    changed = [{**good, key: value} for key in checkpoint_meta.META_TYPES for value in (None, "x", 3.5)]
+    changed = [{**good, key: value} for key in checkpoint_meta.SCHEMA for value in (None, "x", 3.5)]
     texts = [json.dumps(meta) for meta in changed] + ["", "[]", "null", "{", "[" * 100_000, '{"format": 1}', "\x00"]
     for text in texts:
         path.write_text(text)
@@ -125,7 +128,7 @@ def test_nothing_of_a_workdir_is_unpickled_or_written_elsewhere(copy, folder, tm
         "    if event == 'pickle.find_class': events.append(('pickle', *arguments))\n"
         "    if event == 'open' and isinstance(arguments[1], str) and set(arguments[1]) & set('wax+'):\n"
         "        events.append(('write', str(arguments[0])))\n"
-        "from jaxcat import cli, evaluate\n"
+        "from jaxcat import evaluate\n"
         "import sklearn.metrics, tensorflow\n"
         "sys.addaudithook(note)\n"
         "assert evaluate.main(['--workdir', sys.argv[1]]) == 0\n"

@@ -15,19 +15,23 @@ from flax.traverse_util import flatten_dict
 from weights_files import dataset_name, load
 from weights_files import write_legacy as write
 
-from jaxcat import inception
 from jaxcat.errors import WeightsError
-from jaxcat.weights import MINUS_ONE_TO_ONE, REGISTRY, ZERO_TO_ONE, Preprocessing, load_pretrained
-from jaxcat.weights.keras import UNITS
+from jaxcat.models import inception
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.layers import ConvBN, Options
+from jaxcat.models.preprocessing import ZERO_TO_ONE, Conventions, Preprocessing
+from jaxcat.weights.keras_names import UNITS
+from jaxcat.weights.load import load_pretrained
+from jaxcat.weights.registry import REGISTRY
 
 
 def test_the_table_is_the_order_in_which_inception_declares_its_convolutions():
     declared = []
 
     def build():  # looked at inside: `eval_shape` returns everything sorted by name
-        stages = inception.build("mixed10", inception.Options())
+        stages = BACKBONES["inception_v3"].build("mixed10", Options())
         for stage, module in stages.items():
-            units = [name for name, value in vars(module).items() if isinstance(value, inception.ConvBN)]
+            units = [name for name, value in vars(module).items() if isinstance(value, ConvBN)]
             declared.extend(f"{stage}/{name}" for name in units)
         return stages
 
@@ -81,24 +85,24 @@ def test_provenance_is_plain_json_and_names_the_file(weights):
     assert json.loads(json.dumps(loaded.provenance)) == loaded.provenance
     assert loaded.provenance["source"] == str(weights)
     assert loaded.provenance["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert Preprocessing.from_dict(loaded.provenance["preprocessing"]) == loaded.preprocessing == MINUS_ONE_TO_ONE
-    assert loaded.pool_counts_padding is False
+    assert Conventions.from_dict(loaded.provenance) == loaded.conventions == Conventions()
+    assert loaded.provenance["backbone"] == loaded.backbone == "inception_v3"
 
 
 def test_the_top_is_excused_by_name_and_loaded_on_request(tmp_path, network):
-    top = {"kernel": np.ones((2048, 1000), np.float32), "bias": np.arange(1000, dtype=np.float32)}
+    top = {"kernel": np.ones((102, 1000), np.float32), "bias": np.arange(1000, dtype=np.float32)}
     path = write(tmp_path / "weights.h5", network, **top)
     assert "logits" not in load(path).params
     logits = load(path, with_top=True).params["logits"]
     np.testing.assert_array_equal(logits["bias"], top["bias"])
-    assert logits["kernel"].shape == (2048, 1000)
+    assert logits["kernel"].shape == (102, 1000)
 
 
 def test_a_top_that_is_asked_for_must_be_there_and_fit(tmp_path, network, weights):
-    with pytest.raises(WeightsError, match=r"- logits/kernel \(2048, 1000\)"):
+    with pytest.raises(WeightsError, match=r"- logits/kernel \(102, 1000\)"):
         load(weights, with_top=True)
-    other = {"kernel": np.ones((2048, 1008), np.float32), "bias": np.ones(1008, np.float32)}
-    with pytest.raises(WeightsError, match=r"\+ logits/kernel \(2048, 1008\)"):
+    other = {"kernel": np.ones((102, 1008), np.float32), "bias": np.ones(1008, np.float32)}
+    with pytest.raises(WeightsError, match=r"\+ logits/kernel \(102, 1008\)"):
         load(write(tmp_path / "fid.h5", network, **other), with_top=True)
 
 
@@ -132,7 +136,7 @@ def test_asked_for_its_top_a_name_stands_for_the_file_that_has_one(monkeypatch, 
     """The download fails at once: the message names the file that would have been read."""
     spec = dataclasses.replace(REGISTRY["keras-imagenet-top"], url="http://127.0.0.1:9/with_top.h5")
     monkeypatch.setitem(REGISTRY, "keras-imagenet-top", spec)
-    monkeypatch.setattr("jaxcat.weights.load.fetch", lambda spec: pytest.fail(spec.url, pytrace=False))
+    monkeypatch.setattr("jaxcat.weights.load.fetch", lambda spec, limit: pytest.fail(spec.url, pytrace=False))
     with pytest.raises(pytest.fail.Exception, match="with_top.h5"):
         load("keras-imagenet", width=1.0, with_top=True)
 
@@ -146,15 +150,13 @@ def test_a_name_is_loaded_from_the_cache_with_its_own_conventions(shared, monkey
         file="stand_in.h5",
         size=stand_in.stat().st_size,
         md5=hashlib.md5(stand_in.read_bytes()).hexdigest(),
-        preprocessing=ZERO_TO_ONE,
-        pool_counts_padding=True,
+        conventions=Conventions(ZERO_TO_ONE, pool_counts_padding=True),
     )
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path))
     monkeypatch.setitem(REGISTRY, "stand-in", spec)
     (tmp_path / "stand_in.h5").symlink_to(stand_in.resolve())
     loaded = load_pretrained("stand-in", cut="stem")
-    assert loaded.preprocessing == ZERO_TO_ONE
-    assert loaded.pool_counts_padding is True
+    assert loaded.conventions == spec.conventions
     assert loaded.provenance["licence"] == "MIT"
     assert loaded.provenance["url"] == spec.url
 
@@ -172,7 +174,8 @@ def test_registry_entries_can_be_verified_and_say_whose_they_are(name):
     assert spec.notice
     assert spec.accuracy_source
     assert 70 < spec.top1 < spec.top5 < 100
-    assert spec.pool_counts_padding is not name.startswith("keras")
+    assert spec.conventions.pool_counts_padding is not name.startswith("keras")
+    assert spec.backbone in BACKBONES
     assert [other.file for other in REGISTRY.values()].count(spec.file) == 1
 
 
@@ -182,7 +185,7 @@ def test_preprocessing_survives_json():
 
 
 def test_the_real_file_loads(shared):
-    loaded = load_pretrained(str(shared / "weights" / "inception_v3_nsfw_notop.h5"), cut="mixed10")
+    loaded = load_pretrained(str(shared / "weights" / "inception_v3_nsfw_notop.h5"))
     params, stats = flatten_dict(loaded.params), flatten_dict(loaded.stats)
     assert sum(path[-1] == "kernel" for path in params) == 94
     assert len(params) == 188

@@ -24,7 +24,7 @@ from weights_files import (
 )
 
 from jaxcat.errors import WeightsError
-from jaxcat.weights import hdf5
+from jaxcat.weights.formats import hdf5_file
 
 
 class Bomb:
@@ -168,7 +168,7 @@ def test_a_part_that_packing_would_not_shorten_is_read_as_it_is(weights, network
 
 
 def test_more_parts_than_values_are_not_walked(weights, monkeypatch):
-    monkeypatch.setattr(hdf5, "MAX_PARTS", 500)
+    monkeypatch.setattr(hdf5_file, "MAX_PARTS", 500)
     assert load(weights).params  # 376 arrays, a part each
     with h5py.File(weights, "r+") as file:
         file.create_dataset("more", data=np.ones(300, np.int8), chunks=(1,))
@@ -198,7 +198,7 @@ def test_an_array_in_a_great_many_parts_does_not_take_minutes(weights):
         file.create_dataset(name, data=values, chunks=(1, 20), compression="gzip")
     began = time.process_time()
     with h5py.File(weights) as file:
-        tensor = hdf5.tensors(file, path=weights)[name]
+        tensor = hdf5_file.tensors(file, path=weights)[name]
         np.testing.assert_array_equal(tensor.read(), values)
     assert time.process_time() - began < 60  # against a hang: it takes less than one
 
@@ -241,9 +241,19 @@ def test_declared_arrays_without_values_are_not_zeros(weights, chunks):
         load(weights)
 
 
+def test_a_small_array_in_a_huge_piece_is_refused(weights):
+    """HDF5 holds a piece in memory whole, however little of it the array has."""
+    name = "conv2d_1/conv2d_1/kernel:0"
+    with h5py.File(weights, "r+") as file:
+        del file[name]
+        file.create_dataset(name, (3, 3, 3, 2), np.float32, chunks=(64, 64, 64, 65), maxshape=(None,) * 4)
+    with pytest.raises(WeightsError, match=f"{name} is stored in pieces larger than itself"):
+        load(weights)
+
+
 def test_a_file_that_the_hdf5_library_breaks_down_over_is_refused(weights, tmp_path, monkeypatch):
     """Such a file depends on the library's version; the process that reads it first is replaced by one that dies."""
-    monkeypatch.setattr("jaxcat.weights.hdf5._PROBE", tmp_path / "probe.py")
+    monkeypatch.setattr("jaxcat.weights.formats.hdf5_file._PROBE", tmp_path / "probe.py")
     (tmp_path / "probe.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(WeightsError, match="breaks down over it, with signal 11"):
         load(weights)
@@ -291,8 +301,8 @@ def test_a_canonical_file_must_say_how_it_was_trained(tmp_path, network):
 
 HALF = [0.5, 0.5, 0.5]
 IMPOSSIBLE = {
-    "huge pictures": ({"evaluation": ("image_size", 100_000)}, "image_size=100000, which must be .* at most 4096"),
-    "tiny pictures": ({"evaluation": ("image_size", 74)}, "image_size=74, which must be at least 75"),
+    "huge images": ({"evaluation": ("image_size", 100_000)}, "image_size=100000, which must be .* at most 4096"),
+    "tiny images": ({"evaluation": ("image_size", 74)}, "image_size=74, which must be at least 75"),
     "unknown resize": ({"evaluation": ("resize", "crops")}, "resize='crops', which must be one of squash"),
     "infinite size": ({"evaluation": ("image_size", np.inf)}, "does not say how it was trained"),
     "mean": ({"preprocessing": {"mean": [0.5, np.nan, 0.5], "std": HALF}}, r"mean=\[0.5, nan, 0.5\], which must be"),
@@ -306,7 +316,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("kind", IMPOSSIBLE)
 def test_what_a_canonical_file_says_of_itself_must_be_possible(tmp_path, network, kind):
     about, message = IMPOSSIBLE[kind]
-    top = {"logits/kernel": np.ones((2048, 1000), np.float32), "logits/bias": np.ones(1000, np.float32)}
+    top = {"logits/kernel": np.ones((102, 1000), np.float32), "logits/bias": np.ones(1000, np.float32)}
     if isinstance(about.get("evaluation"), tuple):
         about = {"evaluation": {"image_size": 299, "resize": "timm", "source": "x"} | dict([about["evaluation"]])}
     path = write_canonical(tmp_path / "model.safetensors", network | top, **about)
@@ -329,7 +339,7 @@ def test_a_description_that_is_no_table_is_refused(tmp_path, network):
     ("outputs", "message"), [(1008, "the FID variant"), (10, "its top has 10 classes and not ImageNet's 1000")]
 )
 def test_a_top_of_other_classes_is_refused_even_when_nobody_asked_for_it(tmp_path, network, outputs, message):
-    top = {"fc.weight": np.ones((outputs, 2048), np.float32), "fc.bias": np.ones(outputs, np.float32)}
+    top = {"fc.weight": np.ones((outputs, 102), np.float32), "fc.bias": np.ones(outputs, np.float32)}
     path = write_torch_safetensors(tmp_path / "model.safetensors", network, **top)
     with pytest.raises(WeightsError, match=message):
         load(path)
@@ -364,6 +374,6 @@ def test_integers_in_safetensors_are_not_weights(tmp_path, network):
 
 
 def test_reading_weights_imports_no_framework_but_jax():
-    code = "import sys, jaxcat.weights; print({'torch', 'keras', 'tensorflow'} & set(sys.modules))"
+    code = "import sys, jaxcat.weights.load; print({'torch', 'keras', 'tensorflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -14,6 +14,7 @@ from weights_files import (
     WIDTH,
     WRITERS,
     dataset_name,
+    load,
     random_network,
     torch_state,
     write_canonical,
@@ -23,22 +24,20 @@ from weights_files import (
     write_torch_safetensors,
 )
 
-from jaxcat import inception
+from jaxcat.data.resizing import RESIZES as RESIZES_OF_DATA
 from jaxcat.errors import WeightsError
-from jaxcat.weights import MINUS_ONE_TO_ONE, REGISTRY, load_pretrained
+from jaxcat.models.layers import BN_EPSILON
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.weights import strict
 from jaxcat.weights.imagenet import imagenet_classes
-from jaxcat.weights.load import expected
+from jaxcat.weights.registry import REGISTRY, RESIZES
 
-TOP = {"kernel": (2048, 1000), "bias": (1000,)}
+TOP = {"kernel": (102, 1000), "bias": (1000,)}
 
 
 @pytest.fixture(scope="module")
 def network() -> dict[str, np.ndarray]:
     return random_network()
-
-
-def load(source, **options):
-    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
 
 
 def flat(loaded) -> dict[str, np.ndarray]:
@@ -60,8 +59,7 @@ def test_every_layout_gives_the_same_numbers_whatever_the_file_is_called(tmp_pat
     path = WRITERS[layout](tmp_path / "weights", network)
     loaded = load(path)
     assert_same(loaded, network)
-    assert loaded.pool_counts_padding is not layout.startswith("keras")
-    assert loaded.preprocessing == MINUS_ONE_TO_ONE
+    assert loaded.conventions == Conventions(pool_counts_padding=not layout.startswith("keras"))
     assert loaded.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -131,7 +129,7 @@ def test_batch_norm_s_scale_is_folded_exactly(tmp_path, network):
 
     def normalised(arrays, scale):
         x = responses @ arrays["stem/conv1/conv/kernel"].reshape(27, 2)
-        x = (x - arrays["stem/conv1/bn/mean"]) / np.sqrt(arrays["stem/conv1/bn/var"] + inception.BN_EPSILON)
+        x = (x - arrays["stem/conv1/bn/mean"]) / np.sqrt(arrays["stem/conv1/bn/var"] + BN_EPSILON)
         return x * scale + arrays["stem/conv1/bn/bias"]
 
     np.testing.assert_allclose(normalised(found, 1.0), normalised(original, scale), rtol=1e-5)
@@ -140,7 +138,7 @@ def test_batch_norm_s_scale_is_folded_exactly(tmp_path, network):
 
 
 def test_the_label_offset_drops_the_classes_before_the_first(tmp_path, network, monkeypatch):
-    top = {"fc.weight": np.ones((1001, 2048), np.float32), "fc.bias": np.arange(1001, dtype=np.float32)}
+    top = {"fc.weight": np.ones((1001, 102), np.float32), "fc.bias": np.arange(1001, dtype=np.float32)}
     path = write_torch_safetensors(tmp_path / "model.safetensors", network, **top)
     with pytest.raises(WeightsError, match="its top has 1001 classes"):
         load(path, with_top=True)
@@ -155,7 +153,7 @@ def test_the_label_offset_drops_the_classes_before_the_first(tmp_path, network, 
 def test_a_file_can_follow_the_conventions_of_published_weights(tmp_path, network):
     path = write_torch_safetensors(tmp_path / "x", network)
     gluon = load(path, like="timm/inception_v3.gluon_in1k")
-    assert gluon.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert gluon.conventions.preprocessing.mean == (0.485, 0.456, 0.406)
     assert gluon.provenance["evaluation"]["resize"] == "timm"
     with pytest.raises(WeightsError, match="no published weights are called 'gluon'"):
         load(path, like="gluon")
@@ -166,8 +164,7 @@ def test_a_canonical_file_brings_its_own_conventions(tmp_path, network):
     evaluation = {"image_size": 299, "resize": "torchvision", "source": "a test"}
     path = write_canonical(tmp_path / "x", network, preprocessing=odd, evaluation=evaluation, pool_counts_padding=False)
     loaded = load(path)
-    assert loaded.preprocessing.to_dict() == odd
-    assert loaded.pool_counts_padding is False
+    assert loaded.conventions.to_dict() == {"preprocessing": odd, "pool_counts_padding": False}
     assert loaded.evaluation.resize == "torchvision"
     assert loaded.provenance["before"] == {"source": "a test"}
 
@@ -184,7 +181,7 @@ def test_torchvision_s_transform_input_is_the_preprocessing_noted_for_it():
     pixels = np.random.default_rng(0).integers(0, 256, (100, 3)).astype(np.float64)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     transformed = (pixels / 255 - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
-    ours = REGISTRY["torchvision"].preprocessing
+    ours = REGISTRY["torchvision"].conventions.preprocessing
     np.testing.assert_allclose((pixels / 255 - ours.mean) / ours.std, transformed, atol=1e-12)
 
 
@@ -209,8 +206,8 @@ def test_the_first_file_is_trusted_where_no_hash_is_published_and_others_are_not
     spec = dataclasses.replace(REGISTRY["timm/inception_v3.tf_in1k"], name="unhashed", file="x.safetensors")
     monkeypatch.setitem(REGISTRY, "unhashed", spec)
     path = write_torch_safetensors(tmp_path / "x.safetensors", network)
-    shapes = expected(WIDTH)
-    monkeypatch.setattr("jaxcat.weights.load.expected", lambda width: shapes)
+    shapes = strict.expected("inception_v3", WIDTH)
+    monkeypatch.setattr(strict, "expected", lambda backbone, width: shapes)
     load("unhashed", width=1.0)
     assert "trusted on first use" in capsys.readouterr().err
     load("unhashed", width=1.0)
@@ -218,3 +215,7 @@ def test_the_first_file_is_trusted_where_no_hash_is_published_and_others_are_not
     write_torch_safetensors(path, random_network(seed=1))
     with pytest.raises(WeightsError, match="its sha256 is .*, the first one"):
         load("unhashed", width=1.0)
+
+
+def test_the_resizes_that_a_file_may_name_are_those_there_are():
+    assert set(RESIZES) == set(RESIZES_OF_DATA)

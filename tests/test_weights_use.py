@@ -11,20 +11,36 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import save_file
 from weights_files import WIDTH, golden_state, load, random_network, write_canonical, write_torch_safetensors
 
-from jaxcat.classifier import probabilities
 from jaxcat.config import default
+from jaxcat.data.resizing import resize
 from jaxcat.errors import ConfigError
-from jaxcat.imagenet import imagenet_classifier
-from jaxcat.images import resize
-from jaxcat.start import find_origin, from_run, from_weights
-from jaxcat.weights import MINUS_ONE_TO_ONE, load_pretrained
+from jaxcat.inference.classifier import probabilities
+from jaxcat.inference.published import published_classifier
+from jaxcat.models.backbone import complete_model
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.runs.meta import Meta
+from jaxcat.training.origin import find_origin, from_run, from_weights
+from jaxcat.weights.load import load_pretrained
 from jaxcat.weights.verify import jaxcat_outputs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def complete_config() -> ConfigDict:
+    config = default()
+    complete_model(config.model)
+    return config
+
+
+def meta(provenance: dict, conventions: Conventions | None = None) -> Meta:
+    """Of a run of two classes, as far as another run looks at it."""
+    rest = {"frozen_digests": {}, "versions": {}, "step_versions": {}, "metrics": ()}
+    return Meta(complete_config(), ("a", "b"), conventions or Conventions(), provenance, step=1, **rest)
 
 
 @pytest.fixture(scope="module")
@@ -55,34 +71,34 @@ def script(*arguments: object) -> subprocess.CompletedProcess:
 )
 def test_evaluation_pixels_are_those_of_resize_and_center_crop(shape, mode, shorter, kernel):
     """torchvision.transforms.Resize(shorter), then CenterCrop(299), as Pillow steps."""
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     height, width = shape
     tall = shorter if height <= width else int(shorter * height / width)
     wide = shorter if width <= height else int(shorter * width / height)
-    resized = Image.fromarray(picture).resize((wide, tall), kernel)
+    resized = Image.fromarray(image).resize((wide, tall), kernel)
     top, left = round((tall - 299) / 2), round((wide - 299) / 2)
     expected = np.asarray(resized)[top : top + 299, left : left + 299]
-    np.testing.assert_array_equal(resize(picture, 299, mode=mode), expected)
+    np.testing.assert_array_equal(resize(image, 299, mode=mode), expected)
 
 
 @pytest.mark.parametrize("mode", ["timm", "torchvision"])
-def test_a_very_long_picture_is_cropped_to_its_middle(mode):
-    picture = np.zeros((4, 40_000, 3), np.uint8)
-    picture[:, 19_000:21_000] = 200
-    assert (resize(picture, 75, mode=mode) == 200).all()
+def test_a_very_long_image_is_cropped_to_its_middle(mode):
+    image = np.zeros((4, 40_000, 3), np.uint8)
+    image[:, 19_000:21_000] = 200
+    assert (resize(image, 75, mode=mode) == 200).all()
 
 
 @pytest.mark.slow
 def test_published_weights_name_imagenet_classes_without_training(source, shared):
-    picture = next((shared / "data").rglob("*.jpg"))
-    classifier = imagenet_classifier(str(source))
+    image = next((shared / "data").rglob("*.jpg"))
+    classifier = published_classifier(str(source))
     assert (classifier.config.data.image_size, classifier.config.data.resize) == (299, "torchvision")
     assert len(classifier.classes) == 1000
-    pixels = classifier.prepare(picture)
-    np.testing.assert_array_equal(pixels, resize(np.asarray(Image.open(picture)), 299, mode="torchvision"))
-    loaded = load_pretrained(str(source), cut="mixed10", with_top=True)
+    pixels = classifier.prepare(image)
+    np.testing.assert_array_equal(pixels, resize(np.asarray(Image.open(image)), 299, mode="torchvision"))
+    loaded = load_pretrained(str(source), with_top=True)
     logits = jaxcat_outputs(loaded, pixels[None] / np.float32(127.5) - 1)["logits"]
-    np.testing.assert_allclose(classifier.predict([picture]), probabilities(logits), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(classifier.predict([image]), probabilities(logits), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -98,12 +114,12 @@ def test_predict_takes_weights_in_place_of_a_workdir(canonical, tmp_path):
 
 
 def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, canonical):
-    before = load_pretrained(str(source), cut="mixed10", with_top=True)
-    after = load_pretrained(str(canonical), cut="mixed10", with_top=True)
+    before = load_pretrained(str(source), with_top=True)
+    after = load_pretrained(str(canonical), with_top=True)
     same = jax.tree.map(np.array_equal, (after.params, after.stats), (before.params, before.stats))
     assert all(jax.tree.leaves(same))
     assert (after.classes, after.evaluation) == (before.classes, before.evaluation)
-    assert (after.preprocessing, after.pool_counts_padding) == (before.preprocessing, before.pool_counts_padding)
+    assert after.conventions == before.conventions
     assert after.provenance["before"] == before.provenance
     assert after.provenance["layout"] == "jaxcat"
 
@@ -128,7 +144,7 @@ def test_the_script_inspects_leaves_the_top_out_and_refuses_to_overwrite_its_sou
 def test_a_folded_scale_and_moving_statistics_do_not_go_together(tmp_path):
     """Batch statistics would divide the folded scale out again."""
     network = random_network() | {"stem/conv1/bn/scale": np.float32([2, 3])}
-    config = default()
+    config = complete_config()
     config.model.weights = str(write_torch_safetensors(tmp_path / "x", network))
     config.model.width = WIDTH
     assert from_weights(config).provenance["batch_norm_scale"] == "folded into 1 of 94 kernels"
@@ -145,21 +161,15 @@ def folded(tmp_path) -> dict:
 
 
 def test_a_run_begun_from_folded_weights_cannot_switch_batch_statistics_on(tmp_path, folded):
-    config = default()
-    meta = {
-        "classes": ["a", "b"],
-        "preprocessing": MINUS_ONE_TO_ONE.to_dict(),
-        "pool_counts_padding": False,
-        "provenance": {"source": "run", "before": folded},
-    }
-    assert find_origin(config, tmp_path, meta=meta, classes=("a", "b")).provenance["before"] == folded
+    config, before = complete_config(), meta({"source": "run", "before": folded})
+    assert find_origin(config, tmp_path, meta=before, classes=("a", "b")).provenance["before"] == folded
     config.model.train_from, config.model.train_bn = "mixed0", True
     with pytest.raises(ConfigError, match=f"train_bn=True.*{tmp_path.name}.*folded"):
-        find_origin(config, tmp_path, meta=meta, classes=("a", "b"))
+        find_origin(config, tmp_path, meta=before, classes=("a", "b"))
 
 
 def test_a_scale_folded_before_a_file_was_converted_counts_too(tmp_path, folded):
-    config = default()
+    config = complete_config()
     twice = {"source": "converted again", "before": folded}
     config.model.weights = str(write_canonical(tmp_path / "x", random_network(), provenance=twice))
     config.model.width, config.model.train_bn = WIDTH, True
@@ -169,7 +179,7 @@ def test_a_scale_folded_before_a_file_was_converted_counts_too(tmp_path, folded)
 
 @pytest.mark.parametrize("provenance", ["a word", {"batch_norm_scale": 3, "before": [1]}], ids=str)
 def test_a_canonical_file_may_say_anything_of_its_origin(tmp_path, provenance):
-    config = default()
+    config = complete_config()
     config.model.weights = str(write_canonical(tmp_path / "x", random_network(), provenance=provenance))
     config.model.width, config.model.train_bn = WIDTH, True
     assert from_weights(config).provenance["before"] == provenance
@@ -179,10 +189,10 @@ def test_a_canonical_file_may_say_anything_of_its_origin(tmp_path, provenance):
 def test_a_scale_folded_before_another_run_counts_too(folded, monkeypatch, depth):
     """The other run is only looked at, so its configuration and history are all that it needs here."""
     provenance = folded if depth == 1 else {"source": "run", "workdir": "first", "before": folded}
-    network = SimpleNamespace(preprocessing=MINUS_ONE_TO_ONE, pool_counts_padding=True)
-    run = {"classes": ("a", "b"), "params": {}, "stats": {}, "step": 1, "meta": {"provenance": provenance}}
-    monkeypatch.setattr("jaxcat.start.load", lambda *_, **__: SimpleNamespace(config=default(), network=network, **run))
-    config = default()
+    empty = {"params": {}, "stats": {}}
+    run = SimpleNamespace(meta=meta(provenance, Conventions(pool_counts_padding=True)), frozen=empty, trained=empty)
+    monkeypatch.setattr("jaxcat.training.origin.restore", lambda *_, **__: run)
+    config = complete_config()
     config.init_from = "other"
     assert from_run(config, ("a", "b")).provenance["before"] == provenance
     config.model.train_bn = True

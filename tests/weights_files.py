@@ -12,17 +12,19 @@ import h5py
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxcat.weights import MINUS_ONE_TO_ONE, Pretrained, load_pretrained, safetensors
-from jaxcat.weights.keras import KERAS_3_ORDER, UNITS
-from jaxcat.weights.load import expected
-from jaxcat.weights.torch import TORCH_UNITS
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.weights.formats import safetensors_file
+from jaxcat.weights.keras_names import KERAS_3_ORDER, UNITS
+from jaxcat.weights.load import Pretrained, load_pretrained
+from jaxcat.weights.strict import expected
+from jaxcat.weights.torch_names import TORCH_UNITS
 
 WIDTH = 0.05  # a network small enough to write to disk in every test
 
 
 def load(source: Path | str, **options) -> Pretrained:
     """`load_pretrained` of a file of this width, whole."""
-    return load_pretrained(str(source), **({"cut": "mixed10", "width": WIDTH} | options))
+    return load_pretrained(str(source), **({"width": WIDTH} | options))
 
 
 _LEGACY = {
@@ -49,7 +51,7 @@ _TORCH = {
 def random_network(seed: int = 0) -> dict[str, np.ndarray]:
     """A whole narrow Inception-v3 by path, all values in [0, 1)."""
     rng = np.random.default_rng(seed)
-    return {name: rng.random(shape, np.float32) for name, shape in expected(WIDTH).items()}
+    return {name: rng.random(shape, np.float32) for name, shape in expected("inception_v3", WIDTH).items()}
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -126,7 +128,7 @@ def golden_state() -> dict[str, np.ndarray]:
             limit = math.sqrt(6 / math.prod(array.shape[1:]))  # He, uniform
         return (2 * uniform - 1) * np.float32(limit)
 
-    whole = torch_state({name: np.zeros(shape, np.float32) for name, shape in expected(1.0).items()})
+    whole = torch_state({name: np.zeros(shape, np.float32) for name, shape in expected("inception_v3", 1.0).items()})
     kept = {name: array for name, array in whole.items() if array.dtype == np.float32 and not name.startswith("Aux")}
     top = {"fc.weight": np.zeros((1000, 2048), np.float32), "fc.bias": np.zeros(1000, np.float32)}
     return {name: draw(name, array) for name, array in (kept | top).items()}
@@ -149,13 +151,12 @@ def write_pth(path: Path, network: dict[str, np.ndarray], *, zipped: bool = True
 def write_canonical(path: Path, network: dict[str, np.ndarray], **changes: object) -> Path:
     description = {
         "width": WIDTH,
-        "preprocessing": MINUS_ONE_TO_ONE.to_dict(),
-        "pool_counts_padding": True,
+        **Conventions(pool_counts_padding=True).to_dict(),
         "evaluation": None,
         "classes": None,
         "provenance": {"source": "a test"},
     }
-    safetensors.write(path, network, description | changes)
+    safetensors_file.write(path, network, description | changes)
     return path
 
 

@@ -2,7 +2,7 @@
 
 Handwriting was scanned and print is drawn at 8×8 pixels of bright ink on black. Both are then turned, scaled and
 shifted a little onto a 75×75 canvas, so that a network that learned print can be carried over to handwriting. Where a
-record is placed depends on its name alone: neither the seed nor the split changes what a picture looks like.
+record is placed depends on its name alone: neither the seed nor the split changes what an image looks like.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DETAIL = 8  # pixels across a digit of load_digits; its values are 0 … 16
 MAX_ROTATION = 15.0  # degrees, either way
 SCALES = (0.6, 0.8)  # side of the 8×8 square as a fraction of the canvas
 MAX_SHIFT = 0.07  # of the canvas, either way, in x and in y
-PLACEMENTS = 4  # pictures of each printed glyph
+PLACEMENTS = 4  # images of each printed glyph
 
 # Left out: letters that another one looks like at 8×8 pixels (c k o p s u v w x z γ π ψ … and l, the twin of I), and
 # digits, which are what the demonstration transfers to. The names serve as class names in files and tables.
@@ -51,7 +51,7 @@ def open_digits(config: Any) -> Data:
     """The 1,797 scanned digits, classes "0" … "9".
 
     `data.validation_fraction` of each digit is held out, then `data.train_size` and `data.validation_size` are taken.
-    What they leave over, all records in neither, is the test split; there is none when they leave nothing.
+    What they leave over, all records in neither, is the test split; there is none if they leave nothing.
     """
     from sklearn.datasets import load_digits
 
@@ -93,7 +93,7 @@ def open_glyphs(config: Any) -> Data:
 
 
 def place(patch: np.ndarray, *, name: str) -> np.ndarray:
-    """Lays a small picture onto the canvas, turned, scaled and shifted as a hash of its name says, bilinear.
+    """Lays a small image onto the canvas, turned, scaled and shifted as a hash of its name says, bilinear.
 
     Args:
         patch: uint8 (DETAIL, DETAIL), bright ink on black.

@@ -1,4 +1,4 @@
-"""A folder of pictures as data: `DIR/{train,validation,test}/CLASS/…`, or `DIR/CLASS/…` parted by the seed."""
+"""A folder of images as data: `DIR/{train,validation,test}/CLASS/…`, or `DIR/CLASS/…` split by the seed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, limit
 from jaxcat.errors import DataError
-from jaxcat.images import SUFFIXES, printable
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
 @dataclass
 class Ignored:
-    """Files passed over because their names do not end as a picture's do."""
+    """Files passed over because their names do not end as an image's do."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -46,24 +46,24 @@ class Ignored:
     def warn(self) -> None:
         if self.count:
             logger.warning(
-                "%d files are no pictures by their names and are ignored, such as %s",
+                "%d files are no images by their names and are ignored, such as %s",
                 self.count,
                 ", ".join(self.examples),
             )
 
 
 def open_folder(config: Any) -> Data:
-    """Indexes the pictures below `data.dir`.
+    """Indexes the images below `data.dir`.
 
     Class names are those of train's folders, sorted. Without a validation folder, `data.validation_fraction` of train
     is held out, by a hash of (seed, path) within each class.
 
     Raises:
-        DataError: the folder is missing or holds no picture, a class is empty, or the splits disagree on the classes.
+        DataError: the folder is missing or holds no image, a class is empty, or the splits disagree on the classes.
         ConfigError: `data.classes` names a class that is not there.
     """
     if not config.data.dir:
-        raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of pictures per class")
+        raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of images per class")
     root = Path(config.data.dir).expanduser()
     if not os.path.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
@@ -73,7 +73,7 @@ def open_folder(config: Any) -> Data:
     if not available:
         raise DataError(
             f"{split_roots['train']}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with pictures ({_LOOKED_FOR})"
+            f" with images ({_LOOKED_FOR})"
         )
     for name in available:
         if printable(name) != name:  # class names go into tables, JSON and CSV
@@ -92,12 +92,12 @@ def open_folder(config: Any) -> Data:
 
 
 def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
-    """Every picture of `root/CLASS/…` as one split, labelled as `classes` numbers them; for evaluation.
+    """Every image of `root/CLASS/…` as one split, labelled as `classes` numbers them; for evaluation.
 
-    A class without a folder is fine: there may be no picture of it.
+    A class without a folder is fine: there may be no image of it.
 
     Raises:
-        DataError: the folder is missing, has a class that is not in `classes`, or no picture.
+        DataError: the folder is missing, has a class that is not in `classes`, or no image.
     """
     if not os.path.isdir(root):
         raise DataError(f"--data {root}: there is no such folder")
@@ -108,18 +108,18 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
             f" {', '.join(classes)}; name the folder that holds the class folders"
         )
     ignored = Ignored()
-    found = [(path, classes.index(name)) for name in here for path in pictures(root / name, ignored)]
+    found = [(path, classes.index(name)) for name in here for path in image_files(root / name, ignored)]
     _ignore_unlabelled(root, ignored)
     ignored.warn()
     if not found:
-        raise DataError(f"--data {root}: no pictures in class folders ({_LOOKED_FOR})")
+        raise DataError(f"--data {root}: no images in class folders ({_LOOKED_FOR})")
     files = tuple(path.relative_to(root).as_posix() for path, _ in found)
     labels = np.array([label for _, label in found], np.int32)
     return Split(printable(root.name), files, labels, lambda index: found[index][0])
 
 
-def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
-    """Every picture below directory, as `walk` finds them. Raises DataError where a directory cannot be listed."""
+def image_files(directory: Path, ignored: Ignored) -> Iterator[Path]:
+    """Every image below directory, as `walk` finds them. Raises DataError if a directory cannot be listed."""
     for found in walk(directory, ignored):
         if isinstance(found, DataError):
             raise found
@@ -127,7 +127,7 @@ def pictures(directory: Path, ignored: Ignored) -> Iterator[Path]:
 
 
 def walk(directory: Path, ignored: Ignored) -> Iterator[Path | DataError]:
-    """Every picture below directory, by suffix, in sorted order; other files are noted in ignored.
+    """Every image below directory, by suffix, in sorted order; other files are noted in ignored.
 
     A directory that cannot be listed gives an error in its place. Links to directories are followed, except back to a
     directory that encloses them. Hidden entries are passed over.
@@ -157,7 +157,7 @@ def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Itera
 
 
 def _stat_error(path: Path) -> str:
-    """Why an entry cannot be looked at, such as a mount that is gone; "" where it can, or is a link to nowhere."""
+    """Why an entry cannot be looked at, such as a mount that is gone; "" if it can, or is a link to nowhere."""
     try:
         os.stat(path)
     except OSError as error:
@@ -175,7 +175,7 @@ def _visible(directory: Path) -> list[Path]:
 
 
 def _split_roots(root: Path) -> dict[str, Path]:
-    """The folder of each split; root itself is train's where it holds the classes directly."""
+    """The folder of each split; root itself is train's if it holds the classes directly."""
     found: dict[str, Path] = {}
     directories = [path for path in _visible(root) if os.path.isdir(path)]
     for path in directories:
@@ -185,7 +185,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
         if name:
             found[name] = path
     if "train" in found:
-        # A class may be called "train" (beside "bus" and "car"); it then holds pictures and no class folders.
+        # A class may be called "train" (beside "bus" and "car"); it then holds images and no class folders.
         has_classes = any(os.path.isdir(path) for path in _visible(found["train"]))
         if has_classes or len(found) == len(directories):
             return {name: found[name] for name in SPLITS if name in found}
@@ -196,7 +196,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
 
 
 def _check_classes(split_root: Path, classes: tuple[str, ...], available: list[str]) -> None:
-    """Every class has its folder in this split, and there is no folder that train does not know."""
+    """Raises DataError unless every class has a folder in this split, and every folder is a class of train."""
     here = [path.name for path in _visible(split_root) if os.path.isdir(path)]
     for name in classes:
         if name not in here:
@@ -212,11 +212,9 @@ def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ig
     files: list[str] = []
     labels: list[int] = []
     for label, class_name in enumerate(classes):
-        found = [path.relative_to(root).as_posix() for path in pictures(split_root / class_name, ignored)]
+        found = [path.relative_to(root).as_posix() for path in image_files(split_root / class_name, ignored)]
         if not found:
-            raise DataError(
-                f"{printable(str(split_root / class_name))}: no picture in this class folder ({_LOOKED_FOR})"
-            )
+            raise DataError(f"{printable(str(split_root / class_name))}: no image in this class folder ({_LOOKED_FOR})")
         files.extend(found)
         labels.extend([label] * len(found))
     _ignore_unlabelled(split_root, ignored)
@@ -224,7 +222,7 @@ def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ig
 
 
 def _ignore_unlabelled(root: Path, ignored: Ignored) -> None:
-    """Files beside the class folders, even pictures: they have no label."""
+    """Files beside the class folders, even images: they have no label."""
     for path in _visible(root):
         if os.path.isfile(path):
             ignored.add(path)

@@ -1,7 +1,7 @@
-"""Records, whatever their source: splits of named pictures, class names, and every choice that a seed makes.
+"""Records, wherever they come from: splits of named images, class names, and every choice that a seed makes.
 
 A choice (who is held out, who is in a subset) ranks records by a hash of (seed, name). It depends neither on listing
-order nor on numpy's generators, and a new picture moves at most one other per class.
+order nor on numpy's generators, and a new image moves at most one other per class.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.errors import ConfigError, DataError
-from jaxcat.images import decode, printable, read_file
+from jaxcat.data.decoding import decode, printable, read_file
+from jaxcat.errors import ConfigError, DataError, one_line
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,40 +29,39 @@ class Split:
         name: "train", "validation" or "test".
         files: N names that identify the records: paths relative to `data.dir`, or such as "digits/0123".
         labels: int32 (N,), indices into the class names.
-        source: i → the picture as it lies there: the path of a file, its encoded bytes, or uint8 (H, W, 3).
+        stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
     """
 
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
-    source: Callable[[int], Path | bytes | np.ndarray]
+    stored: Callable[[int], Path | bytes | np.ndarray]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def fetch(self, index: int) -> np.ndarray:
-        """The decoded picture, uint8 (H, W, 3) of any size. Raises DataError where it is unreadable."""
-        source = self.source(index)
-        return decode(source, str(source) if isinstance(source, Path) else self.files[index])
+        """The decoded image, uint8 (H, W, 3) of any size. Raises DataError if it is unreadable."""
+        stored = self.stored(index)
+        return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index])
 
     def digest(self, index: int) -> bytes:
-        """16 bytes that stand for the picture's content, without decoding it. Raises DataError where it is gone."""
-        source = self.source(index)
-        if isinstance(source, np.ndarray):
-            source = f"{source.dtype} {source.shape} ".encode() + source.tobytes()
-        elif isinstance(source, Path):
+        """16 bytes that stand for the image's content, without decoding it. Raises DataError if it is gone."""
+        stored = self.stored(index)
+        if isinstance(stored, np.ndarray):
+            stored = f"{stored.dtype} {stored.shape} ".encode() + stored.tobytes()
+        elif isinstance(stored, Path):
             try:
-                source = read_file(source)
+                stored = read_file(stored)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise DataError(f"{printable(str(source))}: {reason}") from error
-        return hashlib.blake2b(source, digest_size=16).digest()
+                raise DataError(f"{printable(str(stored))}: {one_line(error)}") from error
+        return hashlib.blake2b(stored, digest_size=16).digest()
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
-        files, source = tuple(self.files[i] for i in chosen), self.source
-        return Split(name or self.name, files, self.labels[chosen], lambda i: source(chosen[i]))
+        files, stored = tuple(self.files[i] for i in chosen), self.stored
+        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
-    """The classes named in `data.classes` (all when empty), in the order of `available`, however the flag orders them.
+    """The classes named in `data.classes` (all if it is empty), in the order of `available`, however the flag does.
 
     Raises:
         ConfigError: a name that is not available.
@@ -117,21 +116,21 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
     reduced = split.take(kept)
-    return Split(split.name, reduced.files, labels[kept], reduced.source)
+    return Split(split.name, reduced.files, labels[kept], reduced.stored)
 
 
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
-    """Parts a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
+    """Divides a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
 
-    Every class has a record on either side; DataError where a class has too few for that.
+    Every class has a record on either side. Raises DataError if a class has too few for that.
     """
     fraction = config.data.validation_fraction
     chosen = []
     for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
         if len(members) < 2:
             raise DataError(
-                f"class {classes[label]!r} has {len(members)} picture(s): too few to hold one out for validation;"
-                " add pictures, give a validation split, or leave the class out with --config.data.classes"
+                f"class {classes[label]!r} has {len(members)} image(s): too few to hold one out for validation;"
+                " add images, give a validation split, or leave the class out with --config.data.classes"
             )
         chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     held = np.sort(np.array(chosen, np.int64))
@@ -149,7 +148,7 @@ def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict
 
 
 def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Split:
-    """`size` records, as many of each class; where classes do not divide size, the first ones get one more.
+    """`size` records, as many of each class; if classes do not divide size, the first ones get one more.
 
     The smaller of two subsets lies within the larger.
     """
@@ -176,5 +175,5 @@ def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[i
 
 
 def rank_key(seed: int, name: str) -> bytes:
-    """Where a name stands under a seed: 16 bytes to sort by."""
+    """16 bytes by which names are sorted under a seed."""
     return hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()

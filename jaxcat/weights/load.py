@@ -1,34 +1,30 @@
-"""Pretrained numbers, strictly: every tensor of Inception-v3 is there, fits and is finite, or none is taken.
-
-Only the head is excused, and only by name: a 1000-class top in the file is left out when nobody asked for it.
-"""
+"""Pretrained numbers of a backbone, from a published file or one of the user's."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
-import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from jaxcat import inception
 from jaxcat.errors import WeightsError
-from jaxcat.weights import conventions
-from jaxcat.weights.contents import Contents, Tensor
-from jaxcat.weights.conventions import Conventions
-from jaxcat.weights.fetch import fetch, remember
-from jaxcat.weights.formats import open_weights
-from jaxcat.weights.registry import CANONICAL, REGISTRY, TORCH, Evaluation, Preprocessing, WeightsSpec
-
-LAST = "mixed10"  # a file must hold the network up to here, wherever it is cut afterwards
-TOP = {"logits/kernel": (2048, 1000), "logits/bias": (1000,)}  # the published one: 1000 classes of ImageNet
-DIFF_LINES = 20  # of each sign; the rest is counted
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.weights import description, strict
+from jaxcat.weights.description import Description
+from jaxcat.weights.download import fetch, remember
+from jaxcat.weights.formats.contents import Contents, Tensor
+from jaxcat.weights.formats.detection import HDF5, KERAS_ARCHIVE, open_tensors
+from jaxcat.weights.keras_names import from_keras_3, from_legacy, is_keras_3
+from jaxcat.weights.registry import CANONICAL, REGISTRY, Evaluation, WeightsSpec
+from jaxcat.weights.torch_names import from_torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,54 +32,67 @@ class Pretrained:
     """Numbers, and what they need to mean anything.
 
     Attributes:
-        params: stage → unit → tensor, nested dicts of float32 arrays, as `nnx.to_pure_dict` of the stages' `nnx.Param`;
-            with a top also `logits`: `kernel` (2048, 1000) and `bias` (1000,). Arrays of a safetensors file may be
-            read-only views of it.
-        stats: the same for `nnx.BatchStat`: `mean` and `var` of every unit.
-        preprocessing, pool_counts_padding, evaluation: see `Conventions`.
+        params: stage → … → tensor, nested dicts of float32 arrays, as `nnx.to_pure_dict` of the stages' `nnx.Param`;
+            with the published top also its layers, `logits` the last: `kernel` (inputs, outputs) and `bias` (outputs,).
+            Arrays of a safetensors file may be read-only views of it.
+        stats: the same for `nnx.BatchStat`; a stage without statistics is not there.
+        conventions: how images are fed, and the pooling rule.
         provenance: where the numbers come from, as plain JSON for the checkpoint.
-        classes: names of the top's 1000 outputs, empty without a top.
+        evaluation: how the published accuracy was measured, if that is known.
+        classes: names of the top's 1,000 outputs, empty without a top.
+        backbone: whose numbers they are; a name in `BACKBONES`.
     """
 
     params: dict[str, Any]
     stats: dict[str, Any]
-    preprocessing: Preprocessing
-    pool_counts_padding: bool
+    conventions: Conventions
     provenance: dict[str, Any]
-    evaluation: Evaluation | None = None
-    classes: tuple[str, ...] = ()
+    evaluation: Evaluation | None
+    classes: tuple[str, ...]
+    backbone: str
 
 
 def load_pretrained(
-    source: str, *, cut: str, width: float = 1.0, with_top: bool = False, like: str | None = None
+    source: str,
+    *,
+    backbone: str | None = "inception_v3",
+    cut: str = "",
+    width: float = 1.0,
+    with_top: bool = False,
+    like: str | None = None,
 ) -> Pretrained:
-    """Load Inception-v3 from a published file (downloaded once) or a file of the user's.
+    """Load a backbone from a published file (downloaded once) or a file of the user's.
 
     Args:
         source: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file says how it was
             trained; any other is taken to be trained as its framework's own weights were.
-        cut: the last stage wanted, a name in `inception.STAGES`; later ones must be in the file but are left out.
+        backbone: a name in `BACKBONES`, or None for whichever it is.
+        cut: the last stage wanted; later ones must be in the file but are left out. "" is the backbone's last.
         width: of the network the numbers are for; published files have 1.0.
-        with_top: whether to load the 1000-class layer too, as `logits`; needs `cut="mixed10"`.
-        like: a name in `REGISTRY` whose conventions a file follows, where its framework's are not right.
+        with_top: whether to load the layers of the 1,000 classes too, which needs the whole backbone.
+        like: a name in `REGISTRY` whose conventions a file follows, if its framework's are not right.
 
     Raises:
-        WeightsError: no such file or name, a download failed, another format or network, a canonical file that says
-            impossible things of itself, or missing, superfluous, misshapen or impossible tensors; the message shows
-            them as a diff of expected (-) and found (+).
+        WeightsError: no such file or name, a download failed, another format, backbone or network, a canonical file
+            that says impossible things of itself, or missing, superfluous, misshapen or impossible tensors; the message
+            shows them as a diff of expected (-) and found (+).
     """
-    if with_top and cut != LAST:
-        raise WeightsError(f"the 1000-class top stands on {LAST}: set --config.model.cut={LAST}, not {cut!r}")
     spec = _spec(source, with_top=with_top)
+    if spec:
+        _check_backbone(repr(source), spec.backbone, wanted=backbone)
+        backbone = spec.backbone
+    last = BACKBONES[backbone].stages[-1] if backbone else ""
+    if with_top and cut not in ("", last):
+        raise WeightsError(f"the 1000-class top stands on {last}: set --config.model.cut={last}, not {cut!r}")
     path = _published(spec, width=width, with_top=with_top) if spec else _existing(source)
-    with open_weights(path, label_offset=spec.label_offset if spec else 0) as contents:
+    with open_weights(path, backbone=backbone, label_offset=spec.label_offset if spec else 0) as contents:
         if spec and contents.layout != spec.layout:
             raise WeightsError(f"{path} has the layout {contents.layout}, {spec.name!r} is published in {spec.layout}")
-        about = conventions.of_file(contents, spec or conventions.like(like), path=path)
-        arrays = _read(contents, path=path, width=width, with_top=with_top)
-    scale = _fold_scale(arrays)
-    names = list(inception.STAGES)
-    kept = [*names[: names.index(cut) + 1], *(["logits"] if with_top else [])]
+        about = description.of_file(contents, spec or description.like(like), path=path)
+        arrays = strict.read(contents, path=path, width=width, with_top=with_top)
+    scale = strict.fold_scale(arrays)
+    table = BACKBONES[contents.backbone]
+    kept = [*table.up_to(cut or table.stages[-1]), *((*table.top.hidden, "logits") if with_top else ())]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
     provenance = _provenance(source, path, spec=spec, contents=contents, about=about)
     if spec:
@@ -91,12 +100,50 @@ def load_pretrained(
     return Pretrained(
         params=_tree({name: array for name, array in arrays.items() if name not in stats}, kept),
         stats=_tree(stats, kept),
-        preprocessing=about.preprocessing,
-        pool_counts_padding=about.pool_counts_padding,
+        conventions=about.conventions,
         provenance=provenance | ({"batch_norm_scale": scale} if scale else {}),
         evaluation=about.evaluation,
         classes=about.classes if with_top else (),
+        backbone=contents.backbone,
     )
+
+
+@contextlib.contextmanager
+def open_weights(path: Path, *, backbone: str | None = None, label_offset: int = 0) -> Iterator[Contents]:
+    """What `path` holds under our names; values can be read inside the `with` only.
+
+    Args:
+        path: the file; its content decides what it is.
+        backbone: whose names its tensors have. If None, that of which the file is whole, else the first of the table.
+        label_offset: leading outputs of the top to drop.
+
+    Raises:
+        WeightsError: the file is of no format that is known, is damaged, tries something that no weights file does, or
+            is the whole of another backbone.
+    """
+    with open_tensors(path, strict.limits(backbone)) as (kind, found, about):
+        named = partial(_named, kind, found, about, label_offset=label_offset)
+        contents = named(backbone or next(iter(BACKBONES)))
+        if not strict.is_whole(contents):
+            for other in map(named, BACKBONES):
+                if strict.is_whole(other):
+                    _check_backbone(str(path), other.backbone, wanted=backbone)
+                    contents = other
+        yield contents
+
+
+def _named(kind: str, found: dict[str, Tensor], about: dict[str, Any], backbone: str, *, label_offset: int) -> Contents:
+    """The tensors of a file under our names, if they are of that backbone."""
+    if about:
+        return Contents(CANONICAL, backbone, found, description=about)
+    if kind not in (HDF5, KERAS_ARCHIVE):
+        return from_torch(found, backbone, label_offset=label_offset)
+    return from_keras_3(found, backbone) if is_keras_3(found) else from_legacy(found, backbone)
+
+
+def _check_backbone(what: str, found: str, *, wanted: str | None) -> None:
+    if wanted not in (found, None):
+        raise WeightsError(f"{what} are weights of {BACKBONES[found].title}; set --config.model.backbone={found}")
 
 
 def _tree(arrays: dict[str, np.ndarray], stages: list[str]) -> dict[str, Any]:
@@ -122,7 +169,13 @@ def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
     if with_top and not spec.with_top:
         tops = ", ".join(name for name, other in REGISTRY.items() if other.with_top)
         raise WeightsError(f"the weights {spec.name!r} have no 1000-class top; these have: {tops}")
-    return fetch(spec)
+    return fetch(spec, limit=strict.limits(spec.backbone).size)
+
+
+def find_file(source: str) -> Path:
+    """The file that a name (downloaded first if need be) or a path stands for. Raises WeightsError."""
+    spec = REGISTRY.get(source)
+    return _published(spec, width=1.0, with_top=False) if spec else _existing(source)
 
 
 def _existing(source: str) -> Path:
@@ -142,95 +195,8 @@ def _existing(source: str) -> Path:
     )
 
 
-@functools.lru_cache(maxsize=4)
-def expected(width: float) -> dict[str, tuple[int, ...]]:
-    """Shapes of a whole Inception-v3 by path, parameters and statistics together."""
-    stages = nnx.eval_shape(lambda: inception.build(LAST, inception.Options(width=width)))
-    _, *states = nnx.split(stages, nnx.Param, nnx.BatchStat)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for state in states:
-        shapes |= {name: leaf.shape for name, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
-    order = {stage: place for place, stage in enumerate(inception.STAGES)}
-    return dict(sorted(shapes.items(), key=lambda item: order[item[0].partition("/")[0]]))
-
-
-def _read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dict[str, np.ndarray]:
-    """All values, once every shape is known to be right: nothing is read from a file of another network."""
-    shapes = expected(width)
-    if contents.layout == TORCH:
-        shapes = shapes | {name.replace("/bn/mean", "/bn/scale"): shape for name, shape in shapes.items()}
-    found = dict(contents.tensors)
-    if with_top or any(name in found for name in TOP):
-        shapes = shapes | TOP
-    if (diff := _diff(shapes, found, _misfit)) is not None:
-        wanted = f"a whole Inception-v3 of width {width:g}"
-        raise WeightsError(f"{path} is not {wanted}{_hint(shapes, found)} (- expected, + found):\n{diff}")
-    arrays = {name: found[name].read() for name in shapes if with_top or name not in TOP}
-    if (diff := _diff({name: shapes[name] for name in arrays}, arrays, _flaw)) is not None:
-        raise WeightsError(f"{path} holds impossible numbers (- expected, + found):\n{diff}")
-    return arrays
-
-
-def _hint(shapes: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> str:
-    """What else it may be, after a comma, or nothing."""
-    if not shapes.keys() & found.keys():
-        return ", it holds another network"
-    bias = found.get("logits/bias")
-    if bias is not None and bias.shape == (1008,):
-        return ", it has the 1008 outputs of the FID variant, which pools otherwise"
-    if bias is not None and bias.shape != TOP["logits/bias"]:
-        return f", its top has {bias.shape[0] if bias.shape else 0} classes and not ImageNet's 1000"
-    return ""
-
-
-def _diff(shapes: dict, found: dict, flaw: Callable[[str, Any], str]) -> str | None:
-    """Expected against found, a line per tensor that is missing, superfluous, misshapen or flawed, or None."""
-    lines: dict[str, list[str]] = {"-": [], "+": []}
-    for name in [*shapes, *(name for name in found if name not in shapes)]:
-        reason = flaw(name, found[name]) if name in found else ""
-        if name in found and found[name].shape == shapes.get(name) and not reason:
-            continue
-        if name in shapes:
-            lines["-"].append(f"- {name} {shapes[name]}")
-        if name in found:
-            lines["+"].append(f"+ {name} {found[name].shape}{reason}")
-    for listed in lines.values():
-        if len(listed) > DIFF_LINES:
-            listed[DIFF_LINES:] = [f"{listed[0][0]} … and {len(listed) - DIFF_LINES} more"]
-    return "\n".join(lines["-"] + lines["+"]) or None
-
-
-def _misfit(name: str, tensor: Tensor) -> str:
-    return "" if tensor.floating else f" of {tensor.dtype}"
-
-
-def _flaw(name: str, array: np.ndarray) -> str:
-    if bad := array.size - int(np.isfinite(array).sum()):
-        return f" with {bad} values that are NaN or infinite"
-    if name.endswith("bn/var") and (bad := int((array < 0).sum())):
-        return f" with {bad} negative variances"
-    return ""
-
-
-def _fold_scale(arrays: dict[str, np.ndarray]) -> str | None:
-    """Take BatchNorm's scale γ out of `arrays`: γ((Wx) - μ)/σ + β = ((γW)x - γμ)/σ + β, whatever γ's sign.
-
-    Returns:
-        What was done, for the provenance; None for layouts that have no scale.
-    """
-    scales = {name: arrays.pop(name) for name in list(arrays) if name.endswith("/bn/scale")}
-    folded = 0
-    for name, scale in scales.items():
-        unit = name.removesuffix("/bn/scale")
-        if (scale != 1).any():
-            folded += 1
-            arrays[f"{unit}/conv/kernel"] = arrays[f"{unit}/conv/kernel"] * scale
-            arrays[f"{unit}/bn/mean"] = arrays[f"{unit}/bn/mean"] * scale
-    return (f"folded into {folded} of {len(scales)} kernels" if folded else "all ones") if scales else None
-
-
 def _provenance(
-    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, about: Conventions
+    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, about: Description
 ) -> dict[str, Any]:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -238,9 +204,9 @@ def _provenance(
         "source": source,
         "file": path.name,
         "sha256": sha256,
+        "backbone": contents.backbone,
         "layout": contents.layout,
-        "preprocessing": about.preprocessing.to_dict(),
-        "pool_counts_padding": about.pool_counts_padding,
+        **about.conventions.to_dict(),
         "evaluation": about.evaluation.to_dict() if about.evaluation else None,
     }
     if contents.left_out:

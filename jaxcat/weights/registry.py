@@ -1,7 +1,7 @@
 """Published weights by name: where each file lies, how to recognise it, and what its numbers were trained to expect.
 
 Different weights want different preprocessing and pooling, so both stand here beside the hash and travel with the
-numbers ever after.
+numbers ever after. Imports no framework.
 """
 
 from __future__ import annotations
@@ -9,47 +9,22 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from jaxcat.models.preprocessing import BGR_MINUS_MEANS, MINUS_ONE_TO_ONE, Conventions, Preprocessing
 
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How a uint8 RGB pixel becomes the network's input: (pixel / 255 - mean) / std, channel by channel."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __str__(self) -> str:
-        mean, std = (
-            f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
-            for values in (self.mean, self.std)
-        )
-        return f"(x/255 - {mean}) / {std}"
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """As plain JSON, for a checkpoint."""
-        return {"mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`. Raises ValueError unless `mean` and `std` hold three numbers each."""
-        (m0, m1, m2), (s0, s1, s2) = plain["mean"], plain["std"]
-        return cls(mean=(float(m0), float(m1), float(m2)), std=(float(s0), float(s1), float(s2)))
-
-
-MINUS_ONE_TO_ONE = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # Keras writes it x / 127.5 - 1
-ZERO_TO_ONE = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-# How the tensors of a file are named and ordered. `weights/formats.py` finds out which one a file has.
+# How the tensors of a file are named and ordered. `load.open_weights` finds out which one a file has.
 KERAS_LEGACY_H5 = "keras-legacy-h5"  # Keras 2 and Keras Applications, or model.save("x.h5")
 KERAS_3 = "keras-3"  # x.weights.h5 of Keras 3, and the one inside a .keras archive
 TORCH = "torch"  # torchvision's names, which timm shares, in a .pth or a safetensors file
 CANONICAL = "jaxcat"  # our own names in a safetensors file that describes itself
 
-TIMM_RESIZE, TORCHVISION_RESIZE = "timm", "torchvision"  # values of `data.resize`; see images.resize
+# Values of `data.resize`. Repeated here because weights and data do not import each other, and a file's description is
+# checked against them; a test compares them with the table of data/resizing.py.
+RESIZES = (SQUASH, CENTER_CROP, TIMM_RESIZE, TORCHVISION_RESIZE) = ("squash", "center_crop", "timm", "torchvision")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How pictures became pixels when the published accuracy was measured.
+    """How images became pixels when the published accuracy was measured.
 
     Attributes:
         image_size: pixels a side.
@@ -77,18 +52,19 @@ class WeightsSpec:
 
     Attributes:
         name: what `--config.model.weights` calls it.
+        backbone: the network they are for; a name in `models.backbone.BACKBONES`.
         url: where it is published.
         file: its name in the cache.
         size: bytes, or None where the publisher does not say.
         md5: hexadecimal, or None.
         sha256: hexadecimal or the beginning of it, or None. Where neither md5 nor sha256 is known, the first file that
             arrives and has the right structure is trusted, and later ones must equal it.
-        with_top: whether the 1000-class layer is in the file.
+        with_top: whether the layers of the 1,000 classes are in the file.
         layout: how the tensors are named and ordered; one of the constants above.
-        preprocessing: what the network was trained to see.
-        pool_counts_padding: see `inception.Options`.
+        conventions: how images are fed, and the pooling rule.
         licence: short name of the licence of the weights.
-        notice: who made them from what, and where the licence is stated.
+        notice: who made them from what, and where the licence is stated. Printed with the download and kept in the
+            provenance of every run that begins with them.
         top1: published accuracy on the ImageNet validation set, per cent.
         top5: the same, any of five guesses.
         accuracy_source: where top1 and top5 are published.
@@ -98,6 +74,7 @@ class WeightsSpec:
     """
 
     name: str
+    backbone: str
     url: str
     file: str
     size: int | None
@@ -105,8 +82,7 @@ class WeightsSpec:
     sha256: str | None
     with_top: bool
     layout: str
-    preprocessing: Preprocessing
-    pool_counts_padding: bool
+    conventions: Conventions
     licence: str
     notice: str
     top1: float
@@ -121,6 +97,7 @@ class WeightsSpec:
 # "same" average pooling in Keras divides by the number of real pixels.
 _KERAS_NO_TOP = WeightsSpec(
     name="keras-imagenet",
+    backbone="inception_v3",
     url="https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
     "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
     file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -130,25 +107,58 @@ _KERAS_NO_TOP = WeightsSpec(
     hash_source="keras/src/applications/inception_v3.py",
     with_top=False,
     layout=KERAS_LEGACY_H5,
-    preprocessing=MINUS_ONE_TO_ONE,
-    pool_counts_padding=False,
+    conventions=Conventions(MINUS_ONE_TO_ONE, pool_counts_padding=False),
     licence="MIT",
     notice="Inception-v3 weights of Keras Applications, trained on ImageNet by the Keras team and released under the "
     "MIT licence, says the README of github.com/fchollet/deep-learning-models, where they were first published. The "
-    "ImageNet pictures have terms of their own.",
+    "ImageNet images have terms of their own.",
     top1=77.9,
     top5=93.7,
     accuracy_source="https://keras.io/api/applications/",  # it says nothing of resizing and cropping
 )
-_KERAS_TOP = dataclasses.replace(
-    _KERAS_NO_TOP,
-    name="keras-imagenet-top",
-    url=_KERAS_NO_TOP.url.replace("_notop.h5", ".h5"),
-    file=_KERAS_NO_TOP.file.replace("_notop.h5", ".h5"),
+
+
+def _with_top(spec: WeightsSpec, *, md5: str) -> WeightsSpec:
+    """The sibling of Keras's file without the top."""
+    return dataclasses.replace(
+        spec,
+        name=f"{spec.name}-top",
+        url=spec.url.replace("_notop.h5", ".h5"),
+        file=spec.file.replace("_notop.h5", ".h5"),
+        size=None,
+        md5=md5,
+        with_top=True,
+    )
+
+
+_KERAS_TOP = _with_top(_KERAS_NO_TOP, md5="9a0d58056eeedaa3f26cb7ebd46da564")
+
+# URLs and md5 sums: keras/src/applications/vgg19.py. Preprocessing: mode "caffe" of its preprocess_input. There is no
+# average pooling in the blocks.
+_VGG19 = WeightsSpec(
+    name="keras-vgg19",
+    backbone="vgg19",
+    url="https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
+    "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    file="vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
     size=None,
-    md5="9a0d58056eeedaa3f26cb7ebd46da564",
-    with_top=True,
+    md5="253f8cb515780f3b799900260a226db6",
+    sha256=None,
+    hash_source="keras/src/applications/vgg19.py",
+    with_top=False,
+    layout=KERAS_LEGACY_H5,
+    conventions=Conventions(BGR_MINUS_MEANS),
+    licence="CC BY 4.0",
+    notice="VGG-19 weights of the Visual Geometry Group, University of Oxford: Karen Simonyan and Andrew Zisserman, "
+    "'Very Deep Convolutional Networks for Large-Scale Image Recognition' (arXiv:1409.1556), "
+    "www.robots.ox.ac.uk/~vgg/research/very_deep. Licensed under Creative Commons Attribution 4.0 "
+    "(creativecommons.org/licenses/by/4.0) and ported to Keras, says the README of "
+    "github.com/fchollet/deep-learning-models. The ImageNet images have terms of their own.",
+    top1=71.3,
+    top5=90.0,
+    accuracy_source="https://keras.io/api/applications/",  # as above
 )
+_VGG19_TOP = _with_top(_VGG19, md5="cbe5617147190e668d6c5d5026f83318")
 
 _IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -157,6 +167,7 @@ _IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # deviation are brought to [-1, 1] by `transform_input`, which those weights switch on.
 _TORCHVISION = WeightsSpec(
     name="torchvision",
+    backbone="inception_v3",
     url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
     file="inception_v3_google-0cc3c7bd.pth",
     size=None,
@@ -165,12 +176,11 @@ _TORCHVISION = WeightsSpec(
     hash_source="the file's name: torch.hub.load_state_dict_from_url reads it as the beginning of the sha256",
     with_top=True,
     layout=TORCH,
-    preprocessing=MINUS_ONE_TO_ONE,
-    pool_counts_padding=True,
+    conventions=Conventions(MINUS_ONE_TO_ONE, pool_counts_padding=True),
     evaluation=Evaluation(299, TORCHVISION_RESIZE, "Inception_V3_Weights.IMAGENET1K_V1.transforms"),
     licence="BSD-3-Clause",
     notice="Inception-v3 weights of torchvision, ported from the TensorFlow checkpoint of the paper's authors. The "
-    "licence is that of torchvision's repository; it names none for the weights. The ImageNet pictures have terms of "
+    "licence is that of torchvision's repository; it names none for the weights. The ImageNet images have terms of "
     "their own.",
     top1=77.294,
     top5=93.45,
@@ -198,6 +208,7 @@ def _timm(
     name = f"timm/inception_v3.{tag}"
     return WeightsSpec(
         name=name,
+        backbone="inception_v3",
         url=f"https://huggingface.co/{name}/resolve/main/model.safetensors",
         file=f"timm_inception_v3.{tag}.safetensors",
         size=None,
@@ -206,12 +217,11 @@ def _timm(
         hash_source=hash_source,
         with_top=True,
         layout=TORCH,
-        preprocessing=preprocessing,
-        pool_counts_padding=True,
+        conventions=Conventions(preprocessing, pool_counts_padding=True),
         evaluation=Evaluation(299, TIMM_RESIZE, "timm/models/inception_v3.py: crop_pct 0.875, bicubic"),
         licence="Apache-2.0",
         notice=f"Inception-v3 weights of timm, {trained}; licence as its configuration and model card state it. The "
-        "ImageNet pictures have terms of their own.",
+        "ImageNet images have terms of their own.",
         top1=top1,
         top5=top5,
         accuracy_source="github.com/huggingface/pytorch-image-models, results/results-imagenet.csv",
@@ -232,4 +242,6 @@ _TIMM = (
     ),
 )
 
-REGISTRY: dict[str, WeightsSpec] = {spec.name: spec for spec in (_KERAS_NO_TOP, _KERAS_TOP, _TORCHVISION, *_TIMM)}
+REGISTRY: dict[str, WeightsSpec] = {
+    spec.name: spec for spec in (_KERAS_NO_TOP, _KERAS_TOP, _TORCHVISION, *_TIMM, _VGG19, _VGG19_TOP)
+}

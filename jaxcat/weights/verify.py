@@ -1,4 +1,4 @@
-"""The network's outputs at every block, ours and those of the framework that a file comes from, to be compared.
+"""A backbone's outputs at every block, ours and those of the framework that a file comes from, to be compared.
 
 The frameworks are imported only by the functions that need them.
 """
@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcat import inception
-from jaxcat.compilation import jit
 from jaxcat.errors import WeightsError
-from jaxcat.weights import safetensors
-from jaxcat.weights.formats import HDF5, KERAS_ARCHIVE, PYTORCH, file_format, open_weights
-from jaxcat.weights.load import Pretrained
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.layers import Options
+from jaxcat.system.compilation import jit
+from jaxcat.weights.formats import safetensors_file
+from jaxcat.weights.formats.detection import HDF5, KERAS_ARCHIVE, PYTORCH, file_format
+from jaxcat.weights.formats.torch_file import unwrapped
+from jaxcat.weights.keras_names import KERAS_NAMES
+from jaxcat.weights.load import Pretrained, open_weights
 from jaxcat.weights.registry import KERAS_3
-from jaxcat.weights.torch import STAGES as TORCH_STAGES
-from jaxcat.weights.torch import bare_name, unwrapped
-
-SIZES = ((75, 75), (150, 150), (299, 299), (151, 203))  # height and width in pixels; 75 is the least there is
-BLOCKS = tuple(name for name in inception.STAGES if name != "stem")
+from jaxcat.weights.torch_names import OUTPUTS as TORCH_OUTPUTS
+from jaxcat.weights.torch_names import bare_name
 
 Outputs = dict[str, np.ndarray]
 
@@ -34,46 +34,70 @@ class NotInstalled(WeightsError):
     """The framework that a file comes from is not there to compare with."""
 
 
+def sizes(backbone: str) -> tuple[tuple[int, int], ...]:
+    """Heights and widths in pixels to compare at: the least, twice that, the published one, and one that is odd."""
+    table = BACKBONES[backbone]
+    sides = (table.least_image_size, 2 * table.least_image_size, table.image_size)
+    return (*((side, side) for side in sides), (151, 203))
+
+
 def random_images(height: int, width: int, *, batch: int = 1) -> np.ndarray:
     """Seeded network inputs, float32 (batch, height, width, 3) in [-1, 1)."""
     return np.random.default_rng(height).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
 
 
 def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "float32") -> Outputs:
-    """mixed0 … mixed10 (B, H, W, C), `average` (B, 2048) and, with a top, `logits` (B, 1000)."""
-    options = inception.Options(pool_counts_padding=pretrained.pool_counts_padding, dtype=dtype)
-    stages = nnx.eval_shape(lambda: inception.build("mixed10", options))
-    graphs = {name: nnx.split(stages[name], nnx.Param, nnx.BatchStat)[0] for name in inception.STAGES}
+    """Every block's output (B, H, W, C) by name, `average` (B, C) of the last and, with a top, `logits` (B, 1000).
+
+    A top that needs another image size than that of `images` gives no logits.
+    """
+    table = BACKBONES[pretrained.backbone]
+    options = Options(pool_counts_padding=pretrained.conventions.pool_counts_padding, dtype=dtype)
+    blocks = nnx.eval_shape(lambda: table.build(table.stages[-1], options))
+    graphs = {name: nnx.split(blocks[name], nnx.Param, nnx.BatchStat)[0] for name in table.stages}
+    with_top = "logits" in pretrained.params and _top_fits(pretrained.backbone, images)
 
     @jit
     def forward(params, stats, x):
         outputs = {}
         for name, graph in graphs.items():
-            x = outputs[name] = nnx.merge(graph, params[name], stats[name])(x)
+            x = outputs[name] = nnx.merge(graph, params[name], stats.get(name, {}))(x)
         outputs["average"] = x.astype(jnp.float32).mean(axis=(1, 2))
-        if "logits" in params:
-            outputs["logits"] = outputs["average"] @ params["logits"]["kernel"] + params["logits"]["bias"]
+        if with_top:
+            x = outputs["average"] if table.top.pool == "avg" else x.reshape(len(x), -1)
+            for name in table.top.hidden:
+                x = nnx.relu(x @ params[name]["kernel"] + params[name]["bias"])
+            outputs["logits"] = x @ params["logits"]["kernel"] + params["logits"]["bias"]
         return outputs
 
     params, stats = jax.tree.map(jnp.asarray, (pretrained.params, pretrained.stats))
     return {name: np.asarray(value) for name, value in forward(params, stats, images).items()}
 
 
-def keras_outputs(model: Any, images: np.ndarray) -> Outputs:
-    """The same from a Keras `InceptionV3`, with or without top, by its layers applied to any image size."""
+def keras_outputs(model: Any, images: np.ndarray, *, backbone: str = "inception_v3") -> Outputs:
+    """The same from a model of Keras Applications, with or without top, by its layers applied to any image size."""
     import keras
 
+    names = KERAS_NAMES[backbone]
     inputs = keras.Input((*images.shape[1:3], 3))
-    copy = keras.applications.InceptionV3(include_top=False, weights=None, input_tensor=inputs)
-    body = [layer for layer in model.layers if layer.name not in ("avg_pool", "predictions")]
+    copy = getattr(keras.applications, names.application)(include_top=False, weights=None, input_tensor=inputs)
+    body, top = model.layers[: len(copy.layers)], model.layers[len(copy.layers) :]
     for ours, theirs in zip(copy.layers, body, strict=True):
         ours.set_weights(theirs.get_weights())
-    average = keras.layers.GlobalAveragePooling2D()(copy.output)
-    outputs = {name: copy.get_layer(name).output for name in BLOCKS} | {"average": average}
-    if len(body) < len(model.layers):
-        outputs["logits"] = model.get_layer("predictions")(average)
+    outputs = {ours: copy.get_layer(theirs).output for ours, theirs in names.outputs.items()}
+    outputs["average"] = keras.layers.GlobalAveragePooling2D()(copy.output)
+    if top and _top_fits(backbone, images):
+        x = copy.output
+        for layer in top:
+            x = layer(x)
+        outputs["logits"] = x
     values = keras.Model(inputs, list(outputs.values()))(images, training=False)
     return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
+
+
+def _top_fits(backbone: str, images: np.ndarray) -> bool:
+    side = BACKBONES[backbone].top.image_size
+    return side is None or images.shape[1:3] == (side, side)
 
 
 def torch_outputs(model: Any, images: np.ndarray) -> Outputs:
@@ -85,14 +109,15 @@ def torch_outputs(model: Any, images: np.ndarray) -> Outputs:
         model.get_submodule(theirs).register_forward_hook(
             lambda _, __, output, ours=ours: outputs.__setitem__(ours, output.permute(0, 2, 3, 1))
         )
-        for ours, theirs in TORCH_STAGES.items()
+        for ours, theirs in TORCH_OUTPUTS.items()
     ]
     with torch.no_grad():
-        outputs["logits"] = model.eval()(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
+        logits = model.eval()(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
     for handle in handles:
         handle.remove()
-    outputs["average"] = outputs["mixed10"].mean(dim=(1, 2))
-    return {name: outputs[name].contiguous().numpy() for name in (*BLOCKS, "average", "logits")}
+    last = outputs[list(TORCH_OUTPUTS)[-1]]
+    outputs |= {"average": last.mean(dim=(1, 2)), "logits": logits}
+    return {name: outputs[name].contiguous().numpy() for name in (*TORCH_OUTPUTS, "average", "logits")}
 
 
 def differences(found: Outputs, reference: Outputs) -> dict[str, float]:
@@ -129,19 +154,20 @@ def _keras_reference(path: Path, kind: str) -> Callable[[np.ndarray], Outputs]:
     import keras
 
     with open_weights(path) as contents:
-        with_top, layout = "logits/kernel" in contents.tensors, contents.layout
+        with_top, layout, backbone = "logits/kernel" in contents.tensors, contents.layout, contents.backbone
         if contents.left_out:
             raise WeightsError(
                 f"{path} holds the network as a layer of another model, beside {contents.left_out[0]}, and Keras does "
-                "not load that into Inception-v3 alone: leave --verify out"
+                f"not load that into {BACKBONES[backbone].title} alone: leave --verify out"
             )
     suffix = ".keras" if kind == KERAS_ARCHIVE else ".weights.h5" if layout == KERAS_3 else ".h5"
-    model = keras.applications.InceptionV3(weights=None, include_top=with_top, classifier_activation=None)
+    application = getattr(keras.applications, KERAS_NAMES[backbone].application)
+    model = application(weights=None, include_top=with_top, classifier_activation=None)
     with tempfile.TemporaryDirectory() as folder:  # Keras goes by the name, jaxcat by the content
         named = Path(folder) / f"weights{suffix}"
         shutil.copyfile(path, named)
         model.load_weights(named)
-    return lambda images: keras_outputs(model, images)
+    return lambda images: keras_outputs(model, images, backbone=backbone)
 
 
 def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray], Outputs]]:
@@ -155,7 +181,7 @@ def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray],
         options = {"weights": None, "init_weights": False, "transform_input": False}
         name, model = "torchvision", torchvision.models.inception_v3(aux_logits=auxiliary, **options)
     else:
-        if safetensors.read(path)[1]:
+        if safetensors_file.read(path)[1]:
             raise WeightsError(f"{path} is a canonical file: name the file it was made from to compare with")
         import timm
         from safetensors.torch import load_file

@@ -20,7 +20,7 @@ PEERS: dict[str, tuple[str, dict[str, str]]] = {
     "torch": ("torch", {}),
 }
 DEVICE_COUNTS = (1, 2, 4, 8)
-# Of activations that full fine-tuning keeps: 3.3 GB were measured for 20 pictures of 299 px.
+# Of activations that full fine-tuning keeps: 3.3 GB were measured for 20 images of 299 px.
 BYTES_PER_PIXEL = 1900
 
 

@@ -1,5 +1,5 @@
 """Sections startup, memory and growth: what a user waits for before the first step, how much memory a run takes, and
-what more pictures cost."""
+what more images cost."""
 
 from __future__ import annotations
 
@@ -136,14 +136,14 @@ def _article_job(data: Path | None, weights: Path | None) -> Row:
 
 
 def growth(data: Path | None, weights: Path | None, *, size: int) -> Iterator[Row]:
-    """The train command with bottlenecks on ever more of the pictures, none of them held in memory; an epoch each."""
+    """The train command with bottlenecks on ever more of the images, none of them held in memory; an epoch each."""
     if data is None:
         yield Row("growth", "all", "jaxcat", "", skipped="needs --data DIR")
         return
     for count in PICTURES:
         settings = {"data.dir": data, "data.train_size": count, "data.validation_size": 50, "data.cache_gb": 0.0}
         settings |= {"data.image_size": size, "model.weights": weights or "none", "epochs": 1}
-        text = f"train command, default head, {size} px, {count} pictures, empty cache of bottlenecks"
+        text = f"train command, default head, {size} px, {count} images, empty cache of bottlenecks"
         try:
             seconds, peak = _train("configs/cats_vs_dogs.py", settings)
         except PeerError as error:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Longest that a task may take to compile and run once; a full step of 256 pictures at 299 px takes minutes on 2 cores.
+# Longest that a task may take to compile and run once; a full step of 256 images at 299 px takes minutes on 2 cores.
 PATIENCE_SECONDS = 600.0
 
 Run = Callable[[int], Any]

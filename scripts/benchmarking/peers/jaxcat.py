@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcat.compilation import enable_compilation_cache, jit
 from jaxcat.config import default
-from jaxcat.network import Network
-from jaxcat.optim import make_optimizer
-from jaxcat.sharding import make_mesh, padded_batch_size, place_replicated, replicated, to_global
-from jaxcat.steps import make_train_step, new_state
-from jaxcat.weights.registry import MINUS_ONE_TO_ONE
+from jaxcat.models.backbone import complete_model
+from jaxcat.models.network import Network
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.compilation import enable_compilation_cache, jit
+from jaxcat.system.devices import make_mesh, padded_batch_size, place_replicated, replicated, to_global
+from jaxcat.training.optim import make_optimizer
+from jaxcat.training.steps import make_train_step, new_state
 
 enable_compilation_cache()
 
@@ -38,7 +39,7 @@ def matmul(*, side: int, dtype: str) -> Callable[[int], None]:
 
 
 def forward(*, size: int, batch: int, dtype: str) -> Callable[[int], None]:
-    """uint8 pictures → logits."""
+    """uint8 images → logits."""
     logits, *arguments = _forward(size, batch, dtype)
     compiled = jit(logits)
     return _repeat(lambda: compiled(*arguments))
@@ -64,7 +65,7 @@ TASKS = {"matmul": matmul, "forward": forward, "step": step}
 def flops(task: str, **case: Any) -> float:
     """Floating-point operations that XLA counts in one call, before it optimises.
 
-    Counted for one picture and for two, and extended to the batch: XLA counts the body of the loop over chunks once.
+    Counted for one image and for two, and extended to the batch: XLA counts the body of the loop over chunks once.
     """
     one, two = (_flops(task, {**case, "batch": count}) for count in (1, 2))
     return one + (case["batch"] - 1) * (two - one)
@@ -82,8 +83,7 @@ def difference(*, size: int, batch: int, dtype: str) -> float:
 
     def output(dtype: str) -> Any:
         network, _ = _network(size, dtype, "head")
-        params, stats = network.initialize(0)
-        frozen = {"params": network.divide(params)[0], "stats": network.divide(stats)[0]}
+        frozen, _ = network.split(*network.initialize(0))
         # not `jit`: its options are those of the default device
         return np.asarray(jax.jit(network.prefix)(frozen, images), np.float64)
 
@@ -95,7 +95,7 @@ def difference(*, size: int, batch: int, dtype: str) -> float:
 
 def results(*, size: int, batch: int, dtype: str, train_from: str, runs: int, steps: int) -> int:
     """How many different states `runs` times the same steps from the same state end in."""
-    from jaxcat.checkpoint_meta import digests  # brings Orbax, which the start-up that is measured does not need
+    from jaxcat.runs.meta import digests
 
     function, state, frozen, rows = _step(size, batch, dtype, train_from)
     compiled = jit(function, out_shardings=replicated(make_mesh()))
@@ -112,9 +112,8 @@ def _network(size: int, dtype: str, train_from: str) -> tuple[Network, Any]:
     config = default()
     config.model.dtype, config.model.train_from = dtype, train_from
     config.optim.learning_rate = 1e-6  # random numbers on random labels should not diverge
-    network = Network(
-        config.model, classes=2, image_size=size, preprocessing=MINUS_ONE_TO_ONE, pool_counts_padding=False
-    )
+    complete_model(config.model)
+    network = Network(config.model, classes=2, image_size=size, conventions=Conventions())
     return network, make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=100)
 
 
@@ -129,9 +128,8 @@ def _batch(size: int, batch: int) -> dict[str, jax.Array]:
 
 def _forward(size: int, batch: int, dtype: str) -> tuple[Any, ...]:
     network, _ = _network(size, dtype, "head")
-    params, stats = network.initialize(0)
-    (frozen, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
-    values = place_replicated(make_mesh(), (trained, trained_stats, {"params": frozen, "stats": frozen_stats}))
+    frozen, trained = network.split(*network.initialize(0))
+    values = place_replicated(make_mesh(), (trained["params"], trained["stats"], frozen))
 
     def logits(trained: Any, stats: Any, frozen: Any, image: Any) -> Any:
         return network.suffix(trained, stats, network.prefix(frozen, image))[0]
@@ -141,11 +139,8 @@ def _forward(size: int, batch: int, dtype: str) -> tuple[Any, ...]:
 
 def _step(size: int, batch: int, dtype: str, train_from: str) -> tuple[Callable, Any, Any, Any]:
     network, tx = _network(size, dtype, train_from)
-    params, stats = network.initialize(0)
-    (frozen, trained), (frozen_stats, trained_stats) = network.divide(params), network.divide(stats)
-    placed = place_replicated(
-        make_mesh(), (new_state(trained, trained_stats, tx), {"params": frozen, "stats": frozen_stats})
-    )
+    frozen, trained = network.split(*network.initialize(0))
+    placed = place_replicated(make_mesh(), (new_state(trained["params"], trained["stats"], tx), frozen))
     return make_train_step(network, tx, seed=0), *placed, _batch(size, batch)
 
 

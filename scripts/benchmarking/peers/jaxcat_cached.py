@@ -10,13 +10,17 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from jaxcat.config import default, validate
-from jaxcat.data import open_data
-from jaxcat.optim import make_optimizer
-from jaxcat.sharding import make_mesh, place_replicated
-from jaxcat.start import find_origin, make_network, start
-from jaxcat.steps import new_state
-from jaxcat.train import compiled, open_source
+from jaxcat.config import default
+from jaxcat.data.sources import open_data
+from jaxcat.flags import validate
+from jaxcat.models.backbone import complete_model
+from jaxcat.system.devices import make_mesh, place_replicated
+from jaxcat.training.epoch import compile_steps
+from jaxcat.training.loop import open_source
+from jaxcat.training.optim import make_optimizer
+from jaxcat.training.origin import find_origin
+from jaxcat.training.start import start
+from jaxcat.training.steps import new_state
 
 
 def describe() -> dict[str, str]:
@@ -33,16 +37,16 @@ def epoch(
     config.batch_size, config.bottleneck.views = batch, 1
     config.model.train_from, config.optim.learning_rate = train_from, 1e-6
     validate(config)
+    complete_model(config.model)
     mesh, workdir, opened = make_mesh(), Path(os.environ["JAXCAT_CACHE"]), open_data(config)
     origin = find_origin(config, workdir, meta=None, classes=opened.classes)
-    network = make_network(config, origin, classes=opened.classes)
-    run = start(config, workdir, network=network, origin=origin, meta=None, classes=opened.classes, mesh=mesh)
+    run = start(config, workdir, origin=origin, meta=None, classes=opened.classes, mesh=mesh)
     source = open_source(config, opened, run=run, mesh=mesh)
     source.prepare(Console(quiet=True))
     labels = source.splits["train"].labels
-    tx = make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=-(-len(labels) // batch))
-    state = place_replicated(mesh, new_state(run.trained, run.stats, tx))
-    take, _ = compiled(config, run, tx=tx, labels=labels, mesh=mesh)
+    tx = make_optimizer(config.optim, run.network.labels, steps=1000, steps_per_epoch=-(-len(labels) // batch))
+    state = place_replicated(mesh, new_state(run.trained["params"], run.trained["stats"], tx))
+    take = compile_steps(config, run, tx=tx, labels=labels, mesh=mesh).take
     number, on_device = itertools.count(), list(source.train(0, first=0)) if part == "steps" else []
 
     def epochs(calls: int) -> None:
@@ -58,7 +62,7 @@ def epoch(
     return epochs
 
 
-def pictures(data: str) -> int:
+def images(data: str) -> int:
     """How many an epoch has."""
     config = default()
     config.data.dir = data

@@ -1,4 +1,4 @@
-"""jaxcat's pipeline: the picture store, the augmentation and the batches on the device."""
+"""jaxcat's pipeline: the image store, the augmentation and the batches on the device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from jaxcat.config import default
-from jaxcat.data import Store, open_data, open_stores
-from jaxcat.pipeline import batches
-from jaxcat.sharding import make_mesh
+from jaxcat.data.batches import batches
+from jaxcat.data.sources import open_data
+from jaxcat.data.store import Store, open_stores
+from jaxcat.system.devices import make_mesh
 
 
 def describe() -> dict[str, str]:
@@ -18,7 +19,7 @@ def describe() -> dict[str, str]:
 
 
 def decode(*, data: str, size: int, batch: int) -> Callable[[int], None]:
-    """Files → uint8 pictures of one size, by the store's threads."""
+    """Files → uint8 images of one size, by the store's threads."""
     store = _store(data, size, cache_gb=0.0)
 
     def run(calls: int) -> None:

@@ -20,8 +20,8 @@ def decode(*, data: str, size: int, batch: int) -> Callable[[int], None]:
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            pictures = [Image.open(next(files)).convert("RGB") for _ in range(batch)]
-            np.stack([np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)) for picture in pictures])
+            images = [Image.open(next(files)).convert("RGB") for _ in range(batch)]
+            np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in images])
 
     return run
 

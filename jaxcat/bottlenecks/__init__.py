@@ -1,0 +1,1 @@
+"""The frozen prefix's outputs, computed once and kept on disk."""

@@ -1,0 +1,223 @@
+"""The prefix's output for every image, computed once and kept on disk.
+
+    CACHE/bottlenecks/KEY/key.json      everything that shapes a row except the image
+    CACHE/bottlenecks/KEY/BLOCK.npy     up to 256 rows; read through a memory map
+    CACHE/bottlenecks/KEY/BLOCK.json    which rows these are and their checksum; written last: the block is done
+
+A row is found by its identity: a hash of the image's content and, if views are augmented, of record and view too.
+So a changed image loses its own rows and no others, several data sets share a key, a block is worth the same to any
+number of processes, and two runs that write the same block write the same bytes under the same name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import math
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcat.errors import CacheError, one_line
+from jaxcat.system.files import cache_dir, flush, replacing, write_bytes
+
+logger = logging.getLogger(__name__)
+BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
+ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
+OPEN_BYTES = 2**31  # mapped at a time: the pages read through maps count as memory of the process
+
+# (numbers (n,), out (n, *shape)): copies the rows with these numbers into `out`; -1 is the last, as in NumPy.
+Reader = Callable[[np.ndarray, np.ndarray], object]
+
+
+def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:
+    """16 bytes for each record: its digest, or with a view what record number and view make of it."""
+    if view is None:
+        return list(digests)
+    return [
+        hashlib.blake2b(digest + np.array([record, view], np.int64).tobytes(), digest_size=16).digest()
+        for record, digest in enumerate(digests)
+    ]
+
+
+class Rows:
+    """The rows of one key: open, look up, add, read. Any number of processes may have the same key open.
+
+    Attributes:
+        folder: where the blocks lie.
+        shape: of a row.
+        dtype: float16 or float32.
+        row_bytes: bytes of a row.
+        block_rows: rows in a full block.
+    """
+
+    def __init__(self, key: dict[str, Any], *, shape: tuple[int, ...]):
+        self.shape, self.dtype = tuple(shape), np.dtype(key["dtype"])
+        self.row_bytes = math.prod(self.shape) * self.dtype.itemsize
+        self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes))
+        text = json.dumps(key, indent=1, sort_keys=True)
+        name = f"{key['stages'][-1]}-{key['image_size']}px-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.folder = cache_dir() / "bottlenecks" / name
+        self._key = text
+        self._blocks: list[str] = []
+        self._where: dict[bytes, tuple[int, int]] = {}
+        most = OPEN_BYTES // (self.block_rows * self.row_bytes)
+        self._mapped = functools.lru_cache(maxsize=max(1, min(_open_files() // 4, most)))(self._map)
+
+    def open(self) -> None:
+        """Makes the folder if it is not there, and looks which rows are.
+
+        Raises:
+            CacheError: the cache cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only
+                write_bytes(self.folder / "key.json", self._key.encode())
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self.refresh()
+
+    def _sweep(self) -> None:
+        """Removes what killed writers have left: files that were being written, and blocks without their marker."""
+        alone = (path for path in self.folder.glob("*.npy") if not path.with_suffix(".json").exists())
+        for left in itertools.chain(self.folder.glob(".*.*"), alone):
+            with contextlib.suppress(OSError):  # gone meanwhile, or someone else's
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
+
+    def refresh(self) -> None:
+        """Takes notice of blocks that others have finished, and drops damaged ones."""
+        markers = {path.stem: path for path in self.folder.glob("*.json") if path.name != "key.json"}
+        new = sorted(markers.keys() - set(self._blocks))
+        with ThreadPoolExecutor() as threads:
+            checked = threads.map(self._checked, [markers[name] for name in new])
+            for name, found in zip(new, checked, strict=True):
+                if found is not None:
+                    self._remember(name, found)
+
+    def _checked(self, marker: Path) -> list[bytes] | None:
+        """The identities in a block, or None if it is not what its marker says: the block is removed then."""
+        array, reason = marker.with_suffix(".npy"), "not what its marker says"
+        try:
+            said = json.loads(marker.read_text())
+            found = [bytes.fromhex(name) for name in said["rows"]]
+            block = np.load(array, mmap_mode="r", allow_pickle=False)
+            if (
+                block.shape == (len(found), *self.shape)
+                and block.dtype == self.dtype
+                and _checksum(block) == said["crc32"]
+            ):
+                return found
+        except FileNotFoundError:
+            if not marker.exists():
+                return None  # someone cleared the cache
+        except Exception as error:  # numpy evaluates a header as Python and raises nearly anything for a damaged one
+            reason = f"{type(error).__name__}: {error}"
+        logger.warning("%s is damaged: its rows are computed again (%s)", array, reason)
+        with contextlib.suppress(OSError):  # of someone else's; its rows are computed again all the same
+            for path in (marker, array):
+                path.unlink(missing_ok=True)
+        return None
+
+    def _remember(self, name: str, found: Sequence[bytes]) -> None:
+        self._blocks.append(name)
+        self._where |= {identity: (len(self._blocks) - 1, offset) for offset, identity in enumerate(found)}
+
+    def missing(self, wanted: Sequence[bytes]) -> np.ndarray:
+        """bool (n,): which of these rows are not there."""
+        return np.array([identity not in self._where for identity in wanted], bool)
+
+    def reader(self, wanted: Sequence[bytes], *, in_memory: bool) -> Reader:
+        """Reads rows that are there, by their number in `wanted`: from memory maps, or from memory, all read now."""
+        positions = np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
+        if not in_memory:
+            return lambda numbers, out: self._gather(positions[numbers], out)
+        rows = np.empty((len(wanted), *self.shape), self.dtype)
+        self._gather(positions, rows)
+        self._mapped.cache_clear()
+        return lambda numbers, out: np.take(rows, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
+
+    def _gather(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Copies the rows at `positions` (n, 2), block and offset, into `out` (n, *shape)."""
+        order = np.argsort(positions[:, 0], kind="stable")
+        blocks, offsets = positions[order].T
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, len(blocks)]):
+            out[order[start:end]] = self._mapped(int(blocks[start]))[offsets[start:end]]
+
+    def _map(self, number: int) -> np.ndarray:
+        path = self.folder / f"{self._blocks[number]}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to take rows of
+        except OSError as error:
+            raise CacheError(f"{path}: {one_line(error)}: was the cache cleared? Run the same command again") from error
+
+    def add(self, wanted: Sequence[bytes], rows: np.ndarray) -> None:
+        """Writes a block: `rows` (n, *shape), any floating dtype, under their identities.
+
+        Raises:
+            CacheError: the disk is full or cannot be written, with nothing half-written left; or a value does not fit.
+        """
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(rows, self.dtype)
+        if not np.isfinite(rows).all():
+            raise CacheError(
+                f"the prefix gives values that {self.dtype} cannot hold: set --config.bottleneck.dtype=float32 if it "
+                "is float16; otherwise the weights or the images give NaN"
+            )
+        name = hashlib.blake2b(b"".join(wanted), digest_size=16).hexdigest()
+        said = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
+        array, marker = self.folder / f"{name}.npy", self.folder / f"{name}.json"
+        try:
+            _write_array(array, rows)
+            try:
+                write_bytes(marker, json.dumps(said).encode())
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    if not marker.exists():  # else another run has written the same block
+                        array.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self._remember(name, wanted)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a whole .npy file. np.save does so too, but loses the system's reason if the disk is full."""
+    with replacing(path) as aside, open(aside, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
+        flush(file)
+
+
+def _open_files() -> int:
+    """How many files this process may have open; a memory map is one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1024
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def cannot_write(folder: Path, error: OSError) -> CacheError:
+    """The error of a cache that cannot be written."""
+    return CacheError(
+        f"{folder}: cannot be written: {one_line(error)}. Free space (python -m jaxcat.cache list), set "
+        "JAXCAT_CACHE to another directory, or do without: --config.bottleneck.views=0"
+    )

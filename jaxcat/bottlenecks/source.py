@@ -1,0 +1,264 @@
+"""Training on bottlenecks: the frozen prefix's outputs, computed once for every view, then read from disk or memory.
+
+If the suffix has no convolution, many steps come stacked and run in one compiled loop. Convolution gradients inside a
+loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batches one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxcat.bottlenecks.compute import Request, alone, extract
+from jaxcat.bottlenecks.rows import Reader, Rows, identities
+from jaxcat.data.batches import Batches, at_most, share_of
+from jaxcat.data.records import Data, Split, order
+from jaxcat.data.store import Store
+from jaxcat.data.streaming import counts, decode_all, stores_of
+from jaxcat.errors import CacheError, DataError
+from jaxcat.models.network import Network, Tree
+from jaxcat.system.compilation import jit
+from jaxcat.system.devices import aligned, replicated
+from jaxcat.system.files import never
+from jaxcat.system.processes import values_of_processes
+
+MOST_STEPS = 64  # in one compiled loop
+MOST_BYTES = 2**26  # of rows in one transfer
+IN_MEMORY = 2**28  # bytes; if the rows of all passes take no more, they are read once, else through memory maps
+EVALUATED_TOGETHER = 256  # rows
+
+
+class Pass(NamedTuple):
+    """One pass of a split through the prefix; `view` is None if nothing is augmented."""
+
+    split: str
+    view: int | None
+
+
+class BottleneckSource:
+    """Rows of the prefix's output: `bottleneck.views` views of every training image, and validation as it is.
+
+    See `data.streaming.Source`. Images are decoded, and so checked, only if a row is missing.
+
+    Attributes:
+        splits: the records of "train" and "validation"; after `prepare`, unreadable ones are left out.
+        views: of every training image; no more than epochs read.
+        to_compute: rows that were missing when `look_up` looked.
+    """
+
+    def __init__(
+        self, config: ConfigDict, data: Data, *, network: Network, frozen: Tree, key: dict[str, Any], mesh: Mesh
+    ):
+        """Reads and computes nothing.
+
+        Args:
+            config: of the run.
+            data: the records.
+            network: of the run.
+            frozen: `{"params", "stats"}` of the prefix, on the devices.
+            key: from `bottlenecks.key.key_of`.
+            mesh: of all devices.
+        """
+        self._config, self._network, self._frozen, self._key, self._mesh = config, network, frozen, key, mesh
+        self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
+        augmented = config.data.augment != "none"
+        self.views = min(config.bottleneck.views, config.epochs) if augmented else 1
+        self._passes = [Pass("validation", None)]
+        self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
+        self.to_compute = 0
+        self._identities: dict[Pass, list[bytes]] = {}
+        self._undigested = False
+        self._stores: dict[str, Store] = {}
+        self._readers: dict[Pass, Reader] = {}
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The rows of this key on disk; `look_up` opens them."""
+        size = self._config.data.image_size
+        image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+        return Rows(self._key, shape=jax.eval_shape(self._network.prefix, self._frozen, image).shape[1:])
+
+    def describe(self) -> str:
+        views = "1 view" if self.views == 1 else f"{self.views} views"
+        words = f"{counts(self.splits)} bottlenecks, {views}"
+        return f"{words}, {self._found('computed' if self._readers else 'to compute')}" if self._identities else words
+
+    def _found(self, missing: str) -> str:
+        """What `look_up` found, in a few words; `missing` says of rows that were not there what they are now."""
+        total, shape = sum(map(len, self._identities.values())), "×".join(map(str, self.rows.shape))
+        found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
+        return f"{shape} {self.rows.dtype}, {gigabytes(self._bytes())}, {found}"
+
+    def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
+        """Looks rows up and computes the missing ones. If it is stopped, the next start goes on after the last block.
+
+        Raises:
+            CacheError: the cache cannot be written, or has too little space.
+            DataError: images cannot be read.
+        """
+        if status := self.look_up(console, stop=stop):
+            return status
+        console.print(f"bottlenecks: {self._found('to compute')}")
+        if self.to_compute:
+            with alone(self.rows, console, stop=stop) as status:
+                if not status:
+                    self.rows.refresh()
+                    status = self._compute_missing(console, stop)
+            if status:
+                return status
+        self._stores = {}
+        in_memory = self._bytes() <= IN_MEMORY
+        self._readers = {
+            each: self.rows.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
+        }
+        return 0
+
+    def look_up(self, console: Console, *, stop: Callable[[], int] = never) -> int:
+        """Finds out which rows are missing; if any are, decodes the images and looks for space, but computes nothing.
+
+        Returns:
+            0, or what `stop` answered.
+        """
+        config = self._config
+        self.rows.open()
+        self._identify(self.splits)
+        if not self.to_compute:
+            return 0
+        if not config.data.skip_bad:  # else it is not known yet how many rows there are to be
+            self._check_space()
+        self._stores = stores_of(config, self.splits)
+        if status := decode_all(self._stores, console, skip_bad=config.data.skip_bad, stop=stop):
+            return status
+        left_out = any(store.unreadable for store in self._stores.values())
+        if any(values_of_processes(left_out or self._undigested)):
+            self._identify({name: store.split for name, store in self._stores.items()})
+        if any(values_of_processes(self._undigested)):
+            raise DataError("an image could be decoded and not be read again: is the data being copied? Run again")
+        self._check_space()
+        return 0
+
+    def _identify(self, splits: Mapping[str, Split]) -> None:
+        """Hashes every image, and counts the rows that are missing."""
+
+        def digest(split: Split, record: int) -> bytes:
+            try:
+                return split.digest(record)
+            except DataError:
+                return b""  # never found, so the images are decoded, which names or leaves out all such files
+
+        self.splits = splits
+        with ThreadPoolExecutor() as threads:
+            digests = {
+                name: list(threads.map(functools.partial(digest, split), range(len(split))))
+                for name, split in splits.items()
+            }
+        self._undigested = any(b"" in found for found in digests.values())
+        self._identities = {each: identities(digests[each.split], view=each.view) for each in self._passes}
+        self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
+
+    def _missing(self) -> dict[Pass, np.ndarray]:
+        """bool (records,) for each pass: what this process lacks, or any process of the run."""
+        missing = {each: self.rows.missing(wanted) for each, wanted in self._identities.items()}
+        if jax.process_count() > 1:
+            missing = {each: multihost_utils.process_allgather(lacks).any(axis=0) for each, lacks in missing.items()}
+        return missing
+
+    def _check_space(self) -> None:
+        needed, free = self.to_compute * self.rows.row_bytes, shutil.disk_usage(self.rows.folder).free
+        if any(values_of_processes(needed > free)):
+            elsewhere = "" if needed > free else ", enough, but not where another process of this run writes"
+            raise CacheError(
+                f"the bottlenecks need {gigabytes(needed)}, {self.rows.folder} has {gigabytes(free)} free{elsewhere}: "
+                "take fewer --config.bottleneck.views, --config.bottleneck.dtype=float16, another JAXCAT_CACHE, or "
+                "--config.bottleneck.views=0 to do without"
+            )
+
+    def _bytes(self) -> int:
+        return sum(map(len, self._identities.values())) * self.rows.row_bytes
+
+    def _compute_missing(self, console: Console, stop: Callable[[], int]) -> int:
+        config = self._config
+        requests = [
+            Request(
+                self._stores[each.split],
+                records=np.flatnonzero(lacks),
+                identities=self._identities[each],
+                augment="none" if each.view is None else config.data.augment,
+                view=each.view or 0,
+            )
+            for each, lacks in self._missing().items()
+        ]
+        prefix = jit(self._network.prefix, out_shardings=replicated(self._mesh))
+        return extract(
+            self.rows,
+            [request for request in requests if len(request.records)],
+            prefix=functools.partial(prefix, self._frozen),
+            size=config.data.image_size,
+            seed=config.seed,
+            mesh=self._mesh,
+            console=console,
+            stop=stop,
+        )
+
+    def train(self, epoch: int, *, first: int) -> Batches:
+        config, split = self._config, self.splits["train"]
+        indices = order(len(split), seed=config.seed, epoch=epoch)[first * config.batch_size :]
+        steps_per_epoch = -(-len(split) // config.batch_size)
+        begin = epoch * steps_per_epoch + first
+        most = self._stacked(steps_per_epoch, config.checkpoint.every_steps)
+        sizes = chunks(begin, (epoch + 1) * steps_per_epoch, every=config.checkpoint.every_steps, most=most)
+        each = self._passes[1 + epoch % self.views]
+        return self._batches(each, indices, batch_size=config.batch_size, sizes=sizes)
+
+    def validation(self) -> Batches:
+        total = len(self.splits["validation"])
+        batch_size = max(1, min(total, EVALUATED_TOGETHER, MOST_BYTES // self.rows.row_bytes))
+        return self._batches(
+            self._passes[0], np.arange(total), batch_size=batch_size, sizes=[1] * -(-total // batch_size)
+        )
+
+    def _stacked(self, steps_per_epoch: int, every: int) -> int:
+        """How many batches to stack: about equal shares of the steps between two checkpoints, or 1."""
+        if self._network.boundary in self._network.blocks:
+            return 1
+        between = min(every, steps_per_epoch) if every else steps_per_epoch
+        most = max(1, min(MOST_STEPS, MOST_BYTES // (self._config.batch_size * self.rows.row_bytes)))
+        return between // -(-between // most)
+
+    def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> Batches:
+        labels, shape, dtype = self.splits[each.split].labels, self.rows.shape, self.rows.dtype
+        reader = self._readers[each]
+
+        def read(records: np.ndarray) -> np.ndarray:
+            bottleneck = aligned((*records.shape, *shape), dtype)
+            reader(records.reshape(-1), bottleneck.reshape(-1, *shape))
+            bottleneck[records < 0] = 0  # padding has read the last record
+            return bottleneck
+
+        share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=self._mesh)
+        return Batches("bottleneck", read, share, labels=labels, mesh=self._mesh, sizes=sizes)
+
+
+def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:
+    """Numbers of steps that lead from step `begin` to `end`, each `most` or 1, none across a multiple of `every`."""
+    sizes = []
+    while begin < end:
+        boundary = min(end, (begin // every + 1) * every) if every else end
+        size = most if boundary - begin >= most else 1
+        sizes.append(size)
+        begin += size
+    return sizes
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

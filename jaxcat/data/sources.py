@@ -1,0 +1,62 @@
+"""Where images come from: the table `SOURCES`, and `open_data`. A source's own library is imported when it opens."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from jaxcat.data import checks
+from jaxcat.data.records import Data
+from jaxcat.errors import ConfigError
+
+
+class DataSource(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        meaning: one line for `--help`.
+        opener: `MODULE:FUNCTION`; the function takes a config and indexes the data it asks for.
+    """
+
+    meaning: str
+    opener: str
+
+    def open(self, config: Any) -> Data:
+        """Indexes the data that `config.data` asks for; decodes nothing."""
+        module, _, function = self.opener.partition(":")
+        return getattr(importlib.import_module(module), function)(config)
+
+
+SOURCES: dict[str, DataSource] = {
+    "folder": DataSource(
+        "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…", "jaxcat.data.folder:open_folder"
+    ),
+    "tfds": DataSource("a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.tfds_splits:open_tfds"),
+    "digits": DataSource(
+        "scikit-learn's 1,797 scanned digits; what train_size and validation_size leave over is the test split",
+        "jaxcat.data.embedded:open_digits",
+    ),
+    "glyphs": DataSource(
+        "letters, Greek and symbols of matplotlib's fonts; validation has fonts that train never shows",
+        "jaxcat.data.embedded:open_glyphs",
+    ),
+}
+
+
+def open_data(config: Any) -> Data:
+    """Indexes the data that `config.data` asks for, and warns of what looks odd; decodes nothing.
+
+    Args:
+        config: has `seed`, `optim.class_weight` and `data.*`; `data.source` is a name in `SOURCES`.
+
+    Returns:
+        "train" and "validation" always (held out of train if the data have none); "test" if there is one.
+
+    Raises:
+        ConfigError, DataError: the request or the data cannot work; the message names the flag or the folder.
+    """
+    if config.data.source not in SOURCES:
+        raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
+    data = SOURCES[config.data.source].open(config)
+    checks.warn(data, config)
+    return data

@@ -1,0 +1,186 @@
+"""A TensorFlow Datasets set as data. Images stay encoded and go through jaxcat's own decoder, as everywhere."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, keep_classes, limit
+from jaxcat.errors import ConfigError, DataError, one_line
+
+
+def open_tfds(config: Any) -> Data:
+    """Indexes the splits that `data.train`, `data.validation` and `data.test` name.
+
+    A set prepared as array_record is read by random access; one prepared as TFRecord is read once, in file order, and
+    its encoded images are kept in memory. Without `data.validation`, a fraction of train is held out.
+
+    Raises:
+        ConfigError: a name or split expression that TFDS does not know, or an unknown class.
+        DataError: the set is not prepared (with the command that prepares it), or has no images with class labels.
+    """
+    if not config.data.name or not config.data.train:
+        raise ConfigError(
+            "--config.data.source=tfds needs --config.data.name=NAME and --config.data.train=SPLIT, such as train[:80%]"
+        )
+    builder = _builder(config)
+    if not builder.is_prepared():
+        if not config.data.download:
+            raise DataError(_not_prepared(config, builder))
+        builder = _prepare(config)
+    image, label, available = _features(builder, config)
+    classes = choose_classes(available, config.data.classes)
+    splits = {}
+    for name in SPLITS:
+        expression = getattr(config.data, name)
+        if expression:
+            split = _read(builder, name, expression, image, label)
+            if len(split) and split.labels.min() < 0:
+                raise DataError(f"--config.data.{name}={expression}: this split of {config.data.name} has no labels")
+            splits[name] = _every_class(keep_classes(split, available, classes), classes, expression)
+    _check_disjoint(splits, config)
+    if "validation" not in splits:
+        splits |= hold_out(splits["train"], config, classes)
+    return Data(classes, limit(splits, config, classes))
+
+
+def _builder(config: Any, **options: str) -> Any:
+    """The TFDS builder of `data.name`; existing data decide their own file format unless options say otherwise."""
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").addFilter(_not_about_preparation)
+    try:
+        namespace = tfds.core.naming.parse_builder_name_kwargs(config.data.name)[0].namespace
+        if namespace:  # TFDS would ask the network what it is, whatever `data.download` says
+            raise ValueError(
+                f"sets of {namespace} are not supported; name one that TFDS itself defines, or one it has prepared"
+            )
+        return tfds.builder(config.data.name, data_dir=config.data.dir or None, **options)
+    except Exception as error:  # unknown names, versions and configurations come as four kinds of exception
+        near = difflib.get_close_matches(config.data.name, tfds.list_builders(with_community_datasets=False), n=3)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise ConfigError(f"--config.data.name={config.data.name}: {one_line(error)}{hint}") from error
+
+
+def _not_about_preparation(record: logging.LogRecord) -> bool:
+    """False for TFDS's warning that a folder has no data set yet: _not_prepared says it better."""
+    return "has no dataset_info.json" not in record.getMessage()
+
+
+def _not_prepared(config: Any, builder: Any) -> str:
+    arguments = repr(config.data.name) + (f", data_dir={config.data.dir!r}" if config.data.dir else "")
+    return (
+        f"--config.data.name={config.data.name}: not prepared in {builder.data_dir}. jaxcat downloads nothing unless"
+        " --config.data.download=True; on a machine with a network, prepare it with\n"
+        f'  python -c "import tensorflow_datasets as tfds; tfds.builder({arguments},'
+        " file_format='array_record').download_and_prepare()\"\n"
+        "or put the images in folders and set --config.data.source=folder"
+    )
+
+
+def _prepare(config: Any) -> Any:
+    """Downloads and prepares the set as array_record; returns its builder."""
+    builder = _builder(config, file_format="array_record")
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # network, checksum, disk and missing-package errors alike
+        raise DataError(f"--config.data.download=True: cannot prepare {config.data.name}: {one_line(error)}") from error
+    return builder
+
+
+def _features(builder: Any, config: Any) -> tuple[str, str, tuple[str, ...]]:
+    """The names of the image and label features, and the class names."""
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys or ("image", "label")
+    features = dict(builder.info.features.items())
+    kinds = [features.get(key) if isinstance(key, str) else None for key in keys]
+    fits = (
+        len(kinds) == 2 and isinstance(kinds[0], tfds.features.Image) and isinstance(kinds[1], tfds.features.ClassLabel)
+    )
+    if not fits:
+        raise DataError(
+            f"--config.data.name={config.data.name}: jaxcat needs an image and one class label per record;"
+            f" this set has {', '.join(features)}"
+        )
+    image, label = keys
+    return image, label, tuple(features[label].names)
+
+
+def _read(builder: Any, name: str, expression: str, image: str, label: str) -> Split:
+    """One split: labels of all records, and how to fetch an image."""
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    formats = {builder.info.file_format, *(builder.info.alternative_file_formats or ())}
+    read = _random_access if formats & FileFormat.with_random_access() else _in_memory
+    try:
+        labels, encoded = read(builder, expression, image, label)
+    except (ValueError, KeyError) as error:
+        there = ", ".join(f"{split} ({info.num_examples})" for split, info in builder.info.splits.items())
+        raise ConfigError(
+            f"--config.data.{name}={expression}: {one_line(error)}; {builder.name} has {there}"
+        ) from error
+    files = _names(builder, expression)
+    return Split(name, files, np.array(labels, np.int32), encoded)
+
+
+def _names(builder: Any, expression: str) -> tuple[str, ...]:
+    """`SET/SPLIT/INDEX` of each record: the same name whatever expression it is reached by."""
+    import tensorflow_datasets as tfds
+
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    parts = tfds.core.ReadInstruction.from_spec(expression).to_absolute(builder.info.splits)
+    return tuple(
+        f"{builder.name}/{part.splitname}/{index:06d}"
+        for part in parts
+        for index in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)
+    )
+
+
+def _check_disjoint(splits: dict[str, Split], config: Any) -> None:
+    """Raises ConfigError if a record is in two splits: a validation that training has seen measures nothing."""
+    for first, second in itertools.combinations(splits, 2):
+        if common := set(splits[first].files) & set(splits[second].files):
+            raise ConfigError(
+                f"--config.data.{first}={getattr(config.data, first)} and --config.data.{second}="
+                f"{getattr(config.data, second)} share {len(common)} records, such as {min(common)}; use expressions"
+                " that do not overlap, such as train[:80%] and train[80%:]"
+            )
+
+
+Records = tuple[Sequence[int], Callable[[int], bytes]]
+
+
+def _random_access(builder: Any, expression: str, image: str, label: str) -> Records:
+    import tensorflow_datasets as tfds
+
+    records = builder.as_data_source(split=expression, decoders={image: tfds.decode.SkipDecoding()})
+    return [int(records[index][label]) for index in range(len(records))], lambda index: records[index][image]
+
+
+def _in_memory(builder: Any, expression: str, image: str, label: str) -> Records:
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=expression,
+        shuffle_files=False,
+        decoders={image: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    labels, encoded = [], []
+    for record in dataset.as_numpy_iterator():
+        labels.append(int(record[label]))
+        encoded.append(record[image])
+    return labels, encoded.__getitem__
+
+
+def _every_class(split: Split, classes: Sequence[str], expression: str) -> Split:
+    for label, name in enumerate(classes):
+        if not (split.labels == label).any():
+            raise DataError(f"--config.data.{split.name}={expression}: no record of class {name!r} in this split")
+    return split

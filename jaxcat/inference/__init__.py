@@ -1,0 +1,1 @@
+"""Using a run: the classifier, published weights as one, and evaluation."""

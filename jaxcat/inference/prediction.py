@@ -1,0 +1,55 @@
+"""Naming what is in images, a batch at a time: paths in, probabilities or an error for each image out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from jaxcat.data.folder import Ignored, walk
+from jaxcat.errors import DataError
+from jaxcat.inference.classifier import Classifier
+
+
+def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
+    """The images that `paths` name, directories walked; an error stands in the place of a path that has none."""
+    for path in paths:
+        if not os.path.isdir(path):  # Path.is_dir raises for some names that lead nowhere
+            yield path
+            continue
+        found = False
+        for image in walk(path, Ignored()):
+            found = True
+            yield image
+        if not found:
+            yield DataError(f"{path}: no images in this directory")
+
+
+def predict(
+    classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32
+) -> Iterator[tuple[Path, np.ndarray] | DataError]:
+    """(path, probabilities (classes,)) or an error for each image below `paths`, in order, a batch at a time."""
+
+    def prepare(item: Path | DataError) -> np.ndarray | DataError:
+        if isinstance(item, DataError):
+            return item
+        try:
+            return classifier.prepare(item)
+        except DataError as error:
+            return error
+
+    remaining = find(paths)
+    with ThreadPoolExecutor() as threads:
+        while chunk := list(islice(remaining, batch_size)):
+            prepared = list(threads.map(prepare, chunk))
+            pixels = (item for item in prepared if not isinstance(item, DataError))
+            rows = iter([row for batch in classifier.predict_pixels(pixels, batch_size=batch_size) for row in batch])
+            for item, result in zip(chunk, prepared, strict=True):
+                if isinstance(result, DataError):
+                    yield result
+                elif isinstance(item, Path):
+                    yield item, next(rows)

@@ -1,0 +1,62 @@
+"""Published weights with their own classification layers as a classifier, without any training."""
+
+from __future__ import annotations
+
+from jaxcat.bottlenecks.key import step_versions
+from jaxcat.config import default
+from jaxcat.inference.classifier import Classifier
+from jaxcat.models.backbone import BACKBONES, complete_model
+from jaxcat.models.network import Network
+from jaxcat.objectives.metrics import metrics_for
+from jaxcat.runs.meta import Meta, package_versions
+from jaxcat.system.devices import make_mesh, place_replicated
+from jaxcat.weights.load import load_pretrained
+
+
+def published_classifier(source: str) -> Classifier:
+    """A classifier of the classes that published weights know, such as ImageNet's 1,000.
+
+    Images are resized and cropped as the weights' published evaluation did it; squashed to the backbone's size if that
+    is not known, as for Keras's.
+
+    Args:
+        source: a name in `weights.registry.REGISTRY`, or a file that has the top; either says which backbone it is of.
+
+    Raises:
+        WeightsError: see `load_pretrained`.
+    """
+    loaded = load_pretrained(source, backbone=None, with_top=True)
+    config, row = default(), BACKBONES[loaded.backbone]
+    config.model.backbone, config.model.weights = loaded.backbone, source
+    complete_model(config.model)
+    config.data.image_size = loaded.evaluation.image_size if loaded.evaluation else row.image_size
+    config.data.resize = loaded.evaluation.resize if loaded.evaluation else "squash"
+    classes = loaded.classes or tuple(f"class {i}" for i in range(loaded.params["logits"]["bias"].size))
+    meta = Meta(
+        config=config,
+        classes=classes,
+        conventions=loaded.conventions,
+        provenance=loaded.provenance,
+        frozen_digests={},
+        versions=package_versions(),
+        step_versions=step_versions(),
+        metrics=metrics_for(len(classes)),
+    )
+    network = Network(
+        config.model,
+        classes=len(classes),
+        image_size=config.data.image_size,
+        conventions=loaded.conventions,
+        top=row.top,
+    )
+    params, stats = ({stage: tree.get(stage, {}) for stage in network.stages} for tree in (loaded.params, loaded.stats))
+    frozen, trained = place_replicated(make_mesh(), network.split(params, stats))
+    return Classifier(network, meta, frozen=frozen, trained=trained)
+
+
+def describe(classifier: Classifier) -> str:
+    """One line: which weights, and what they are fed."""
+    provenance, data = classifier.meta.provenance, classifier.config.data
+    pixels = f"{data.image_size}×{data.image_size} {data.resize}"
+    preprocessing = classifier.meta.conventions.preprocessing
+    return f"{provenance['source']}: sha256 {provenance['sha256'][:16]}…, {pixels}, {preprocessing}"

@@ -1,0 +1,1 @@
+"""Networks, and which part of one is frozen."""

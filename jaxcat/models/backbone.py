@@ -1,0 +1,181 @@
+"""The table of backbones: everything that differs between one pretrained network and another.
+
+A backbone is a name, its ordered stages, what builds one, its least image size and the weights that fit it. Imports no
+framework: settings are checked against it by commands that must start at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from jaxcat.config import not_one_of
+from jaxcat.errors import ConfigError
+from jaxcat.models import inception, vgg
+
+if TYPE_CHECKING:
+    from jaxcat.models.layers import Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Top:
+    """The published classification layers of a backbone: not part of a trained head.
+
+    Attributes:
+        pool: what comes between the last block and the first layer; a value of `model.pool`.
+        hidden: name → width of the layers with ReLU before the logits.
+        image_size: pixels a side that it needs, or None if any size works.
+        classes: of the logits.
+    """
+
+    pool: str = "avg"
+    hidden: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    image_size: int | None = None
+    classes: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """One row of the table.
+
+    Attributes:
+        meaning: one line for `--help`.
+        title: the network's name in messages.
+        stages: names of the blocks in the order the data flows.
+        build_stage: (name, channels of its input, options) → the block's module, with `features`, the channels of its
+            output; imports the framework when it is called.
+        least_image_size: pixels a side.
+        image_size: pixels a side that the published weights were trained on.
+        weights: name of the usual weights; see weights/registry.py.
+        batch_norm: whether the blocks have batch normalisation.
+        top: the published classification layers.
+    """
+
+    meaning: str
+    title: str
+    stages: tuple[str, ...]
+    build_stage: Callable[[str, int, Options], Any]
+    least_image_size: int
+    image_size: int
+    weights: str
+    batch_norm: bool
+    top: Top
+
+    def build(self, cut: str, options: Options) -> dict[str, Any]:
+        """Modules by name, from the first stage to `cut`.
+
+        Raises:
+            ValueError: `cut` is not a stage.
+        """
+        modules: dict[str, Any] = {}
+        features = 3
+        for name in self.up_to(cut):
+            modules[name] = self.build_stage(name, features, options)
+            features = modules[name].features
+        return modules
+
+    def up_to(self, cut: str) -> tuple[str, ...]:
+        """The stages from the first to `cut`. Raises ValueError if `cut` is not a stage."""
+        return self.stages[: self.stages.index(cut) + 1]
+
+
+BACKBONES: dict[str, Backbone] = {
+    "inception_v3": Backbone(
+        meaning="Inception-v3, arXiv:1512.00567; blocks stem, mixed0 … mixed10",
+        title="Inception-v3",
+        stages=tuple(inception.STAGES),
+        build_stage=inception.build_stage,
+        least_image_size=inception.LEAST_IMAGE_SIZE,
+        image_size=299,
+        weights="keras-imagenet",
+        batch_norm=True,
+        top=Top(),
+    ),
+    "vgg19": Backbone(
+        meaning="VGG-19, arXiv:1409.1556; blocks block1 … block5",
+        title="VGG-19",
+        stages=tuple(vgg.STAGES),
+        build_stage=vgg.build_stage,
+        least_image_size=vgg.LEAST_IMAGE_SIZE,
+        image_size=vgg.TOP_IMAGE_SIZE,
+        weights="keras-vgg19",
+        batch_norm=False,
+        top=Top(pool="flatten", hidden=vgg.TOP_HIDDEN, image_size=vgg.TOP_IMAGE_SIZE),
+    ),
+}
+
+
+def complete_model(model: ConfigDict) -> None:
+    """Write the backbone's last block and its usual weights where `model.cut` and `model.weights` are empty.
+
+    Done before anything is stored or compared: a run whose backbone gets other usual weights one day keeps its own.
+    """
+    backbone = BACKBONES[model.backbone]
+    model.cut = model.cut or backbone.stages[-1]
+    model.weights = model.weights or backbone.weights
+
+
+def pooled_blocks(model: ConfigDict) -> tuple[str, ...]:
+    """The blocks whose outputs the head sees, in the order the data flows."""
+    stages = BACKBONES[model.backbone].up_to(model.cut)
+    return stages[stages.index(model.cut if model.pool_from == "cut" else model.pool_from) :]
+
+
+def check_model(model: ConfigDict, *, image_size: int) -> None:
+    """Check the section `model` of a configuration against the table; `cut` and `weights` may be empty.
+
+    Raises:
+        ConfigError: names the flag, the value received and what is allowed.
+    """
+    if problem := not_one_of(model.backbone, BACKBONES):
+        raise ConfigError(f"--config.model.backbone={model.backbone}: {problem}")
+    backbone = BACKBONES[model.backbone]
+    cut = model.cut or backbone.stages[-1]
+    for name, value, others in (
+        ("cut", cut, ()),
+        ("train_from", model.train_from, ("head",)),
+        ("pool_from", model.pool_from, ("cut",)),
+    ):
+        if problem := not_one_of(value, (*others, *backbone.stages)):
+            raise ConfigError(f"--config.model.{name}={value}: {problem}")
+    if image_size < backbone.least_image_size:
+        raise ConfigError(
+            f"--config.data.image_size={image_size}: {backbone.title} needs at least {backbone.least_image_size}"
+        )
+    _check_order(model, backbone, cut=cut)
+    if model.train_bn and not backbone.batch_norm:
+        raise ConfigError(
+            f"--config.model.train_bn=True has nothing to act on: {backbone.title} has no batch normalisation"
+        )
+    if model.train_bn and model.train_from == "head":
+        raise ConfigError(
+            "--config.model.train_bn=True has no block to act on: frozen blocks keep their statistics, and "
+            "--config.model.train_from=head trains no block"
+        )
+    if model.pool == "flatten" and model.pool_grid != 1:
+        raise ConfigError(
+            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg or max; flatten keeps all cells"
+        )
+
+
+def _check_order(model: ConfigDict, backbone: Backbone, *, cut: str) -> None:
+    """The first trained and the first pooled block come before the cut, and no pooled block is frozen beside others."""
+    place = backbone.stages.index
+    if model.train_from != "head" and place(model.train_from) > place(cut):
+        raise ConfigError(
+            f"--config.model.train_from={model.train_from} lies beyond --config.model.cut={cut}: train from {cut} or "
+            "an earlier block, or from head"
+        )
+    if model.pool_from == "cut":
+        return
+    flag = f"--config.model.pool_from={model.pool_from}"
+    if place(model.pool_from) > place(cut):
+        raise ConfigError(f"{flag} lies beyond --config.model.cut={cut}: use cut or an earlier block")
+    if model.train_from != "head" and place(model.train_from) > place(model.pool_from):
+        raise ConfigError(
+            f"{flag}: some of the pooled blocks would be frozen and others trained with --config.model.train_from="
+            f"{model.train_from}; train from {model.pool_from}, an earlier block, or head"
+        )

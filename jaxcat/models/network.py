@@ -1,0 +1,257 @@
+"""Backbone up to the cut, pool, hidden, logits as pure functions over plain dictionaries of arrays.
+
+Only this file knows NNX's split and merge: modules define the layers, everywhere else parameters and statistics are
+nested dictionaries `{stage: {layer: …}}`. The *boundary* is the first stage that owns a trained parameter. What lies
+before it is the *prefix* (frozen, deterministic); from it on is the *suffix*.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from jaxcat.errors import ConfigError
+from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
+from jaxcat.models.head import Pool, hidden_layers
+from jaxcat.models.layers import Options
+from jaxcat.models.preprocessing import Conventions
+
+# On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
+# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). The order of sums may differ.
+CHUNK_PIXELS = 4 * 299 * 299
+PREFIX_VERSION = 1  # raise it when the prefix gives other numbers: tests/test_golden.py fails if it was forgotten
+
+Tree = dict[str, Any]
+
+
+def _constant(value: str, _: Any) -> str:
+    return value
+
+
+class Network:
+    """A backbone with a classification head, as functions; holds no arrays.
+
+    Attributes:
+        conventions: how images are fed, and the pooling rule.
+        stages: names in the order the data flows; includes those that own no parameter (pool).
+        pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
+        boundary: name of the first stage that owns a trained parameter.
+        outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
+        dtype: of the computation.
+    """
+
+    def __init__(
+        self, model: ConfigDict, *, classes: int, image_size: int, conventions: Conventions, top: Top | None = None
+    ):
+        """Works out the shapes of all layers, without computing any.
+
+        Args:
+            model: the section `model` of a configuration, completed by `backbone.complete_model`.
+            classes: how many there are.
+            image_size: pixels a side.
+            conventions: of the numbers that will be used.
+            top: published classification layers in place of the head that `model` describes.
+
+        Raises:
+            ConfigError: `pool_grid` is finer than the map it pools.
+        """
+        self.config, self.conventions = model, conventions
+        self.classes, self.outputs = classes, 1 if classes == 2 else classes
+        self.dtype = jnp.dtype(model.dtype)
+        self.pooled = pooled_blocks(model)
+        self._backbone = BACKBONES[model.backbone]
+        self._hidden = tuple(hidden_layers(model, top))
+        modules = nnx.eval_shape(lambda: self._modules(image_size, top))
+        self.blocks = self._backbone.up_to(model.cut)
+        self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted them by name
+        self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
+        self._graphs: Tree = {}
+        self._parameters: Tree = {}
+        self._statistics: Tree = {}
+        for stage in self.stages:
+            # split raises if the module holds anything else, such as random state
+            graph, *states = nnx.split(modules[stage], nnx.Param, nnx.BatchStat)
+            self._graphs[stage] = graph
+            self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
+
+    def _modules(self, image_size: int, top: Top | None) -> dict[str, Any]:
+        model = self.config
+        options = Options(
+            width=model.width,
+            pool_counts_padding=self.conventions.pool_counts_padding,
+            bn_momentum=model.bn_momentum,
+            dtype=model.dtype,
+        )
+        modules = self._backbone.build(model.cut, options)
+        shapes = _map_shapes(modules, image_size)
+        height, width, _ = shapes[model.cut]
+        if model.pool_grid > min(height, width):
+            raise ConfigError(
+                f"--config.model.pool_grid={model.pool_grid}: {model.cut} gives a {height}×{width} map at "
+                f"--config.data.image_size={image_size}; use at most {min(height, width)}"
+            )
+        kind = top.pool if top else model.pool
+        modules["pool"] = Pool(kind, model.pool_grid, [shapes[block] for block in self.pooled])
+        features = modules["pool"].features
+        rngs = nnx.Rngs(0)
+        for name, width in hidden_layers(model, top).items():
+            modules[name] = nnx.Linear(features, width, dtype=self.dtype, rngs=rngs)
+            features = width
+        modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
+        return modules
+
+    # who is trained ---------------------------------------------------------------------------------------------------
+
+    def label(self, stage: str) -> str:
+        """`head`, `backbone` or `frozen`: the one rule that decides what training may move."""
+        if self.is_head(stage):
+            return "head"
+        first, stages = self.config.train_from, self._backbone.stages
+        return "frozen" if first == "head" or stages.index(stage) < stages.index(first) else "backbone"
+
+    def is_head(self, stage: str) -> bool:
+        """Whether a stage is no block of the backbone, the blocks after the cut included."""
+        return stage not in self._backbone.stages
+
+    def labels(self, tree: Tree) -> Tree:
+        """The same tree with a label in place of every leaf."""
+        return {stage: jax.tree.map(partial(_constant, self.label(stage)), leaves) for stage, leaves in tree.items()}
+
+    @property
+    def prefix_stages(self) -> tuple[str, ...]:
+        return self.stages[: self.stages.index(self.boundary)]
+
+    @property
+    def suffix_stages(self) -> tuple[str, ...]:
+        return self.stages[self.stages.index(self.boundary) :]
+
+    def divide(self, tree: Tree) -> tuple[Tree, Tree]:
+        """Parameters or statistics of all stages → those of the prefix, those of the suffix."""
+        return {s: tree[s] for s in self.prefix_stages}, {s: tree[s] for s in self.suffix_stages}
+
+    def split(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+        """All parameters and statistics → `{"params", "stats"}` of the prefix, the same of the suffix."""
+        (frozen, trained), (frozen_stats, trained_stats) = self.divide(params), self.divide(stats)
+        return {"params": frozen, "stats": frozen_stats}, {"params": trained, "stats": trained_stats}
+
+    # values -----------------------------------------------------------------------------------------------------------
+
+    def shapes(self) -> tuple[Tree, Tree]:
+        """Parameters and statistics as `jax.ShapeDtypeStruct`s."""
+        return self._parameters, self._statistics
+
+    def initialize(self, seed: int) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics, float32 numpy.
+
+        Convolutions: He normal (arXiv:1502.01852). Dense: Glorot uniform, as keras.layers.Dense. A leaf depends on the
+        seed and its own path only, so the head of a run is the same whatever lies below it. Drawn with numpy because
+        compiling an initialiser for 94 convolutions takes longer than training a small head.
+        """
+
+        def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if not name.endswith("kernel"):
+                return np.full(leaf.shape, 1.0 if name.endswith("var") else 0.0, np.float32)
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            fan_in, fan_out = math.prod(leaf.shape[:-1]), leaf.shape[-1]
+            if len(leaf.shape) == 4:
+                return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_in))
+            limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
+            return (generator.random(leaf.shape, np.float32) * 2 - 1) * limit
+
+        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in self.shapes())
+
+    # computation ------------------------------------------------------------------------------------------------------
+
+    def prefix(self, frozen: Tree, images: Array) -> Array:
+        """uint8 (B, H, W, 3) → what enters the boundary stage; float.
+
+        `frozen` is `{"params": …, "stats": …}` of the prefix stages. The one place where pixels are normalised.
+        """
+
+        def forward(images: Array) -> Array:
+            x = self.conventions.preprocessing.normalize(images)
+            maps: list[Array] = []
+            for stage in self.prefix_stages:
+                x = self._merge(stage, frozen["params"], frozen["stats"])(maps if stage == "pool" else x)
+                if stage in self.pooled:
+                    maps.append(x)
+            return x
+
+        count, chunk = len(images), _chunk(images.shape)
+        if chunk == count or not self.prefix_stages:
+            return forward(images)
+        x = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
+        return x.reshape(count, *x.shape[2:])
+
+    def suffix(
+        self,
+        trained: Tree,
+        stats: Tree,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Tree]:
+        """Output of the prefix → (logits float32 (B, outputs), statistics of the suffix).
+
+        Args:
+            train: dropout is on (needs `key`), and with `model.train_bn` trained blocks normalise by the rows of this
+                batch where `mask` (B,) is True and return moved statistics.
+        """
+        stats, maps = dict(stats), []
+        for stage in self.suffix_stages:
+            module = self._merge(stage, trained, stats)
+            if stage in self.blocks:
+                x = module(x, train=train and self.config.train_bn, mask=mask)
+                stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+                if stage in self.pooled:
+                    maps.append(x)
+            elif stage == "pool":
+                x = module(maps)
+            elif stage in self._hidden:
+                x = nnx.relu(module(x))
+            elif stage == "logits":
+                x = module(nnx.Dropout(self.config.dropout)(x, deterministic=not train, rngs=key).astype(jnp.float32))
+        return x, stats
+
+    def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
+        statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns into them, which numpy would not take
+        return nnx.merge(self._graphs[stage], params[stage], statistics)
+
+
+def _chunk(shape: tuple[int, ...]) -> int:
+    """How many images of a batch (B, H, W, 3) go through the prefix at once; divides B.
+
+    All of them on accelerators, which want large batches; where several devices share the batch; and where no divisor
+    comes near the size wanted, because single small images are slow.
+    """
+    count, height, width = shape[:3]
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return count
+    most = max(1, CHUNK_PIXELS // (height * width))
+    chunk = max(divisor for divisor in range(1, count + 1) if count % divisor == 0 and divisor <= most)
+    return chunk if 2 * chunk >= most else count
+
+
+def _map_shapes(modules: dict[str, Any], image_size: int) -> dict[str, tuple[int, int, int]]:
+    """Height, width and channels of every block's output, without computing it."""
+
+    def forward(x: Array) -> dict[str, Array]:
+        maps = {}
+        for name, module in modules.items():
+            maps[name] = x = module(x)
+        return maps
+
+    maps = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
+    return {name: found.shape[1:] for name, found in maps.items()}

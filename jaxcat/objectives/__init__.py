@@ -1,0 +1,1 @@
+"""What is asked of logits: losses and metrics. Arrays in, arrays out."""

@@ -1,0 +1,161 @@
+"""Orbax behind one module: how checkpoints and the frozen tree are written and read. Where they lie: workdir.py."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxcat.errors import CheckpointError, one_line
+from jaxcat.models.network import Tree
+from jaxcat.runs.meta import Meta, check_digests, digests, rank, read_meta
+from jaxcat.runs.workdir import REPLACED, checkpoint, numbered, way_out
+from jaxcat.system.processes import barrier, lost_process
+
+ITEMS = ("model", "training")  # trees of a checkpoint, beside its meta
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. Use as a context manager; leaving it waits for the last write.
+
+    Kept are the latest, the one before it (should the latest be damaged one day), and the `keep` best.
+    In a run of several processes every one of them calls every method; Orbax shares out the writing.
+
+    Saving is asynchronous: the arrays are copied to the host before `save` returns, the files follow.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int = 1, history: Sequence[dict] = ()):
+        self.workdir, self.keep = workdir.absolute(), keep
+        self._history = list(history)  # of a run that continues: by it the best of what is there is known
+        self._manager: Any = None
+
+    def __enter__(self) -> Checkpoints:
+        with _reported(self.workdir):
+            self._manager = ocp.CheckpointManager(
+                self.workdir / "checkpoints",
+                item_names=(*ITEMS, "meta"),
+                options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None, cleanup_tmp_directories=True),
+            )
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # the write under way needs every process, and one of them has failed
+        try:
+            self._finish()
+        finally:
+            self._manager.close()
+
+    def save(self, items: dict[str, Tree], meta: Meta) -> None:
+        """Write the trees of `ITEMS` under `meta.step`; `meta.history` decides which older checkpoints are kept.
+
+        Raises:
+            CheckpointError: this write, or the one before it, failed: a full disk, a workdir that went away.
+        """
+        self._finish()
+        self._history = list(meta.history)
+        meta = dataclasses.replace(meta, digests=digests(items))
+        with _reported(self.workdir):
+            if meta.step in self._manager.all_steps():  # interrupted at the end of an epoch, before its validation
+                if list(read_meta(self.workdir, meta.step).history) == self._history:
+                    return
+                self._replace(meta.step)
+            trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+            plain = ocp.args.JsonSave(meta.to_json())
+            self._manager.save(meta.step, args=ocp.args.Composite(**trees, meta=plain), force=True)
+
+    def _replace(self, step: int) -> None:
+        """Make way for another checkpoint of this step; until that is written, recovery.put_back finds this one."""
+        barrier()  # every process has read what is to go
+        if jax.process_index() == 0:
+            numbered(self.workdir / REPLACED)  # raises for a link
+            (self.workdir / REPLACED).mkdir(exist_ok=True)
+            os.rename(checkpoint(self.workdir, step), self.workdir / REPLACED / str(step))
+        barrier()
+        self._manager.reload()
+
+    def _finish(self) -> None:
+        """Wait for the write under way, then remove what is not worth keeping."""
+        with _reported(self.workdir):
+            self._manager.wait_until_finished()
+            for old in numbered(self.workdir / REPLACED).values() if jax.process_index() == 0 else ():
+                if (self.workdir / "checkpoints" / old.name).is_dir():  # not where that write failed
+                    shutil.rmtree(old)
+        there = sorted(self._manager.all_steps())
+        ranked = [record["step"] for record in sorted(self._history, key=rank) if record["step"] in there]
+        with _reported(self.workdir):
+            for step in sorted(set(there[:-2]) - set(ranked[: self.keep])):
+                self._manager.delete(step)
+
+
+@contextlib.contextmanager
+def _reported(workdir: Path) -> Iterator[None]:
+    """What goes wrong while writing as an error that says what to do. TensorStore's are ValueErrors with a code."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if lost_process(error):
+            raise
+        system = re.search(r"([\w ]+) \[os_error_code=", str(error))
+        reason = getattr(error, "strerror", None) or (system.group(1).strip() if system else one_line(error))
+        raise CheckpointError(
+            f"--workdir {workdir}: cannot write a checkpoint there: {reason}. What is there stays good: make room or "
+            "give access, and the same command continues"
+        ) from error
+
+
+def save_frozen(workdir: Path, frozen: Tree) -> None:
+    """Write the frozen tree, whatever an earlier start without a checkpoint left in its place."""
+    path = workdir.absolute() / "frozen"
+    with _reported(workdir):
+        if jax.process_index() == 0:
+            for left in (path, *path.parent.glob("frozen.orbax-checkpoint-tmp*")):  # of a start that was killed
+                shutil.rmtree(left, ignore_errors=not left.exists())
+        barrier()  # nobody writes before it is gone
+        if jax.tree.leaves(frozen):
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(path, frozen)  # Orbax writes aside and renames when all of it is there
+
+
+def restore_model(workdir: Path, meta: Meta, *, shapes: Tree, sharding: jax.sharding.Sharding) -> Tree:
+    """`{"params", "stats"}` of the suffix, checked against the digests in `meta`; the same on any device count."""
+    return restore_items(workdir, meta, like={"model": shapes}, sharding=sharding)["model"]
+
+
+def restore_items(
+    workdir: Path, meta: Meta, *, like: dict[str, Tree], sharding: jax.sharding.Sharding
+) -> dict[str, Tree]:
+    """Trees of the checkpoint that `meta` describes, checked against its digests; `like` gives shapes and dtypes."""
+    folder = checkpoint(workdir, meta.step)
+    items = {name: _restore(folder / name, tree, sharding) for name, tree in like.items()}
+    check_digests(digests(items), meta.digests, folder, way_out(workdir, meta.step))
+    return items
+
+
+def restore_frozen(workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: jax.sharding.Sharding) -> Tree:
+    """The frozen tree, checked against the digests that every checkpoint of the run carries."""
+    if not jax.tree.leaves(shapes):
+        return shapes
+    tree = _restore(workdir / "frozen", shapes, sharding)
+    check_digests(
+        digests(tree), wanted, workdir / "frozen", "copy it back from a backup, or train again in a new workdir"
+    )
+    return tree
+
+
+def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding), like)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), abstract)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
+        raise CheckpointError(f"{path}: cannot be restored: {one_line(error)}") from error

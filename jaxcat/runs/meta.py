@@ -1,0 +1,225 @@
+"""What a checkpoint says of itself: one typed object, one schema, and digests of every array.
+
+A digest of every array lies in the meta, and one of the meta itself, because Orbax restores flipped bytes without a
+word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxcat.bottlenecks.key import step_versions
+from jaxcat.config import check_stored, completed
+from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_line
+from jaxcat.models.backbone import check_model
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.objectives.metrics import METRICS
+from jaxcat.runs.workdir import checkpoint, way_out
+from jaxcat.system.compilation import installed_versions
+
+FORMAT = 2
+
+# What every meta has on disk, and its type there: a workdir from elsewhere is input like any other.
+SCHEMA = {
+    "config": dict,
+    "classes": list,
+    "preprocessing": dict,
+    "pool_counts_padding": bool,
+    "provenance": dict,
+    "frozen_digests": dict,
+    "versions": dict,
+    "history": list,
+    "step": int,
+    "digests": dict,
+}
+RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")  # what every epoch's record has
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What an epoch of a run is made of.
+
+    Attributes:
+        images: in train.
+        batch_size: over all devices and hosts.
+        fingerprint: of names and labels, from `records.fingerprint`; None in runs of versions that did not keep it.
+    """
+
+    images: int
+    batch_size: int
+    fingerprint: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """Everything a checkpoint says of itself.
+
+    Attributes:
+        config: the configuration of the run, with the settings that it lacked completed.
+        classes: names, in the order of the probabilities.
+        conventions: how images are fed, and the pooling rule.
+        provenance: where the numbers come from, plain JSON.
+        frozen_digests: of the frozen tree.
+        versions: of the packages that shape results, when the run began.
+        step_versions: of decoding, resizing, augmentation and prefix, when the run began.
+        metrics: names of what is measured beside the loss.
+        records: what an epoch is made of; None until it is known.
+        history: a record for each epoch so far.
+        step, digests: of this checkpoint.
+    """
+
+    config: ConfigDict
+    classes: tuple[str, ...]
+    conventions: Conventions
+    provenance: dict[str, Any]
+    frozen_digests: dict[str, str]
+    versions: dict[str, str]
+    step_versions: dict[str, int]
+    metrics: tuple[str, ...]
+    records: Records | None = None
+    history: Sequence[dict] = ()
+    step: int = 0
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON that carries its own digest; `parse` is the inverse."""
+        plain: dict[str, Any] = {
+            "format": FORMAT,
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            **self.conventions.to_dict(),
+            **{name: getattr(self, name) for name in ("provenance", "frozen_digests", "versions", "step_versions")},
+            **{"metrics": list(self.metrics), "history": list(self.history)},
+            **{"step": self.step, "digests": dict(self.digests)},
+        }
+        if self.records:
+            length = {"pictures": self.records.images, "batch_size": self.records.batch_size}
+            plain["length"] = length | ({"records": self.records.fingerprint} if self.records.fingerprint else {})
+        plain = json.loads(json.dumps(plain))
+        return plain | {"meta_digest": meta_digest(plain)}
+
+
+def parse(plain: Any) -> Meta:
+    """The inverse of `Meta.to_json`, also for checkpoints from before a field was there.
+
+    Raises:
+        ValueError: a field is missing, has another type, or says what cannot be; the message names it.
+    """
+    if not isinstance(plain, dict):
+        raise ValueError("not a table")
+    for name, kind in SCHEMA.items():
+        if type(plain.get(name)) is not kind:
+            raise ValueError(f"{name} is not a {kind.__name__}")
+    length, metrics = plain.get("length"), plain.get("metrics", ["accuracy"])
+    found_versions = plain.get("step_versions", dict.fromkeys(step_versions(), 1))
+    if not all(isinstance(name, str) for name in plain["classes"]) or len(plain["classes"]) < 2:
+        raise ValueError("classes are not two names or more")
+    if not all(map(_is_record, plain["history"])):
+        raise ValueError("history has a record that is none")
+    if length is not None and not _has_ints(length, "pictures", "batch_size"):
+        raise ValueError("length is not two whole numbers")
+    if not isinstance(metrics, list) or not all(isinstance(name, str) and name in METRICS for name in metrics):
+        raise ValueError(f"metrics are {str(metrics)[:80]}, which this version of jaxcat does not have")
+    if not _has_ints(found_versions, *step_versions()):
+        raise ValueError("step_versions are not whole numbers")
+    try:
+        config = completed(plain["config"])
+        check_stored(config)
+        check_model(config.model, image_size=config.data.image_size)
+        conventions = Conventions.from_dict(plain)
+    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"it describes a network that cannot be: {one_line(error)}") from error
+    return Meta(
+        config=config,
+        classes=tuple(plain["classes"]),
+        conventions=conventions,
+        **{name: plain[name] for name in ("provenance", "frozen_digests", "versions", "history", "step", "digests")},
+        step_versions=found_versions,
+        metrics=tuple(metrics),
+        records=Records(length["pictures"], length["batch_size"], length.get("records")) if length else None,
+    )
+
+
+def read_meta(workdir: Path, step: int) -> Meta:
+    """The meta of one checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or describes what cannot be.
+        OtherFormatError: another version of jaxcat wrote it.
+    """
+    path = checkpoint(workdir, step) / "meta" / "metadata"
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({one_line(error)}): {way_out(workdir, step)}") from error
+    whole = isinstance(plain, dict) and plain.get("meta_digest") == meta_digest(plain)  # else its format says nothing
+    if whole and plain.get("format") != FORMAT:
+        raise OtherFormatError(
+            f"{path}: format {plain.get('format')}, this jaxcat reads {FORMAT}: use the jaxcat that wrote it, or "
+            "another --workdir"
+        )
+    if not whole or plain.get("step") != step:
+        raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
+    try:
+        return parse(plain)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: not the description of a checkpoint: {error}: {way_out(workdir, step)}"
+        ) from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shape results, and the kind of device."""
+    names = ("jaxcat", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    return dict.fromkeys(names, "not installed") | installed_versions(*names) | {"backend": jax.default_backend()}
+
+
+def digests(tree: Any) -> dict[str, str]:
+    """Path of every leaf → SHA-256 of its dtype, shape and bytes."""
+    result = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.ascontiguousarray(leaf)
+        header = f"{array.dtype} {array.shape} ".encode()
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        result[name] = hashlib.sha256(header + array.tobytes()).hexdigest()
+    return result
+
+
+def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Path, way_out: str) -> None:
+    """Raises CheckpointError if a digest differs from the one wanted."""
+    damaged = [name for name, digest in found.items() if wanted.get(name) != digest]
+    if damaged:
+        raise CheckpointError(f"{where}: damaged on disk, {len(damaged)} arrays differ, first {damaged[0]}: {way_out}")
+
+
+def meta_digest(plain: Mapping[str, Any]) -> str:
+    """SHA-256 of a meta without its own digest: a flipped byte in JSON may well be another valid number."""
+    text = json.dumps({key: value for key, value in plain.items() if key != "meta_digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def best_epoch(history: Sequence[dict]) -> dict | None:
+    """The record with the highest validation accuracy, then the lowest loss, then the earliest."""
+    return min(history, key=rank, default=None)
+
+
+def rank(record: dict) -> tuple[float, float, int]:
+    """Of an epoch's record; the lowest is the best."""
+    return -record["validation/accuracy"], record["validation/loss"], record["epoch"]
+
+
+def _is_record(record: Any) -> bool:
+    return _has_ints(record, "epoch", "step") and all(type(record.get(name)) in (int, float) for name in RECORD)
+
+
+def _has_ints(table: Any, *names: str) -> bool:
+    return isinstance(table, dict) and all(type(table.get(name)) is int for name in names)

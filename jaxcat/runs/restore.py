@@ -1,0 +1,105 @@
+"""A run's network and numbers, from its workdir and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.models.network import Network, Tree
+from jaxcat.runs import checkpoints
+from jaxcat.runs.meta import Meta, best_epoch, read_meta
+from jaxcat.runs.workdir import REPLACED, STEP, numbered, steps
+from jaxcat.system.devices import make_mesh, replicated
+
+logger = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A network with its numbers on the devices.
+
+    Attributes:
+        frozen, trained: `{"params": …, "stats": …}` of the prefix and of the suffix, by stage.
+    """
+
+    meta: Meta
+    network: Network
+    frozen: Tree
+    trained: Tree
+
+
+def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
+    """Read one checkpoint of a run, all of it checked against its digests.
+
+    Args:
+        step: "best" (highest validation accuracy, then lowest loss, then earliest), "latest" or a step number.
+
+    Raises:
+        CheckpointError: no run there, no such step, or damaged files.
+    """
+    folder = Path(workdir).absolute()
+    if not os.path.isdir(folder):
+        raise CheckpointError(f"--workdir {workdir}: no such directory")
+    number = choose(folder, step)
+    meta = read_meta(folder, number)
+    try:
+        network = network_of(meta)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: step {number} describes a network that cannot be: {error}") from error
+    frozen, trained = network.split(*network.shapes())
+    sharding = replicated(make_mesh())
+    frozen = checkpoints.restore_frozen(folder, shapes=frozen, wanted=meta.frozen_digests, sharding=sharding)
+    return Restored(meta, network, frozen, checkpoints.restore_model(folder, meta, shapes=trained, sharding=sharding))
+
+
+def network_of(meta: Meta) -> Network:
+    """The network that a meta describes. Raises ConfigError if it cannot be."""
+    return Network(
+        meta.config.model,
+        classes=len(meta.classes),
+        image_size=meta.config.data.image_size,
+        conventions=meta.conventions,
+    )
+
+
+def choose(workdir: Path, step: str | int) -> int:
+    """`best`, `latest` or a step number → the step of a finished checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or not that one; names those there are.
+    """
+    there = steps(workdir)
+    for number, old in numbered(workdir / REPLACED).items():
+        if number not in there:
+            logger.warning("%s is waiting to be put back: the train command of this run does that", old)
+    if not there:
+        raise CheckpointError(
+            f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run?"
+        )
+    if step == "latest":
+        return there[-1]
+    if step == "best":
+        return _best(workdir, there)
+    if STEP.fullmatch(str(step)) and int(step) in there:
+        return int(step)
+    raise CheckpointError(
+        f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or say best, latest"
+    )
+
+
+def _best(workdir: Path, there: list[int]) -> int:
+    """The best of the steps that are there, with a warning if a better one is missing."""
+    history = read_meta(workdir, there[-1]).history
+    best, found = best_epoch(history), best_epoch([record for record in history if record["step"] in there])
+    if best is None or found is None:
+        if best is not None:
+            logger.warning("%s: no checkpoint of a whole epoch is left; taking step %d", workdir, there[-1])
+        return there[-1]
+    if best["step"] != found["step"]:
+        logger.warning(
+            "%s: the best checkpoint, step %d, is missing; taking step %d, the best of those there",
+            *(workdir, best["step"], found["step"]),
+        )
+    return found["step"]

@@ -1,0 +1,64 @@
+"""Where things lie in a workdir, and which checkpoints are there.
+
+    DIR/frozen/                     the frozen prefix, written once
+    DIR/checkpoints/STEP/model      trained parameters and their BatchNorm statistics: all that evaluation needs
+    DIR/checkpoints/STEP/training   optimizer state, step, sums of the epoch
+    DIR/checkpoints/STEP/meta       what the checkpoint says of itself, JSON; see meta.py
+
+    DIR/damaged/STEP                a checkpoint that recovery.py found damaged
+    DIR/replaced/STEP               a checkpoint while another of the same step is being written
+
+Nothing in a workdir is ever executed or unpickled: arrays come through TensorStore, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from jaxcat.errors import CheckpointError
+
+REPLACED = "replaced"
+DAMAGED = "damaged"
+STEP = re.compile("0|[1-9][0-9]*")  # a number as Orbax writes it, and nothing else that int() would take
+
+
+def checkpoint(workdir: Path, step: int) -> Path:
+    """The folder of one checkpoint."""
+    return workdir.absolute() / "checkpoints" / str(step)
+
+
+def steps(workdir: Path) -> list[int]:
+    """Steps of the finished checkpoints, ascending.
+
+    Orbax gives a checkpoint its number when all of it is written, so one that lacks a part is damaged, not unfinished.
+    """
+    return sorted(numbered(workdir / "checkpoints"))
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """The folders in `folder` that are named by a step; empty if `folder` does not exist.
+
+    Raises:
+        CheckpointError: it is a link. Checkpoints are moved and deleted there, and a workdir from elsewhere must not
+            say what else that may hit. Or it cannot be listed.
+    """
+    try:
+        if folder.is_symlink():
+            raise CheckpointError(
+                f"{folder} is a link, and jaxcat moves and deletes what is there: link the whole workdir"
+            )
+        if not folder.is_dir():
+            return {}
+        found = [path for path in folder.iterdir() if STEP.fullmatch(path.name)]
+        return {int(path.name): path for path in found if path.is_dir() and not path.is_symlink()}
+    except OSError as error:  # also from is_dir and is_symlink, in a directory that may not be entered
+        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}; ask its owner for access") from error
+
+
+def way_out(workdir: Path, step: int) -> str:
+    """What to do if the checkpoint of this step cannot be used."""
+    others = [other for other in steps(workdir) if other != step]
+    if others:
+        return f"use another step of {', '.join(map(str, others))}; training continues from the newest good one"
+    return "there is no other checkpoint; train again in a new workdir"

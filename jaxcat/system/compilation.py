@@ -1,0 +1,65 @@
+"""How functions are compiled: fast convolutions on CPU, a cache of programs on disk, and the versions of it all."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxcat.system.files import cache_dir
+
+# XLA:CPU of jaxlib ≥ 0.10 sends convolutions to YNNPACK, which takes twice as long as Eigen on Inception-v3. Limiting
+# YNNPACK to dot products brings Eigen back; results move by at most 1e-6.
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """The options for this backend: `CPU_OPTIONS` on CPU where this jaxlib knows them, else none."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(1.0).compile()
+    except Exception as error:  # jaxlib has no class of its own for an option it does not know
+        logging.warning("this jaxlib does not take %s; convolutions may be slow: %s", CPU_OPTIONS, error)
+        return {}
+    return CPU_OPTIONS
+
+
+def jit(function: Callable, **arguments: Any) -> Callable:
+    """`jax.jit` with `compiler_options()`; for outermost functions only, as XLA wants it."""
+    return jax.jit(function, compiler_options=compiler_options() or None, **arguments)
+
+
+def xla_flags() -> list[str]:
+    """The flags in XLA_FLAGS, sorted; without the number of CPU devices, which changes no program."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return sorted(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count"))
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs under the cache directory, so that the next run starts at once.
+
+    Other XLA_FLAGS get another folder. JAX tells programs apart by these flags, but XLA keeps there too which kernels
+    were fastest, and does not: on a GPU, a run told to be deterministic would be given the choice of one that was not.
+    """
+    flags = " ".join(xla_flags())
+    name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / name))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def installed_versions(*names: str) -> dict[str, str]:
+    """Of these packages; without those that are not installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

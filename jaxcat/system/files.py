@@ -1,0 +1,87 @@
+"""Files: where the cache is, how a file is replaced whole or not at all, and locks between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+ASIDE = ".aside"  # suffix of files that are not complete yet
+
+
+def never() -> int:
+    """The `stop` of work that nothing interrupts."""
+    return 0
+
+
+def cache_dir() -> Path:
+    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist."""
+    return Path(os.environ.get("JAXCAT_CACHE") or platformdirs.user_cache_dir("jaxcat"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new name beside `path` to write to; at the end of the block it becomes `path`.
+
+    If the block raises, `path` stays as it was and what was written is removed. The name is new, so a link that someone
+    planted in a workdir is never written through.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}{ASIDE}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, or leave the old one."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file, or leave the old one; on the disk when this returns."""
+    with replacing(path) as aside, open(aside, "wb") as file:
+        file.write(content)
+        flush(file)
+
+
+def flush(file) -> None:
+    """Have the system write what a file holds to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, waiting: Callable[[], None], stop: Callable[[], int] = never) -> Iterator[int]:
+    """Hold the lock file `path` while the block runs; call `waiting` once if another process holds it.
+
+    The system releases a lock when its holder dies, so waiting cannot last for ever.
+
+    Gives 0, or what `stop` answered while waiting: the lock is not held then.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        waiting()
+        while not lock.is_locked:
+            if status := stop():
+                yield status
+                return
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=1)
+    try:
+        yield 0
+    finally:
+        lock.release()

@@ -1,0 +1,77 @@
+"""SIGINT and SIGTERM as a request: finish the step, write a checkpoint, leave. A second one leaves at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcat.system.devices import by_batch, replicated
+
+EVERY = 4  # looks between two questions to the other processes
+
+
+class Interruption:
+    """While entered, notes the first SIGINT or SIGTERM instead of obeying it.
+
+    In a run of several processes a signal to any of them stops all of them at the same step: every `EVERY` looks they
+    take the maximum of what each has received, an all-reduce of one number per device, and read it `EVERY` looks later,
+    when the devices have long been through with it. So nobody waits, and the run stops 2 × `EVERY` looks after the
+    signal at the latest.
+
+    Attributes:
+        received: the number of the signal that has come to this process, or 0.
+        status: what `stop` said last.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.received = self.status = 0
+        self._mesh = mesh
+        self._looks = 0
+        self._asked: deque[jax.Array] = deque()
+        self._maximum = jax.jit(jnp.max, out_shardings=replicated(mesh))
+        self._before: dict[signal.Signals, Callable | int | None] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def stop(self) -> int:
+        """0 to go on; else stop here, with this status: 128 plus the signal's number, 130 or 143, as schedulers expect.
+
+        To be called after every step or compiled loop of steps, by every process of the run; all get the same answer.
+        """
+        if jax.process_count() == 1:
+            agreed = self.received
+        else:
+            agreed = self._of_any_process() if self._looks % EVERY == 0 else 0
+            self._looks += 1
+        self.status = agreed and 128 + agreed
+        return self.status
+
+    def _of_any_process(self) -> int:
+        """The signal that any process had received at the question before this one, or 0; asks again."""
+        answer = int(self._asked.popleft()) if self._asked else 0
+        mine = np.full(len(self._mesh.local_devices), self.received, np.int32)
+        self._asked.append(self._maximum(jax.make_array_from_process_local_data(by_batch(self._mesh), mine)))
+        return answer
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # the next one ends the process, with the same status

@@ -1,0 +1,79 @@
+"""The processes of one run: how they find each other, agree on a value, and wait for each other."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcat.errors import ConfigError
+
+# Set by the launcher in every process it starts: srun and mpirun give the number of processes, TPU hosts a comma list.
+LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+LAUNCHER_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+
+LOST_AFTER = 20  # seconds without a sign of life after which a process counts as lost, and the others end too
+
+
+def values_of_processes(value: int) -> list[int]:
+    """The value that each process of the run gives here, by process number; all of them must call it."""
+    if jax.process_count() == 1:
+        return [int(value)]
+    return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
+
+
+def barrier() -> None:
+    """Return when every process of the run has come here."""
+    values_of_processes(True)
+
+
+def lost_process(error: BaseException) -> str:
+    """What JAX says of another process of this run that cannot be reached, if that is behind `error`; else ""."""
+    link: BaseException | None = error
+    while link is not None and jax.process_count() > 1:
+        if isinstance(link, jax.errors.JaxRuntimeError):
+            return str(link).strip().partition("\n")[0]
+        link = link.__cause__ or link.__context__
+    return ""
+
+
+def initialize_distributed(
+    coordinator: str = "", *, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins this process to the others of the run; does nothing for a run of one process. Call before any other JAX.
+
+    Args:
+        coordinator: ``HOST:PORT`` of process 0, with both numbers; ``auto`` for whatever cluster JAX detects; "" to
+            ask JAX only where a launcher's environment variables say that it started several processes.
+        num_processes: how many processes there are.
+        process_id: which one this is, from 0.
+
+    Raises:
+        ConfigError: only some of the three were given, or the other processes could not be joined.
+    """
+    if jax.distributed.is_initialized():
+        return
+    given = f"--coordinator={coordinator} --num-processes={num_processes} --process-id={process_id}"
+    named = coordinator not in ("", "auto")
+    if len({named, num_processes is not None, process_id is not None}) > 1:
+        raise ConfigError(f"{given}: give --coordinator=HOST:PORT, --num-processes and --process-id, or none of them")
+    if num_processes == 1 or not (coordinator or _several_launched()):
+        return
+    try:
+        if named:
+            jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=LOST_AFTER)
+        else:
+            jax.distributed.initialize(heartbeat_timeout_seconds=LOST_AFTER)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot join the other processes of this run ({given}): {error}; "
+            "give --coordinator=HOST:PORT, --num-processes and --process-id to every process"
+        ) from error
+
+
+def _several_launched() -> bool:
+    counts = [int(os.environ.get(name) or 1) for name in LAUNCHER_COUNTS]
+    counts += [len(os.environ.get(name, "").split(",")) for name in LAUNCHER_HOSTS]
+    return max(counts) > 1

@@ -1,0 +1,1 @@
+"""Making a run: steps, optimizers, where its numbers begin, the loop, and what it reports."""

@@ -1,0 +1,84 @@
+"""What a run says of itself before it compiles, and what comes after it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.table import Table
+from rich.text import Text
+
+from jaxcat.models.network import Network, Tree
+from jaxcat.system.console import Console
+from jaxcat.system.devices import padded_batch_size
+from jaxcat.training.start import Start
+
+
+def next_command(workdir: Path) -> str:
+    """What to run after training."""
+    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+
+
+def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
+    """How long the run is, and where it stands."""
+    return f"length   {config.epochs} epochs of {steps_per_epoch} steps, now at step {step}"
+
+
+def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
+    """Print a table of weights, data, and what is trained and frozen; `source` are the words of `Source.describe`."""
+    meta, data, optim = run.meta, config.data, config.optim
+    provenance, classes = meta.provenance, meta.classes
+    border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
+    weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
+    if "sha256" in provenance:
+        weights.append(f"sha256 {provenance['sha256'][:16]}…")
+    padded = padded_batch_size(config.batch_size, mesh)
+    padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in (
+        ("weights", "  ".join(weights)),
+        ("data", f"{data.source} {data.dir or data.name}  {source}"),
+        ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
+        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
+        ("", f"{meta.conventions.preprocessing}, average pooling {border} the border"),
+        ("trained", _sizes(run.trained["params"], run.network)),
+        ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
+        ("frozen", f"{_sizes(run.frozen['params'], run.network)}, BatchNorm on stored statistics"),
+        ("devices", f"{mesh.size} × {mesh.devices.flat[0].device_kind}, {config.model.dtype}"),
+        ("batch", f"{config.batch_size}{padding}"),
+    ):
+        table.add_row(name, Text(fact))
+    console.print(table)
+    for warning in _warnings(config, run):
+        console.print(f"warning: {warning}", markup=False)
+
+
+def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
+    if config.model.train_bn and config.batch_size < 16:
+        yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
+    if config.bottleneck.views == 1 and config.data.augment != "none":
+        yield (
+            f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows one view in every "
+            "epoch: keep more views, or augment anew with --config.bottleneck.views=0"
+        )
+    published = run.meta.provenance.get("evaluation") or {}
+    if published.get("resize", config.data.resize) != config.data.resize:
+        yield (
+            f"these weights were measured with --config.data.resize={published['resize']}, this run has "
+            f"{config.data.resize}"
+        )
+    if run.meta.provenance["source"] == "scratch" and jax.tree.leaves(run.frozen):
+        yield "the frozen blocks were never trained: --config.model.weights=none without --config.init_from"
+
+
+def _sizes(tree: Tree, network: Network) -> str:
+    leaves = jax.tree.leaves(tree)
+    stages = [stage for stage in network.stages if jax.tree.leaves(tree.get(stage, {}))]
+    names = "nothing" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+    return f"{names}: {len(leaves)} tensors, {sum(leaf.size for leaf in leaves):,} parameters"

@@ -1,0 +1,199 @@
+"""One epoch: train steps until the records are through, then one exact validation."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcat.data.streaming import Source
+from jaxcat.errors import TrainingError
+from jaxcat.objectives.metrics import averages
+from jaxcat.system.compilation import jit
+from jaxcat.system.devices import replicated
+from jaxcat.training.reporting import Pace, Reporter
+from jaxcat.training.start import Start
+from jaxcat.training.steps import Batch, InLine, TrainState, make_eval_step, make_train_step, repeated, steps_in
+
+SMALLER_STEPS = (
+    "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "
+    "--config.optim.clip_norm=1"
+)
+
+
+class Plan:
+    """Lengths, in numbers of images and steps.
+
+    Attributes:
+        images, validation: in train and in validation.
+        batch_size: of training, over all devices and hosts.
+        steps: in an epoch.
+    """
+
+    def __init__(self, config: ConfigDict, *, images: int, validation: int):
+        self.images, self.validation, self.batch_size = images, validation, config.batch_size
+        self.steps = math.ceil(images / config.batch_size)
+        self._every = config.checkpoint.every_steps
+
+    def saves_after(self, epoch: int, step: int) -> bool:
+        """Whether a checkpoint is due within an epoch, after so many of its steps."""
+        return bool(self._every) and (epoch * self.steps + step) % self._every == 0 and step < self.steps
+
+
+class Program(NamedTuple):
+    """The two functions that run on the devices; each is compiled at its first call.
+
+    Attributes:
+        take: (state, batch) → state; takes over the memory of the state.
+        evaluate: (state, batch) → masked sums.
+        metrics: names of what is measured beside the loss.
+    """
+
+    take: Callable[[TrainState, Batch], TrainState]
+    evaluate: Callable[[TrainState, Batch], dict[str, jax.Array]]
+    metrics: tuple[str, ...]
+
+
+def compile_steps(
+    config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
+) -> Program:
+    """The program of one run; `labels` are those of train, for `optim.class_weight`."""
+    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
+    metrics = run.meta.metrics
+    step = make_train_step(run.network, tx, seed=config.seed, metrics=metrics, class_weights=balanced)
+    one, several = (
+        jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
+    )
+    evaluated = jit(make_eval_step(run.network, metrics), out_shardings=replicated(mesh))
+    line = InLine()
+
+    def take(state: TrainState, batch: Batch) -> TrainState:
+        state = (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
+        line.add(jnp.copy(state.step))  # the next step takes the state's own memory
+        return state
+
+    def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        sums = evaluated(state.trained, state.stats, run.frozen, batch)[1]
+        line.add(sums["count"])
+        return sums
+
+    return Program(take, evaluate, metrics)
+
+
+def run_epoch(
+    state: TrainState,
+    *,
+    epoch: int,
+    plan: Plan,
+    program: Program,
+    source: Source,
+    report: Reporter,
+    save: Callable[[TrainState], None],
+    stop: Callable[[], int],
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """Train the rest of an epoch and validate.
+
+    Args:
+        epoch: its number, from 0. `state.step` says how much of it is done already.
+        save: writes a checkpoint of a state.
+        stop: asked after every step and every batch of validation; if it answers other than 0, the epoch ends there.
+
+    Returns:
+        The state, and the record for metrics.jsonl or None if the epoch was ended.
+    """
+    began, first = time.perf_counter(), int(state.step) - epoch * plan.steps
+    pace = Pace(first, images=plan.images, batch_size=plan.batch_size)
+    batches = source.train(epoch, first=first)
+    for batch in batches:
+        state = program.take(state, batch)
+        pace.step += steps_in(batch)
+        if report.awaits_first_step:
+            jax.block_until_ready(state)
+            report.first_step()
+            pace.restart()
+        if report.due():
+            report.live(epoch + 1, pace, trained_so_far(state, program.metrics), steps=plan.steps)
+        if stop():  # once a step: a signal may come between two looks
+            return state, None
+        if plan.saves_after(epoch, pace.step):
+            save(state)
+    trained, images_per_second = trained_so_far(state, program.metrics), pace.images_per_second()
+    held_out = source.validation()
+    validated = validate(held_out, functools.partial(program.evaluate, state), plan=plan, program=program, stop=stop)
+    if validated is None:
+        return state, None
+    return state, {
+        **epoch_record(epoch + 1, step=int(state.step), train=trained, validation=validated),
+        "images_per_second": images_per_second,
+        "data_wait_seconds": batches.wait_seconds + held_out.wait_seconds,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def epoch_record(epoch: int, *, step: int, **metrics: dict[str, float]) -> dict[str, Any]:
+    """A record of metrics.jsonl, without times; each metric is named after its split."""
+    named = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
+    return {"event": "epoch", "epoch": epoch, "step": step, **named}
+
+
+def validate(
+    batches: Iterable[Batch],
+    evaluate: Callable[[Batch], dict[str, jax.Array]],
+    *,
+    plan: Plan,
+    program: Program,
+    stop: Callable[[], int],
+) -> dict[str, float] | None:
+    """Loss and metrics on all validation records, each counted once; None if `stop` answered other than 0."""
+    parts = []
+    for batch in batches:
+        parts.append(evaluate(batch))
+        if stop():
+            return None
+    total = {name: sum(float(part[name]) for part in parts) for name in parts[0]}
+    if total["count"] != plan.validation:
+        raise TrainingError(f"validated {total['count']:.0f} of {plan.validation} images: this is a defect of jaxcat")
+    if not math.isfinite(total["loss"]):
+        raise TrainingError(f"the validation loss is not finite; {SMALLER_STEPS}")
+    return averages(total, program.metrics)
+
+
+def trained_so_far(state: TrainState, metrics: tuple[str, ...]) -> dict[str, float]:
+    """Loss and metrics of the epoch so far; waits for the device.
+
+    Raises:
+        TrainingError: the loss of a step was not finite. The checkpoints on disk are from before it.
+    """
+    sums = jax.device_get(state.sums)
+    if sums["bad_step"] >= 0:
+        raise TrainingError(f"the loss was not finite at step {sums['bad_step'] + 1}; {SMALLER_STEPS}")
+    return averages(sums, metrics)
+
+
+def checked(state: TrainState) -> TrainState:
+    """The same state, on its way to the disk.
+
+    Raises:
+        TrainingError: the loss of a step was not finite, or the last step has left a value that is not.
+    """
+    trained_so_far(state, ())
+    for path, leaf in jax.tree_util.tree_flatten_with_path((state.trained, state.stats, state.opt_state))[0]:
+        if not np.isfinite(np.asarray(leaf)).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise TrainingError(f"{name} is not finite after step {int(state.step)}; {SMALLER_STEPS}")
+    return state
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """N / (classes × images of the class), float32 (classes,): scikit-learn's "balanced"."""
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)

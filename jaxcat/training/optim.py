@@ -1,0 +1,107 @@
+"""Optimizers and schedules by name, and the partition that keeps frozen parameters as they are.
+
+A new optimizer or schedule is one row of its table. The rows are given the module optax when they are built, so the
+tables import no framework: commands that must start at once check settings against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+if TYPE_CHECKING:
+    import optax
+
+
+class Optimizer(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        meaning: one line for `--help`.
+        build: module optax → how gradients are scaled, before weight decay and the learning rate.
+        needs_decay: whether it is another optimizer without `optim.weight_decay`.
+    """
+
+    meaning: str
+    build: Callable[[Any], optax.GradientTransformation]
+    needs_decay: bool = False
+
+
+# Constants not in the config are the defaults of the Keras optimizer of that name, so that recipes carry over.
+OPTIMIZERS: dict[str, Optimizer] = {
+    "rmsprop": Optimizer(
+        "as in Keras, bit for bit",  # eps inside the root, accumulator from 0
+        lambda optax: optax.scale_by_rms(decay=0.9, eps=1e-7, initial_scale=0.0, eps_in_sqrt=True),
+    ),
+    "adam": Optimizer("as in Keras", lambda optax: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)),
+    "adamw": Optimizer(
+        "adam with optim.weight_decay",
+        lambda optax: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
+        needs_decay=True,
+    ),
+    "adagrad": Optimizer("as in Keras", lambda optax: optax.scale_by_rss(initial_accumulator_value=0.1, eps=1e-7)),
+    "sgd": Optimizer("with momentum 0.9 (Keras's has none)", lambda optax: optax.trace(decay=0.9)),
+}
+
+
+class Schedule(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        meaning: one line for `--help`.
+        build: (module optax, highest rate, steps) → learning rate by step, counted from the end of the warm-up.
+    """
+
+    meaning: str
+    build: Callable[[Any, float, int], optax.Schedule]
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Schedule("stays as it is", lambda optax, rate, steps: optax.constant_schedule(rate)),
+    "cosine": Schedule(
+        "falls to 0 at the last step", lambda optax, rate, steps: optax.cosine_decay_schedule(rate, steps)
+    ),
+}
+
+
+def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate by step: a linear rise from 0 over `optim.warmup_epochs`, then `optim.schedule` until `steps`."""
+    import optax
+
+    warmup = round(optim.warmup_epochs * steps_per_epoch)
+    main = SCHEDULES[optim.schedule].build(optax, optim.learning_rate, max(1, steps - warmup))
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, optim.learning_rate, warmup), main], [warmup])
+
+
+def make_optimizer(
+    optim: ConfigDict, labels: Callable[[Any], Any], *, steps: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The transformation for parameters that `labels` marks `head`, `backbone` or `frozen`.
+
+    Clipping and weight decay act inside the trained branches, so they can neither see nor change what is frozen. Decay
+    is decoupled and of kernels only: biases and offsets of batch normalisation need none.
+    """
+    import optax
+
+    schedule = make_schedule(optim, steps=steps, steps_per_epoch=steps_per_epoch)
+
+    def branch(scale: float) -> optax.GradientTransformation:
+        parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+        parts.append(OPTIMIZERS[optim.name].build(optax))
+        if optim.weight_decay:
+            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel))
+        parts.append(optax.scale_by_learning_rate(lambda step: scale * schedule(step)))
+        return optax.chain(*parts)
+
+    branches = {"head": branch(1.0), "backbone": branch(optim.backbone_scale), "frozen": optax.set_to_zero()}
+    return optax.partition(branches, labels)
+
+
+def _is_kernel(tree: Any) -> Any:
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, tree)

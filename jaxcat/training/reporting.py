@@ -1,0 +1,154 @@
+"""What a run shows while it goes on: the live line, the list of writers, the learning curve at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxcat.runs.meta import best_epoch
+from jaxcat.system.console import Console
+from jaxcat.system.files import replacing, write_text
+from jaxcat.training.describe import next_command
+from jaxcat.training.writers import WRITERS, Writer, lines_of, writing_to
+
+SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
+
+
+class Pace:
+    """Where an epoch stands and how fast it goes.
+
+    Attributes:
+        step: of the epoch, done.
+    """
+
+    def __init__(self, step: int, *, images: int, batch_size: int):
+        self.step, self._images, self._batch_size = step, images, batch_size
+        self._from, self._began = step, time.perf_counter()
+
+    def restart(self) -> None:
+        """Measure from here on, to leave compilation out; unless nothing of the epoch is left to measure."""
+        if self.step * self._batch_size < self._images:
+            self._from, self._began = self.step, time.perf_counter()
+
+    def images_per_second(self) -> float:
+        done = min(self.step * self._batch_size, self._images) - self._from * self._batch_size
+        return max(0, done) / (time.perf_counter() - self._began)
+
+
+class Reporter:
+    """Shows one run and hands its epochs to the writers. Use as a context manager.
+
+    Silent, and without writers, if not `leading` (process 0).
+
+    Attributes:
+        console: where the run prints.
+        awaits_first_step: whether the first step of this start is still to be reported.
+    """
+
+    def __init__(self, workdir: Path, history: Sequence[dict], *, config: ConfigDict, leading: bool = True):
+        self.console, self.awaits_first_step = Console(quiet=not leading), False
+        self._workdir, self._history, self._epochs, self._leading = workdir, history, config.epochs, leading
+        self._writers: list[Writer] = [make(workdir, config) for make in WRITERS] if leading else []
+        self._begun: list[Writer] = []
+        self._progress: Progress | None = None
+        self._updated = self._compiling = 0.0
+
+    def __enter__(self) -> Reporter:
+        try:
+            for writer in self._writers:
+                writer.begin(self._history)
+                self._begun.append(writer)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_progress()
+        for writer in self._begun:
+            writer.close()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._stop_progress()
+        self.console.print(text, markup=False)
+
+    def compiling(self) -> None:
+        """Say that the first step is being compiled; `first_step` is told when it is done."""
+        self.say("compiling the first step …")
+        self.awaits_first_step, self._compiling = True, time.perf_counter()
+
+    def first_step(self) -> None:
+        self.awaits_first_step = False
+        seconds = time.perf_counter() - self._compiling
+        self.say(f"first step {seconds:.1f} s from here, compilation included")
+
+    def due(self) -> bool:
+        """Whether the live line wants fresh figures; never if the output is not a terminal."""
+        waited = time.monotonic() - self._updated
+        return self.console.is_terminal and self._leading and waited > SECONDS_BETWEEN_UPDATES
+
+    def live(self, epoch: int, pace: Pace, measured: Mapping[str, float], *, steps: int) -> None:
+        """Update the line of the epoch under way."""
+        if self._progress is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(
+                *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
+            )
+            self._progress.start()
+            self._progress.add_task(f"epoch {epoch}/{self._epochs}", total=steps, figures="")
+        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items())
+        figures = f"{pace.images_per_second():.0f} images/s  {figures}"
+        self._progress.update(self._progress.task_ids[0], completed=pace.step, figures=figures)
+        self._updated = time.monotonic()
+
+    def _stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def epoch(self, record: dict) -> None:
+        """Hand the record of an epoch to the writers."""
+        self._stop_progress()
+        for writer in self._writers:
+            writer.epoch(record)
+
+    def finish(self, history: Sequence[dict], reason: str) -> None:
+        """Draw the learning curve; say why training ended, which epoch was best, and what comes next."""
+        best = best_epoch(history)
+        if self._leading and best is not None:
+            with writing_to(self._workdir):
+                learning_curve(history, self._workdir / "learning_curve.png")
+            accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
+            self.say(f"done: {reason}; {accuracy}; {next_command(self._workdir)} measures it")
+
+
+def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
+    """Write what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
+    metrics, curve, text = workdir / "metrics.jsonl", workdir / "learning_curve.png", lines_of(history)
+    with writing_to(workdir):
+        if not metrics.is_file() or metrics.read_text() != text:
+            write_text(metrics, text)
+        if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
+            learning_curve(history, curve)
+
+
+def learning_curve(history: Sequence[dict], path: Path) -> None:
+    """A PNG of loss and accuracy, train and validation, by epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [record["epoch"] for record in history]
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split in ("train", "validation"):
+            axes.plot(epochs, [record[f"{split}/{quantity}"] for record in history], marker=".", label=split)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(quantity)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=120)

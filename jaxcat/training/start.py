@@ -1,0 +1,182 @@
+"""How a run starts: whether the workdir lets it, and the network and numbers it begins with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcat.bottlenecks.key import step_versions
+from jaxcat.config import difference
+from jaxcat.errors import ConfigError
+from jaxcat.models.network import Network, Tree
+from jaxcat.objectives.metrics import metrics_for
+from jaxcat.runs import checkpoints, recovery
+from jaxcat.runs.meta import Meta, digests, package_versions
+from jaxcat.runs.restore import network_of
+from jaxcat.system.devices import place_replicated, replicated
+from jaxcat.training.origin import Origin, beginning
+from jaxcat.training.steps import TrainState, items_of, new_state, state_of
+
+logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """A run about to begin or to go on; `first_state` gives it the state to train.
+
+    Attributes:
+        meta: goes into every checkpoint, with another step and history.
+        frozen: `{"params", "stats"}` of the prefix, on the devices.
+        trained: the same of the suffix, numpy; only shapes if a checkpoint has the numbers.
+        resumed: whether the run goes on from a checkpoint, that of `meta.step`.
+    """
+
+    network: Network
+    meta: Meta
+    frozen: Tree
+    trained: Tree
+    resumed: bool
+
+
+def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
+    """The meta of the newest good checkpoint in `workdir`, if there is one that `config` may continue.
+
+    Raises:
+        ConfigError: the workdir holds a run that was configured otherwise, or `resume=never`.
+        CheckpointError: it holds a run, and none of its checkpoints is good.
+    """
+    recovery.put_back(workdir)
+    meta, damaged = recovery.newest_good(workdir)
+    if meta is None:
+        recovery.warn_of_lost_checkpoints(workdir)
+        return None
+    if config.resume == "never":
+        raise ConfigError(
+            f"--config.resume=never: {workdir} already holds a run, at step {meta.step}; use another --workdir"
+        )
+    before = meta.config
+    changes = difference(before, config)
+    if changes and config.resume != "force":
+        raise ConfigError(
+            f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
+            "use another --workdir, or continue it all the same with --config.resume=force"
+        )
+    recovery.set_aside(workdir, damaged, good=meta.step)
+    _keep_beginning(config, before)
+    if config.epochs != before.epochs and config.optim.schedule != "constant":
+        logger.warning(
+            "--config.epochs=%d, the run was begun with %d: the %s schedule now ends there, so the learning rate jumps",
+            *(config.epochs, before.epochs, config.optim.schedule),
+        )
+    return meta
+
+
+def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
+    """Set back what only the beginning of a run can use: its checkpoints are read and repaired by it."""
+    sections = (
+        (config, before, ("init_from",)),
+        (config.model, before.model, ("backbone", "weights", "preprocessing")),
+    )
+    for section, began, names in sections:
+        for name in names:
+            if section[name] != began[name]:
+                logger.warning("--config.resume=force: %s stays %r, with which the run began", name, began[name])
+                section[name] = began[name]
+
+
+def check_pixels(config: ConfigDict, meta: Meta, workdir: Path) -> Meta:
+    """Refuse to continue a run whose images were decoded or resized by another version of jaxcat.
+
+    Returns:
+        The meta to go on with: with today's versions if `resume=force` asks for it.
+
+    Raises:
+        ConfigError: names the versions.
+    """
+    if not (changes := pixel_changes(meta)):
+        return meta
+    if config.resume != "force":
+        raise ConfigError(
+            f"--workdir {workdir}: the run began with other pixels ({', '.join(changes)}): continue it with the jaxcat "
+            "that began it, or all the same with --config.resume=force"
+        )
+    logger.warning("--config.resume=force: from here on the run sees other pixels (%s)", ", ".join(changes))
+    return dataclasses.replace(meta, step_versions=step_versions())
+
+
+def pixel_changes(meta: Meta) -> list[str]:
+    """What makes pixels differ from those that a run was trained on, such as `resize version 1 → 2`."""
+    before, now = meta.step_versions, step_versions()
+    return [
+        f"{name} version {before[name]} → {now[name]}" for name in ("decode", "resize") if before[name] != now[name]
+    ]
+
+
+def start(
+    config: ConfigDict, workdir: Path, *, origin: Origin, meta: Meta | None, classes: tuple[str, ...], mesh: Mesh
+) -> Start:
+    """Begin a run with the numbers of `origin`, or go on with the one that `meta` describes."""
+    if meta is not None:
+        began, meta = meta, dataclasses.replace(meta, config=config)  # data.dir and others may have changed
+        network = network_of(meta)
+        frozen, trained = network.split(*network.shapes())
+        frozen = recovery.restore_frozen(
+            workdir,
+            shapes=frozen,
+            wanted=meta.frozen_digests,
+            sharding=replicated(mesh),
+            again=functools.partial(_frozen_again, began, network),
+        )
+        return Start(network, meta, frozen, trained, resumed=True)
+    meta = Meta(
+        config=config,
+        classes=classes,
+        conventions=origin.conventions,
+        provenance=origin.provenance,
+        frozen_digests={},
+        versions=package_versions(),
+        step_versions=step_versions(),
+        metrics=metrics_for(len(classes)),
+    )
+    network = network_of(meta)
+    frozen, trained = network.split(*_fill(network, origin, config.seed))
+    meta = dataclasses.replace(meta, frozen_digests=digests(frozen))
+    return Start(network, meta, place_replicated(mesh, frozen), trained, resumed=False)
+
+
+def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state to train, on the devices: from the checkpoint, or new, with the frozen tree written to the workdir."""
+    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
+    params, stats = run.trained["params"], run.trained["stats"]
+    if run.resumed:
+        like = items_of(jax.eval_shape(fresh, params, stats))
+        return state_of(checkpoints.restore_items(workdir, run.meta, like=like, sharding=replicated(mesh)))
+    checkpoints.save_frozen(workdir, run.frozen)
+    return place_replicated(mesh, fresh(params, stats))
+
+
+def _frozen_again(meta: Meta, network: Network) -> Tree:
+    """The frozen numbers from where the run that `meta` describes once took them."""
+    origin = beginning(meta.config, meta.classes)
+    return network.split(*_fill(network, origin, meta.config.seed))[0]
+
+
+def _fill(network: Network, origin: Origin, seed: int) -> tuple[Tree, Tree]:
+    """Fresh numbers, with those of `origin` in place of theirs; a head of another shape stays fresh."""
+    params, stats = network.initialize(seed)
+    shapes = {stage: leaves for stage, leaves in jax.tree.map(np.shape, params).items() if network.is_head(stage)}
+    head = {stage: leaves for stage, leaves in origin.params.items() if network.is_head(stage)}
+    reuse_head = jax.tree.map(np.shape, head) == shapes
+    for stage in network.stages:
+        if stage in origin.params and (reuse_head or not network.is_head(stage)):
+            params[stage], stats[stage] = origin.params[stage], origin.stats[stage]
+    origin.provenance["head"] = "the same run's" if reuse_head and head else "new"
+    return params, stats

@@ -1,0 +1,154 @@
+"""The train step and the evaluation step: pure functions; and how many of them the device is given ahead."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxcat.models.network import Network, Tree
+from jaxcat.objectives.metrics import masked_sums, zero_sums
+
+Batch = dict[str, Array]
+
+# Enough that the device never waits for Python; few enough that a wait for images is one of the device too, that a
+# signal is answered soon, and that batches do not pile up in its memory (JAX alone lets 32 steps wait in line).
+STEPS_AHEAD = 2
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes, and nothing else.
+
+    Attributes:
+        step: int32 (), optimizer steps taken.
+        trained: parameters of the suffix.
+        stats: BatchNorm statistics of the suffix; they move with `model.train_bn` only.
+        opt_state: of the trained parameters.
+        sums: `loss` float32, `count` and a sum for each metric int32, of this epoch so far; `bad_step` int32, the first
+            step of it whose loss was not finite, or -1.
+    """
+
+    step: Array
+    trained: Tree
+    stats: Tree
+    opt_state: Any
+    sums: dict[str, Array]
+
+
+def new_state(
+    trained: Tree, stats: Tree, tx: optax.GradientTransformation, *, metrics: Sequence[str] = ("accuracy",)
+) -> TrainState:
+    """The state before the first step. `trained` and `stats` are of the suffix; `metrics` are names in METRICS."""
+    opt_state = tx.init(trained)
+    return TrainState(np.zeros((), np.int32), trained, stats, opt_state, new_sums(metrics))  # type: ignore[arg-type]
+
+
+def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """The sums of an epoch that begins."""
+    return zero_sums(metrics) | {"bad_step": np.full((), -1, np.int32)}
+
+
+def items_of(state: TrainState) -> dict[str, Tree]:
+    """The state as a checkpoint holds it: what evaluation needs, and what only training needs."""
+    return {
+        "model": {"params": state.trained, "stats": state.stats},
+        "training": {"opt_state": state.opt_state, "step": state.step, "sums": state.sums},
+    }
+
+
+def state_of(items: dict[str, Tree]) -> TrainState:
+    """The inverse of `items_of`."""
+    model, training = items["model"], items["training"]
+    return TrainState(training["step"], model["params"], model["stats"], training["opt_state"], training["sums"])
+
+
+def make_train_step(
+    network: Network,
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    metrics: Sequence[str] = ("accuracy",),
+    class_weights: np.ndarray | None = None,
+) -> Callable[[TrainState, Tree, Batch], TrainState]:
+    """`step(state, frozen, batch) -> state`.
+
+    `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
+    and `mask` bool (B,). Only the suffix is differentiated, so the backward pass of the prefix does not exist.
+    The dropout key is a function of seed and step: nothing to save.
+    """
+    weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+
+    def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        x = boundary_input(network, frozen, batch)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+            logits, stats = network.suffix(trained, state.stats, x, train=True, mask=batch["mask"], key=key)
+            sums = masked_sums(logits, batch, metrics, class_weights=weights)
+            return sums["loss"] / sums["count"], (stats, sums)
+
+        gradients, (stats, sums) = jax.grad(loss_function, has_aux=True)(state.trained)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
+        bad_step = jnp.where(state.sums["bad_step"] < 0, first_bad, state.sums["bad_step"])
+        total = {name: state.sums[name] + sums[name] for name in sums} | {"bad_step": bad_step}
+        return TrainState(state.step + 1, trained, stats, opt_state, total)
+
+    return step
+
+
+def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
+    """What enters the first trained stage: read from the batch if it is cached, else computed by the prefix."""
+    if "bottleneck" in batch:
+        return batch["bottleneck"].astype(network.dtype)
+    return network.prefix(frozen, batch["image"])
+
+
+def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[[TrainState, Tree, Batch], TrainState]:
+    """The same step over K stacked batches, (K, B, …) each, in one compiled loop."""
+
+    def steps(state: TrainState, frozen: Tree, stacked: Batch) -> TrainState:
+        return jax.lax.scan(lambda state, batch: (step(state, frozen, batch), None), state, stacked)[0]
+
+    return steps
+
+
+def steps_in(batch: Batch) -> int:
+    """How many steps a batch holds: K if K are stacked, else 1."""
+    return batch["label"].shape[0] if batch["label"].ndim == 2 else 1
+
+
+class InLine:
+    """The steps that the device has been given and nobody has waited for: at most `STEPS_AHEAD`."""
+
+    def __init__(self) -> None:
+        self._results: collections.deque[Array] = collections.deque()
+
+    def add(self, result: Array) -> None:
+        """Note a result of the newest step, and wait for the oldest one if there are more than `STEPS_AHEAD`.
+
+        Args:
+            result: an array that no later step takes over (donates).
+        """
+        self._results.append(result)
+        if len(self._results) > STEPS_AHEAD:
+            self._results.popleft().block_until_ready()
+
+
+def make_eval_step(
+    network: Network, metrics: Sequence[str] = ("accuracy",)
+) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:
+    """`step(trained, stats, frozen, batch) -> (logits (B, outputs), masked sums)`, in inference mode."""
+
+    def step(trained: Tree, stats: Tree, frozen: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        logits, _ = network.suffix(trained, stats, boundary_input(network, frozen, batch))
+        return logits, masked_sums(logits, batch, metrics)
+
+    return step

@@ -1,0 +1,173 @@
+"""Where the record of every epoch goes: a list of writers. A new one is a class here and an entry in `WRITERS`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ml_collections import ConfigDict
+
+from jaxcat.errors import CheckpointError, ConfigError, one_line
+from jaxcat.system.console import Console
+from jaxcat.system.files import write_text
+
+
+class Writer(Protocol):
+    """Gets the epochs of one run, in process 0 only."""
+
+    def begin(self, history: Sequence[dict]) -> None:
+        """Start, or go on after the epochs in `history`: what an earlier start wrote after them is taken back."""
+
+    def epoch(self, record: dict) -> None:
+        """Write one more epoch."""
+
+    def close(self) -> None:
+        """End, whether or not the run came to its end."""
+
+
+@contextlib.contextmanager
+def writing_to(workdir: Path) -> Iterator[None]:
+    """Turn errors of the system into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: make room or give "
+            "access, and the same command continues"
+        ) from error
+
+
+class MetricsFile:
+    """metrics.jsonl, one JSON object a line; and config.json, to be read: the config in the checkpoint counts."""
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._workdir, self._config = workdir, config
+
+    def begin(self, history: Sequence[dict]) -> None:
+        with writing_to(self._workdir):
+            write_text(self._workdir / "config.json", json.dumps(self._config.to_dict(), indent=2) + "\n")
+            write_text(self._workdir / "metrics.jsonl", lines_of(history))
+
+    def epoch(self, record: dict) -> None:
+        with writing_to(self._workdir), open(self._workdir / "metrics.jsonl", "a") as file:
+            file.write(lines_of([record]))
+
+    def close(self) -> None:
+        pass
+
+
+class EpochLines:
+    """One line an epoch on the console."""
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._epochs, self._console = config.epochs, Console()
+
+    def begin(self, history: Sequence[dict]) -> None:
+        pass
+
+    def epoch(self, record: dict) -> None:
+        splits = "  ".join(f"{split} {figures_of(record, split)}" for split in ("train", "validation"))
+        self._console.print(
+            f"epoch {record['epoch']:>3}/{self._epochs}  step {record['step']:>6}  {splits}"
+            f"  {record['images_per_second']:.0f} images/s  {record['seconds']:.1f} s",
+            markup=False,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoard:
+    """Event files in DIR/tensorboard, if tensorboardX is installed."""
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._workdir, self._board = workdir, None
+
+    def begin(self, history: Sequence[dict]) -> None:
+        if not importlib.util.find_spec("tensorboardX"):
+            return
+        from tensorboardX import SummaryWriter
+
+        after = history[-1]["step"] + 1 if history else 0
+        with writing_to(self._workdir):
+            self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=after)
+
+    def epoch(self, record: dict) -> None:
+        if self._board is not None:
+            for name, value in measured(record).items():
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        if self._board is not None:
+            with contextlib.suppress(OSError):  # a disk that is full: said where it matters, at the checkpoint
+                self._board.close()
+
+
+class WeightsAndBiases:
+    """A run of the project `log.wandb`, for the extra `wandb`; WANDB_MODE=offline keeps it on this machine."""
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._workdir, self._config = workdir, config
+        self._run: Any = None
+
+    def begin(self, history: Sequence[dict]) -> None:
+        if not (project := self._config.log.wandb):
+            return
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError(
+                f"--config.log.wandb={project}: Weights & Biases is not installed; install jaxcat with its extra: "
+                'pip install "jaxcat[wandb]"'
+            ) from error
+        identity = self._workdir / "wandb-run-id"  # a run that goes on is the same one there
+        with writing_to(self._workdir):
+            if not identity.exists():
+                write_text(identity, uuid.uuid4().hex)
+            number = identity.read_text().strip()
+        try:
+            self._run = wandb.init(
+                project=project,
+                id=number,
+                resume="allow",
+                dir=str(self._workdir),
+                name=self._workdir.name,
+                config=self._config.to_dict(),
+                settings=wandb.Settings(silent=True),
+            )
+        except Exception as error:  # wandb has many kinds: no key, no network, a project that is not there
+            raise ConfigError(
+                f"--config.log.wandb={project}: {one_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
+            ) from error
+
+    def epoch(self, record: dict) -> None:
+        if self._run is not None:
+            self._run.log(measured(record) | {"epoch": record["epoch"]}, step=record["step"])
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+
+WRITERS: tuple[Callable[[Path, ConfigDict], Writer], ...] = (MetricsFile, EpochLines, TensorBoard, WeightsAndBiases)
+
+
+def lines_of(history: Sequence[dict]) -> str:
+    """The text of metrics.jsonl."""
+    return "".join(json.dumps(record) + "\n" for record in history)
+
+
+def figures_of(record: dict[str, Any], split: str) -> str:
+    """`loss 0.6931 accuracy 0.5000 …` of one split."""
+    found = {name.partition("/")[2]: value for name, value in record.items() if name.startswith(f"{split}/")}
+    return " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+
+
+def measured(record: dict[str, Any]) -> dict[str, float]:
+    """What of a record is a measurement."""
+    return {name: value for name, value in record.items() if isinstance(value, float)}

@@ -1,0 +1,150 @@
+"""HDF5 without its traps: what a stranger's file may make libhdf5 do is decided here, before libhdf5 does it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from jaxcat.errors import WeightsError
+from jaxcat.weights.formats.contents import MAX_TENSORS, Limits, Tensor
+
+# libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
+_FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
+
+MAX_PARTS = 2**17  # stored pieces of all arrays in one file; Keras writes one an array
+MAX_PIECE = 2**24  # values in one stored piece, unless the whole array has more; HDF5 holds a piece in memory whole
+
+_PROBE = Path(__file__).with_name("hdf5_probe.py")
+_SECONDS = 300  # wall time; the probe itself has a limit of processor time
+
+
+def probe(path: Path, source: Path | BinaryIO, limits: Limits) -> None:
+    """Let another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged ones.
+
+    Raises:
+        WeightsError: that process came to harm.
+    """
+    environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
+    content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
+    # Bytes beside its imports: half a GiB, or the content, grown as it arrives, and the largest array if that is more
+    memory = max(2**29, len(content) * 9 // 8 + 8 * limits.values)
+    seconds = -(-limits.size // 2**26)  # of processor time, gzip included; a sound file takes a fifth of it
+    command = [sys.executable, str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
+    command += map(str, (limits.values, memory, seconds))
+    try:
+        done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise WeightsError(f"{path} is damaged: the HDF5 library does not come to an end with it") from error
+    if done.returncode > 0:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        raise WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {reason}")
+    if done.returncode < 0:
+        raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
+
+
+def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
+    """Every data set in the file by its full name; links to other places and files are not followed.
+
+    Raises:
+        WeightsError: a data set keeps its values in another file or shares bytes with another. So does reading one that
+            is packed otherwise than with gzip, unpacks to another size, has larger pieces than values, or lacks values.
+    """
+    found: dict[str, Tensor] = {}
+    stored: list[tuple[int, int, str]] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if len(found) >= MAX_TENSORS:
+            raise WeightsError(f"{path} holds more than {MAX_TENSORS:,} arrays: more than any weights file")
+        chunks = _chunks(item)
+        found[name] = _tensor(name, item, chunks, path=path)
+        stored.extend((start, start + size, name) for start, size in _places(item, chunks))
+        if len(stored) > MAX_PARTS:
+            raise WeightsError(f"{path} holds arrays in more than {MAX_PARTS:,} parts: no weights file has so many")
+
+    file.visititems(visit)  # walks what is in this file: soft and external links are not followed
+    for (_, end, name), (start, _, other) in itertools.pairwise(sorted(stored)):
+        if start < end:
+            raise WeightsError(f"{path} is damaged: tensors {name} and {other} are stored in the same bytes")
+    return found
+
+
+def _places(item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo]) -> Iterator[tuple[int, int]]:
+    """Offset and size in the file of every stored part."""
+    if item.chunks is not None:
+        yield from ((chunk.byte_offset, chunk.size) for chunk in chunks)
+    elif (offset := item.id.get_offset()) is not None and item.id.get_storage_size():
+        yield offset, item.id.get_storage_size()
+
+
+def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
+    """Its stored parts, none where it is stored in one piece.
+
+    In one walk: asking for them by number takes libhdf5 a walk for each, which is minutes for many.
+    """
+    chunks: list[h5py.h5d.StoreInfo] = []
+
+    def add(chunk: h5py.h5d.StoreInfo) -> bool | None:
+        chunks.append(chunk)
+        return True if len(chunks) > MAX_PARTS else None  # anything but None ends the walk
+
+    if item.chunks is not None:
+        item.id.chunk_iter(add)
+    return chunks
+
+
+def _tensor(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> Tensor:
+    if item.external or item.is_virtual:
+        raise WeightsError(f"{path}: the values of tensor {name} lie in another file; only whole files are read")
+
+    def read() -> np.ndarray:
+        _check_storage(name, item, chunks, path=path)
+        return item[()].astype(np.float32, copy=False)
+
+    return Tensor(item.shape or (), item.dtype.name, read)
+
+
+def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> None:
+    """Refuses what would run code, unpack without limit, or be filled with zeros where values are missing."""
+    properties = item.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if not set(filters) <= _FILTERS.keys() or len(set(filters)) < len(filters):
+        raise WeightsError(f"{path}: tensor {name} is packed with an HDF5 filter other than gzip; write it without one")
+    if item.chunks is None:
+        if item.id.get_storage_size() != item.size * item.dtype.itemsize:
+            raise WeightsError(f"{path}: tensor {name} is declared and its values are missing")
+        return
+    if math.prod(item.chunks) > max(item.size, MAX_PIECE):
+        raise WeightsError(f"{path}: tensor {name} is stored in pieces larger than itself")
+    expected = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
+    if len(chunks) != expected:
+        raise WeightsError(f"{path}: tensor {name} has {len(chunks)} of {expected} stored parts")
+    if h5py.h5z.FILTER_DEFLATE in filters:
+        # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
+        limit = math.prod(item.chunks) * item.dtype.itemsize
+        left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # where packing would have gained nothing
+        for chunk in chunks:
+            if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
+                raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
+            packed = chunk.filter_mask != left_out
+            if not (
+                _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit) if packed else chunk.size == limit
+            ):
+                raise WeightsError(f"{path}: tensor {name} unpacks to more or less than its {limit:,} bytes")
+
+
+def _unpacks_to(packed: bytes, size: int) -> bool:
+    stream = zlib.decompressobj()
+    return len(stream.decompress(packed, size + 1)) == size and stream.eof

@@ -1,0 +1,75 @@
+"""safetensors files: timm's, and our own canonical one, which describes itself. Both are mapped, not copied.
+
+A canonical file has our names and layout and, in its header's metadata under "jaxcat", JSON with `width`,
+`preprocessing`, `pool_counts_padding`, `evaluation`, `classes` (of the top, or null) and `provenance`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxcat.errors import WeightsError, one_line
+from jaxcat.system.files import replacing
+from jaxcat.weights.formats.contents import Tensor
+
+KEY = "jaxcat"  # of our description in the metadata
+MAX_HEADER = 2**20  # bytes; ours, with 1000 class names, has about 80,000
+_DTYPES = {
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name in the file, and our description of them, empty for other people's files.
+
+    Raises:
+        WeightsError: the header is no valid one, or does not fit the file.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise WeightsError(f"{path}: a safetensors header of {length:,} bytes; ours has about 80,000")
+        encoded = file.read(length)
+    try:
+        with safe_open(path, framework="numpy"):  # refuses gaps, overlaps, wrong lengths, and what is no safetensors
+            header = json.loads(encoded)
+        metadata = header.pop("__metadata__", {})
+        description = json.loads(metadata[KEY]) if KEY in metadata else {}
+        if not isinstance(description, dict):
+            raise ValueError(f"its description is a {type(description).__name__} and not a table")
+        data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
+        return {name: _tensor(entry, data) for name, entry in header.items()}, description
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors, it may be incomplete: {one_line(error)}") from error
+
+
+def _tensor(entry: dict[str, Any], data: np.ndarray) -> Tensor:
+    shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        return Tensor(shape, entry["dtype"].lower(), lambda: data[start:end])
+    return Tensor(shape, dtype.name, lambda: data[start:end].view(dtype).reshape(shape).astype(np.float32, copy=False))
+
+
+def write(path: Path, tensors: dict[str, np.ndarray], description: dict[str, Any]) -> None:
+    """Write a canonical file, whole or not at all.
+
+    Args:
+        tensors: float32, by path in the network.
+        description: plain JSON; see the top of this page.
+    """
+    try:
+        with replacing(path) as aside:
+            save_file(tensors, aside, metadata={KEY: json.dumps(description)})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be written: {one_line(error)}") from error
