@@ -18,7 +18,7 @@ class ConfigError(JaxcatError):
 
 
 class DataError(JaxcatError):
-    """Pictures, labels or splits that cannot be used as they are."""
+    """Images, labels or splits that cannot be used as they are."""
 
     exit_status = 2
 

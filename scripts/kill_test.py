@@ -57,7 +57,7 @@ runpy.run_module("jaxcat.train", run_name="__main__", alter_sys=True)
 """
 
 
-def make_pictures(root: Path) -> Path:
+def make_images(root: Path) -> Path:
     """Two classes of noise, one redder: 32 to train on and 120 to validate, so that evaluation takes its time."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 16), ("validation", 60)):
@@ -147,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random.Random) -> int:
-    images, cache = make_pictures(folder / "images"), folder / "cache"
+    images, cache = make_images(folder / "images"), folder / "cache"
 
     def start(name: str) -> Run:
         return Run(folder / name, images=images, cache=cache, settings=settings)

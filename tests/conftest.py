@@ -11,6 +11,9 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+# Compiling is most of what tests wait for, and this halves it; convolutions are Eigen's either way. Tests that start a
+# command in a process of its own see what users get.
+jax.config.update("jax_disable_most_optimizations", True)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -34,6 +34,7 @@ class Processes:
             "PYTHONPATH": str(REPOSITORY),
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py does, for the same reason
         }
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = [logs / f"{process}.log" for process in range(count)]

@@ -49,6 +49,7 @@ def test_none_is_the_identity():
     assert augment.apply(images, nothing, size=16) is images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [40, 75])
 def test_article_equals_keras(size):
     pytest.importorskip("scipy")

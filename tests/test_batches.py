@@ -177,6 +177,7 @@ def test_unknown_augmentation_is_refused_at_once():
         batches.batches(FakeStore(), LABELS, ORDER, batch_size=4, size=8, mesh=devices.make_mesh(), augment="nothing")
 
 
+@pytest.mark.slow
 def test_waiting_is_counted_only_where_the_data_are_late():
     def waited(store_seconds, step_seconds):
         store = FakeStore(seconds=store_seconds)

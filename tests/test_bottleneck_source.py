@@ -61,6 +61,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_cached_training_equals_streaming(folder, tmp_path, changes):
     """As many views as epochs, rows in float32: the same losses, the same parameters."""
@@ -75,12 +76,14 @@ def test_cached_training_equals_streaming(folder, tmp_path, changes):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_rows_are_close(folder, tmp_path):
     assert train(config_of(folder, **{"bottleneck.dtype": "float16"}), tmp_path / "half") == 0
     assert train(config_of(folder), tmp_path / "single") == 0
     np.testing.assert_allclose(figures(tmp_path / "half", "loss"), figures(tmp_path / "single", "loss"), rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [0, source.IN_MEMORY], ids=["from maps", "from memory"])
 def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, in_memory):
     monkeypatch.setattr(source, "IN_MEMORY", in_memory)
@@ -115,6 +118,7 @@ def test_fewer_views_than_epochs_come_round_again(folder):
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_no_view_is_computed_that_no_epoch_reads(folder):
     config = config_of(folder, views=5, epochs=2)
     few = prepared(config)
@@ -127,6 +131,7 @@ def test_no_view_is_computed_that_no_epoch_reads(folder):
         np.testing.assert_array_equal(*rows)
 
 
+@pytest.mark.slow
 def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rows, "BLOCK_ROWS", 5)
     config, add = config_of(folder, epochs=1), Rows.add
@@ -143,6 +148,7 @@ def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, t
     assert train(config, tmp_path / "run") == 0
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_path, monkeypatch):
     """With bottlenecks and stacked steps, at a checkpoint within the epoch."""
     settings = {"checkpoint.every_steps": 3, "model.dropout": 0.3, "epochs": 3}  # steps 10 to 12 come stacked
@@ -160,6 +166,7 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     assert figures(tmp_path / "whole", "loss") == figures(tmp_path / "cut", "loss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("views", "step", "calls"),
     [(0, "step", 2), (2, "steps", 1)],  # train step and evaluation step; the train step over a whole epoch
@@ -183,6 +190,7 @@ def test_nothing_is_compiled_after_the_first_epoch(folder, tmp_path, monkeypatch
     assert second == third == fourth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "most"), [({}, 4), ({"model.cut": "mixed1", "model.train_from": "mixed1"}, 1)])
 def test_only_a_suffix_without_convolutions_gets_its_steps_stacked(folder, changes, most):
     """A convolution's gradient in a compiled loop is slow on a CPU."""

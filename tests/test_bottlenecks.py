@@ -54,6 +54,7 @@ def test_a_second_run_computes_nothing_and_decodes_nothing(folder, monkeypatch):
         opened(config)
 
 
+@pytest.mark.slow
 def test_a_changed_image_loses_its_own_rows_only(folder):
     config = config_of(folder)
     before = prepared(config)
@@ -106,6 +107,7 @@ def test_other_weights_are_another_key(folder):
     assert first != second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", step_versions())
 def test_rows_of_two_versions_of_a_step_never_share_a_key(folder, step, monkeypatch):
     prepared(config_of(folder))
@@ -131,6 +133,7 @@ def test_the_key_names_everything_that_shapes_a_row(folder):
     assert key_of(config, small.network(config), frozen_digests={}).keys() == set(names.split())
 
 
+@pytest.mark.slow
 def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_cache, monkeypatch):
     config, compile = config_of(folder), source.jit
 
@@ -181,6 +184,7 @@ def test_another_arithmetic_is_another_key(folder, monkeypatch):
     assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_after_the_last_whole_block(folder, monkeypatch):
     monkeypatch.setattr(rows, "BLOCK_ROWS", 5)
     config, add, written = config_of(folder), Rows.add, []
@@ -211,6 +215,7 @@ def block_files(root: Path) -> list[Path]:
     return sorted((root / "bottlenecks").rglob("*.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "header", "cut", "empty", "gone", "marker"])
 def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
     config = config_of(folder)

@@ -57,6 +57,7 @@ def test_commands_that_compute_nothing_import_no_framework(module, arguments, st
     assert says in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -135,6 +136,7 @@ def test_a_missing_config_file_and_variant(tmp_path):
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_orbax_does_not_warn_of_a_complete_workdir(tmp_path):
     folder = small.image_folder(tmp_path / "images")
     for _ in range(2):  # trains, and finds that it has
@@ -143,6 +145,7 @@ def test_orbax_does_not_warn_of_a_complete_workdir(tmp_path):
         assert "_CHECKPOINT_METADATA" not in result.stderr
 
 
+@pytest.mark.slow
 def test_bad_images_are_all_listed_before_training(tmp_path):
     folder = small.image_folder(tmp_path / "images")
     for name in ("000", "003"):
@@ -158,6 +161,7 @@ def test_bad_images_are_all_listed_before_training(tmp_path):
     assert "22 train" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

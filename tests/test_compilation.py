@@ -41,6 +41,7 @@ def test_convolutions_stay_out_of_the_slower_library():
     assert "ynn" not in program(compilation.jit)
 
 
+@pytest.mark.slow
 def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_path, empty_cache, monkeypatch):
     """The prefix alone, and the steps of training, validation and prediction."""
     options, jit = {}, jax.jit
@@ -62,8 +63,14 @@ def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_
 
 @pytest.mark.slow
 def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_path):
-    """The step of full fine-tuning, which takes seconds to compile: what takes less than 0.3 s is not kept."""
-    settings = {"data.dir": folder, "model.weights": "none", "model.width": 0.0625, "model.train_from": "stem"}
+    """The step of fine-tuning, which takes seconds to compile: what takes less than 0.3 s is not kept."""
+    settings = {
+        "data.dir": folder,
+        "model.weights": "none",
+        "model.width": 0.0625,
+        "model.train_from": "stem",
+        "model.cut": "mixed2",
+    }
     settings |= {"data.image_size": 75, "epochs": 1, "bottleneck.views": 0}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "JAXCAT_CACHE": str(tmp_path / "cache"), "JAX_DEBUG_LOG_MODULES": "jax._src.compiler"}

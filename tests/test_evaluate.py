@@ -41,7 +41,7 @@ def evaluated(workdir: Path, name: str) -> tuple[dict, list[dict]]:
         return figures, list(csv.DictReader(file))
 
 
-def test_every_picture_is_counted_once_and_the_figures_are_those_of_training(workdir, capsys):
+def test_every_image_is_counted_once_and_the_figures_are_those_of_training(workdir, capsys):
     assert evaluate.main(["--workdir", str(workdir), "--batch-size", "3"]) == 0
     figures, rows = evaluated(workdir, "validation")
     trained = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
@@ -63,7 +63,7 @@ def test_another_folder_leaves_the_figures_of_the_run_alone(workdir, folder, tmp
     assert evaluated(workdir, "others-validation")[0]["count"] == 9
 
 
-def test_a_single_picture_is_not_padded_to_a_whole_batch(workdir, monkeypatch):
+def test_a_single_image_is_not_padded_to_a_whole_batch(workdir, monkeypatch):
     classifier, sizes = jaxcat.load(workdir), []
     compute = classifier.evaluate_batch
     monkeypatch.setattr(classifier, "evaluate_batch", lambda batch: sizes.append(len(batch["image"])) or compute(batch))
@@ -86,13 +86,13 @@ def test_figures_by_hand():
     assert figures["per_class"]["dog"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "count": 2}
 
 
-def test_no_area_under_a_curve_where_a_class_has_no_picture():
+def test_no_area_under_a_curve_where_a_class_has_no_image():
     figures = evaluation.summarize(np.log([[0.9, 0.1]]), np.array([0]), ("cat", "dog"))
     assert figures["auc"] is None
     assert figures["per_class"]["dog"]["recall"] == 0
 
 
-def test_predictions_agree_with_the_evaluation_and_bad_pictures_are_named(workdir, folder, tmp_path, capsys):
+def test_predictions_agree_with_the_evaluation_and_bad_images_are_named(workdir, folder, tmp_path, capsys):
     assert evaluate.main(["--workdir", str(workdir)]) == 0
     rows = evaluated(workdir, "validation")[1]
     bad = tmp_path / "bad.jpg"

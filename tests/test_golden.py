@@ -160,6 +160,7 @@ def stored() -> tuple[dict[str, int], dict[str, np.ndarray]]:
         return json.loads(str(file["versions"])), {name: file[name] for name in file.files if name != "versions"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_numbers_are_those_of_the_declared_version(step):
     versions, golden = stored()

@@ -36,7 +36,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 )
 def test_killed_at_random_moments(tmp_path, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
-    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), *(f"--config.{setting}" for setting in settings)]
+    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), "--config.epochs=4"]
+    options += [f"--config.{setting}" for setting in settings]
     done = subprocess.run(
         [sys.executable, "scripts/kill_test.py", *options],
         cwd=REPOSITORY,
@@ -96,6 +97,7 @@ def test_a_second_signal_leaves_at_once(folder, tmp_path):
         assert "to continue" not in output
 
 
+@pytest.mark.slow
 def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, monkeypatch):
     """At every look there is, in turn: the run ends at the same bits."""
     settings = {"epochs": 2}
@@ -113,6 +115,7 @@ def test_interrupted_in_validation_and_at_the_end_of_an_epoch(folder, tmp_path, 
         assert outcome(workdir) == outcome(tmp_path / "whole"), limit
 
 
+@pytest.mark.slow
 def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
     """A finished run that is started again keeps the checkpoints that an untouched one keeps."""
     assert train(config(folder), tmp_path / "run") == 0
@@ -122,6 +125,7 @@ def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
     assert workdirs.steps(tmp_path / "run") == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [0, 2])
 def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch, views):
     settings = {"data.augment": "article", "model.dropout": 0.3, "model.cut": "mixed1", "model.train_from": "mixed1"}

@@ -6,6 +6,7 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import small
 from sklearn.metrics import top_k_accuracy_score
 from small_run import metrics
@@ -40,6 +41,7 @@ def test_sums_leave_out_padding_and_are_divided_once():
     assert np.isfinite(found["loss"])
 
 
+@pytest.mark.slow
 def test_a_run_of_many_classes_reports_and_evaluates_five_guesses(tmp_path):
     config = small.tiny_config()  # ten digits
     config.epochs = 1

@@ -70,6 +70,7 @@ def test_a_run_is_loaded_and_evaluated_with_the_figures_of_its_training(older):
     assert figures["loss"] == pytest.approx(best["validation/loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_finished_and_an_extended_one_keeps_its_history(older, capsys):
     config = config_of("head")
     assert train(config, older / "head") == 0
@@ -80,12 +81,14 @@ def test_a_finished_run_is_finished_and_an_extended_one_keeps_its_history(older,
     assert set(metrics(older / "head")[3]) == set(metrics(older / "head")[2]), "a run keeps the metrics it began with"
 
 
+@pytest.mark.slow
 def test_a_run_stopped_half_way_ends_as_if_nobody_had_stopped_it(older):
     assert workdirs.steps(older / "finetuning") == EXPECTED["interrupted_at"] == [5, 6]
     assert train(config_of("finetuning"), older / "finetuning") == 0
     same(metrics(older / "finetuning"), EXPECTED["finetuning"])
 
 
+@pytest.mark.slow
 def test_pixels_of_another_version_are_refused_by_name_and_taken_by_force(older, monkeypatch, caplog):
     """A workdir that does not say its versions counts as version 1 of every step."""
     newer = checkpoint_meta.step_versions() | {"resize": 2}

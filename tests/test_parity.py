@@ -118,6 +118,7 @@ def torch_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), make_golden.SIZES, ids=str)
 def test_every_block_equals_the_outputs_that_torchvision_and_timm_gave(torch_file, height, width):
     outputs = jaxcat_outputs(load_pretrained(str(torch_file), with_top=True), random_images(height, width))
@@ -191,6 +192,7 @@ def test_pooling_rules_differ_at_the_border_only_as_defined(counts_padding):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [3, 4, 7, 8])
 def test_max_pooling_is_that_of_windows_with_its_gradient(side):
     x = jnp.asarray(np.random.default_rng(side).standard_normal((2, side, side + 1, 3)), jnp.float32)

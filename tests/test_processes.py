@@ -106,7 +106,7 @@ def test_a_checkpoint_of_some_is_continued_by_others(runs, folder, tmp_path, fir
     assert after[2]["step"] == 12
 
 
-def test_evaluate_counts_each_picture_once(runs, folder, tmp_path):
+def test_evaluate_counts_each_image_once(runs, folder, tmp_path):
     results = []
     for count in (1, 2):
         shutil.copytree(runs / "2", tmp_path / str(count))
@@ -137,7 +137,7 @@ def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path
     assert metrics(tmp_path / "run")[-1]["step"] > found[-1]
 
 
-def test_one_process_with_a_bad_picture_ends_all(folder, tmp_path):
+def test_one_process_with_a_bad_image_ends_all(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     settings = ("--config.epochs=100000", "--config.data.cache_gb=0.0")
     own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
@@ -152,7 +152,7 @@ def test_one_process_with_a_bad_picture_ends_all(folder, tmp_path):
 
 
 @pytest.mark.parametrize("views", [0, 1])
-def test_processes_that_find_different_pictures_are_told_so(folder, tmp_path, views):
+def test_processes_that_find_different_images_are_told_so(folder, tmp_path, views):
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy/train/disc/000.png").rename(tmp_path / "copy/train/disc/999.png")
     own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
@@ -163,8 +163,8 @@ def test_processes_that_find_different_pictures_are_told_so(folder, tmp_path, vi
 
 LEAVES = """
 import argparse, sys
-from jaxcat import cli
-from jaxcat.sharding import initialize_distributed, values_of_processes
+from jaxcat.system import cli
+from jaxcat.system.processes import initialize_distributed, values_of_processes
 
 def main(argv):
     parser = argparse.ArgumentParser()

@@ -37,6 +37,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
     """Every file of the latest checkpoint, at five places: either `verify` refuses, or all is as it was written."""
     last = workdirs.steps(copy)[-1]
@@ -56,6 +57,7 @@ def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
     assert len(found) > 20, f"{len(found)} found, {harmless} harmless"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bytes", "meta", "file gone", "folder gone", "meta gone", "empty file"])
 def test_a_damaged_latest_checkpoint_is_set_aside_and_the_run_ends_at_the_same_bits(
     finished, copy, folder, damage, caplog
@@ -95,6 +97,7 @@ def test_nothing_good_left_is_an_error_and_never_a_fresh_start(copy, folder):
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_gone_are_spoken_of(finished, copy, folder, caplog):
     shutil.rmtree(copy / "checkpoints")
     assert train(config(folder), copy) == 0
@@ -102,6 +105,7 @@ def test_checkpoints_that_are_gone_are_spoken_of(finished, copy, folder, caplog)
     assert outcome(copy) == outcome(finished)
 
 
+@pytest.mark.slow
 def test_a_continued_run_keeps_its_best(tmp_path, folder):
     """The first save after a start must know the epochs before it, or it takes the best checkpoint for an old one."""
     settings = {"optim.learning_rate": 0.3, "epochs": 5}
@@ -125,6 +129,7 @@ def test_a_missing_best_is_named(copy, caplog):
         assert any(f"step {best}, is missing" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_a_damaged_frozen_tree_is_made_again(copy, folder, caplog):
     classifier = jaxcat.load(copy)
     for path in files(copy / "frozen"):
@@ -139,6 +144,7 @@ def test_a_damaged_frozen_tree_is_made_again(copy, folder, caplog):
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folder):
     """Killed before its first checkpoint, then started with another seed: the frozen tree must be the new one's."""
     assert train(config(folder, epochs=1), tmp_path / "run") == 0
@@ -147,6 +153,7 @@ def test_a_frozen_tree_of_a_start_without_checkpoint_is_replaced(tmp_path, folde
     assert jaxcat.load(tmp_path / "run").config.seed == 7
 
 
+@pytest.mark.slow
 def test_a_checkpoint_stays_until_its_successor_is_written(copy, folder, monkeypatch):
     """A run interrupted before the validation of an epoch saves that step twice; the second write may fail."""
     last = workdirs.steps(copy)[-1]
@@ -230,6 +237,7 @@ def test_a_tensorboard_that_cannot_be_made_is_one_line(tmp_path, folder):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", [2_000, 20_000])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(finished, folder, tmp_path, allowed):
     """No file may grow beyond `allowed` bytes, which fails like a full disk: in mid-write, in whatever is written."""
@@ -259,6 +267,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(finished
     assert not list((tmp_path / "run").rglob("*tmp*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_small_disk_that_fills_up(folder, tmp_path):
     disk = tmp_path / "disk"

@@ -59,6 +59,7 @@ def test_frozen_is_frozen_bit_for_bit(train_from):
     assert "stem" not in state.trained
 
 
+@pytest.mark.slow
 def test_the_partition_is_a_second_lock_on_the_full_tree():
     """Gradients of ones and weight decay on all parameters: what is labelled frozen must not move, nor carry state."""
     config = small.tiny_config()
@@ -78,6 +79,7 @@ def test_the_partition_is_a_second_lock_on_the_full_tree():
     assert held == 2 * trained, "Adam keeps two moments for what is trained and nothing for what is frozen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_from", ["head", "mixed0"])
 def test_several_blocks_are_pooled_side_by_side(train_from):
     images = batch_of(4)["image"]
@@ -103,6 +105,7 @@ def test_several_blocks_are_pooled_side_by_side(train_from):
     np.testing.assert_allclose(pooled("mixed1", "mixed0"), np.concatenate(apart, axis=1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_prefix_has_no_backward_pass():
     """Work of the head-only step: forward pass and head, within 5 %."""
     config = small.tiny_config()
@@ -130,6 +133,7 @@ def test_the_prefix_in_chunks_gives_the_same(monkeypatch, count, chunk):
     np.testing.assert_allclose(chunked, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_statistics_move_with_train_bn_only_where_trained():
     config = small.tiny_config()
     config.model.cut, config.model.train_from, config.model.train_bn = "mixed1", "mixed1", True
@@ -140,6 +144,7 @@ def test_statistics_move_with_train_bn_only_where_trained():
     assert bytes_of(frozen) == frozen_before
 
 
+@pytest.mark.slow
 def test_what_training_keeps_is_float32_when_it_computes_in_bfloat16():
     config = small.tiny_config()
     config.model.cut = config.model.train_from = "mixed0"
@@ -151,6 +156,7 @@ def test_what_training_keeps_is_float32_when_it_computes_in_bfloat16():
     assert set(kept) == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_bn", [False, True])
 @pytest.mark.parametrize("count", [5, 16, 20])
 def test_one_device_and_eight_agree(train_bn, count):
@@ -204,6 +210,7 @@ def test_the_first_bad_step_is_named():
     assert int(state.sums["bad_step"]) == 1
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_seed_and_step_alone():
     config = small.tiny_config()
     config.model.dropout = 0.5

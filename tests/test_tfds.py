@@ -35,7 +35,7 @@ def encoded(number: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def website():
     """A server with 72 images at /NUMBER.png; yields its address and the list of what was asked for."""
     asked: list[str] = []
@@ -58,7 +58,7 @@ def website():
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def builders(website) -> dict[str, type]:
     """Four sets that TFDS knows by name in this process: 60 images in train, 12 in test."""
     import tensorflow_datasets as tfds
@@ -103,7 +103,7 @@ def builders(website) -> dict[str, type]:
     return {builder.name: builder for builder in (JaxcatTiny, JaxcatRenamed, JaxcatUnlabelled, JaxcatRemote)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prepared(builders, tmp_path_factory) -> dict[str, Path]:
     """Data directories by file format, with all but the remote set prepared in them."""
     places = {}

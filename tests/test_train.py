@@ -78,6 +78,7 @@ def test_another_configuration_is_refused_with_a_diff(finished, folder):
     assert "--config.resume=force" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_a_run_began_with_stays_even_by_force(finished, folder, tmp_path, caplog):
     shutil.copytree(finished, tmp_path / "run")
     changes = {"model.preprocessing": "zero_one", "model.dropout": 0.1, "data.augment": "article"}
@@ -88,6 +89,7 @@ def test_what_a_run_began_with_stays_even_by_force(finished, folder, tmp_path, c
     assert "preprocessing stays 'weights'" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_continued_run_describes_itself_by_its_new_configuration(finished, folder, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     shutil.copytree(folder, tmp_path / "moved")
@@ -98,7 +100,7 @@ def test_a_continued_run_describes_itself_by_its_new_configuration(finished, fol
     assert jaxcat.load(tmp_path / "run", step="latest").config.data.dir == str(tmp_path / "moved")
 
 
-def test_a_run_whose_pictures_have_become_more_is_not_continued(finished, folder, tmp_path):
+def test_a_run_whose_images_have_become_more_is_not_continued(finished, folder, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     shutil.copytree(folder, tmp_path / "more")
     shutil.copy(tmp_path / "more/train/disc/000.png", tmp_path / "more/train/disc/999.png")
@@ -109,7 +111,7 @@ def test_a_run_whose_pictures_have_become_more_is_not_continued(finished, folder
         train(config, tmp_path / "run")
 
 
-def test_a_run_whose_pictures_have_other_names_is_not_continued_and_its_evaluation_says_so(
+def test_a_run_whose_images_have_other_names_is_not_continued_and_its_evaluation_says_so(
     finished, folder, tmp_path, caplog
 ):
     """As many as before, so the steps would fit; but others, and in a hold-out perhaps images trained on."""
@@ -129,6 +131,7 @@ def test_a_run_whose_pictures_have_other_names_is_not_continued_and_its_evaluati
         assert any("other names or labels" in record.message for record in caplog.records[before:]) == warned
 
 
+@pytest.mark.slow
 def test_a_new_run_leaves_neighbours_alone(folder, tmp_path):
     (tmp_path / "frozen_head").mkdir()
     (tmp_path / "frozen.txt").write_text("mine")
@@ -146,6 +149,7 @@ def test_resume_never_refuses_a_workdir_that_holds_a_run(finished, folder):
         train(config, finished)
 
 
+@pytest.mark.slow
 def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path, folder, monkeypatch):
     """Stopped after any step, the same command ends at the same bits: parameters, optimizer, statistics, metrics."""
     config = small.tiny_config(folder)
@@ -199,6 +203,7 @@ def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
     assert workdirs.steps(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, folder):
     config = small.tiny_config(folder)
     config.epochs, config.optim.name = 20, "sgd"
@@ -224,6 +229,7 @@ def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, m
     assert not workdirs.steps(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):
     config = small.tiny_config(folder)
     config.epochs, config.optim.schedule = 1, "cosine"
@@ -252,6 +258,7 @@ def test_damage_on_disk_is_noticed(finished, tmp_path):
         jaxcat.load(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_init_from_takes_the_backbone_and_the_head_only_for_the_same_classes(finished, folder, tmp_path):
     source = jaxcat.load(finished)
     config = small.tiny_config(folder)
@@ -269,6 +276,7 @@ def test_init_from_takes_the_backbone_and_the_head_only_for_the_same_classes(fin
             assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [0, 1])
 def test_a_batch_of_a_million_is_one_step_and_takes_no_memory(folder, tmp_path, views):
     config = small.tiny_config(folder)
@@ -277,6 +285,7 @@ def test_a_batch_of_a_million_is_one_step_and_takes_no_memory(folder, tmp_path, 
     assert workdirs.steps(tmp_path / "run") == [1, 2]
 
 
+@pytest.mark.slow
 def test_init_from_leaves_behind_a_head_that_saw_other_features(finished, folder):
     """Maxima have the shape of averages."""
     config = small.tiny_config(folder)
@@ -303,7 +312,8 @@ def test_init_from_a_run_that_does_not_fit_is_an_error(finished, folder, tmp_pat
         train(config, tmp_path / "run")
 
 
-def test_bad_weights_are_refused_before_any_picture_is_decoded(tmp_path):
+@pytest.mark.slow
+def test_bad_weights_are_refused_before_any_image_is_decoded(tmp_path):
     folder = small.image_folder(tmp_path / "images")
     (folder / "train" / "disc" / "000.png").write_bytes(b"not a image")
     (tmp_path / "half.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
@@ -327,6 +337,7 @@ def test_tensorboard_gets_the_figures_of_every_epoch(finished):
             assert found[name, record["step"]] == pytest.approx(record[name])
 
 
+@pytest.mark.slow
 def test_frozen_stages_of_a_whole_run_are_what_they_began_as(tmp_path, folder):
     config = small.tiny_config(folder)
     config.model.cut = config.model.train_from = "mixed1"
@@ -342,6 +353,7 @@ def test_frozen_stages_of_a_whole_run_are_what_they_began_as(tmp_path, folder):
             assert all(same) if stage != "mixed1" else not any(same)
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_its_target(tmp_path, folder, capsys):
     config = small.tiny_config(folder)
     config.epochs, config.stop.accuracy = 5, 0.01
@@ -376,6 +388,7 @@ def test_balanced_class_weights():
     np.testing.assert_allclose(class_weights(np.array([0, 0, 0, 1]), 2), [4 / 6, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_checkpoint_of_eight_devices_serves_any_number(finished, devices, tmp_path):
     """Restored in a process with another device count, the probabilities are the same."""

@@ -25,6 +25,7 @@ from jaxcat.train import train
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_planted_links_lead_nowhere(copy, folder, tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("untouched")
@@ -69,6 +70,7 @@ def test_only_what_a_step_has_named_is_put_back(copy, folder):
         restore.choose(copy, "²")
 
 
+@pytest.mark.slow
 def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, folder):
     for step in workdirs.steps(copy):
         path = copy / "checkpoints" / str(step) / "meta" / "metadata"
@@ -119,6 +121,7 @@ def test_descriptions_that_are_not_what_they_should_be(copy):
             checkpoint_meta.read_meta(copy, last)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_workdir_is_unpickled_or_written_elsewhere(copy, folder, tmp_path):
     """Python reports every unpickled global and every file opened to write: none, and none outside the workdir."""
     code = (

@@ -112,6 +112,7 @@ def test_every_layout_gives_the_same_numbers_with_its_conventions(tmp_path, vgg,
     assert_same(load_vgg(path, backbone=None), vgg)  # found out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", WRITERS)
 def test_every_layout_has_its_top_left_out_or_loaded(tmp_path, vgg, top, layout):
     path = WRITERS[layout](tmp_path / "weights", vgg | top)
@@ -208,6 +209,7 @@ def test_a_canonical_file_with_the_top_cannot_ask_for_images_that_it_does_not_fi
         load_vgg(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_legacy, write_keras_3, write_canonical])
 def test_a_file_of_inception_is_not_taken_for_vgg(tmp_path, network, write):
     path = write(tmp_path / "file", network)
@@ -286,6 +288,7 @@ def worst_ratio(found: Outputs, reference: Outputs) -> float:
     return max(differences(found, reference).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width"), [(64, 64), (96, 130), pytest.param(224, 224, marks=pytest.mark.slow)], ids=str
 )

@@ -25,6 +25,7 @@ from jaxcat.weights.load import load_pretrained
 from jaxcat.weights.registry import REGISTRY
 
 
+@pytest.mark.slow
 def test_the_table_is_the_order_in_which_inception_declares_its_convolutions():
     declared = []
 
@@ -89,6 +90,7 @@ def test_provenance_is_plain_json_and_names_the_file(weights):
     assert loaded.provenance["backbone"] == loaded.backbone == "inception_v3"
 
 
+@pytest.mark.slow
 def test_the_top_is_excused_by_name_and_loaded_on_request(tmp_path, network):
     top = {"kernel": np.ones((102, 1000), np.float32), "bias": np.arange(1000, dtype=np.float32)}
     path = write(tmp_path / "weights.h5", network, **top)
@@ -98,6 +100,7 @@ def test_the_top_is_excused_by_name_and_loaded_on_request(tmp_path, network):
     assert logits["kernel"].shape == (102, 1000)
 
 
+@pytest.mark.slow
 def test_a_top_that_is_asked_for_must_be_there_and_fit(tmp_path, network, weights):
     with pytest.raises(WeightsError, match=r"- logits/kernel \(102, 1000\)"):
         load(weights, with_top=True)
@@ -141,6 +144,7 @@ def test_asked_for_its_top_a_name_stands_for_the_file_that_has_one(monkeypatch, 
         load("keras-imagenet", width=1.0, with_top=True)
 
 
+@pytest.mark.slow
 def test_a_name_is_loaded_from_the_cache_with_its_own_conventions(shared, monkeypatch, tmp_path):
     """The published file cannot be had here: another takes its place under a name of its own."""
     stand_in = shared / "weights" / "inception_v3_nsfw_notop.h5"
@@ -184,6 +188,7 @@ def test_preprocessing_survives_json():
     assert Preprocessing.from_dict(json.loads(json.dumps(odd.to_dict()))) == odd
 
 
+@pytest.mark.slow
 def test_the_real_file_loads(shared):
     loaded = load_pretrained(str(shared / "weights" / "inception_v3_nsfw_notop.h5"))
     params, stats = flatten_dict(loaded.params), flatten_dict(loaded.stats)

@@ -190,6 +190,7 @@ def test_gzip_is_read_and_other_filters_are_refused(weights, network):
                 load(weights)
 
 
+@pytest.mark.slow
 def test_an_array_in_a_great_many_parts_does_not_take_minutes(weights):
     """Asked for its parts by number, libhdf5 takes 1,000 s for these."""
     name = "mixed10_top/kernel:0"
@@ -373,6 +374,7 @@ def test_integers_in_safetensors_are_not_weights(tmp_path, network):
         load(tmp_path / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_reading_weights_imports_no_framework_but_jax():
     code = "import sys, jaxcat.weights.load; print({'torch', 'keras', 'tensorflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

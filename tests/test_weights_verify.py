@@ -42,12 +42,16 @@ def test_without_the_framework_nothing_is_compared_and_that_is_no_failure(tmp_pa
     assert f"not compared: {framework} is not installed" in printed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["model.h5", "weights.h5", "model.weights.h5", "model.keras"])
-def test_keras_files_without_a_top_are_compared(tmp_path, capsys, name):
+@pytest.fixture(scope="module")
+def model():
     keras = pytest.importorskip("keras")
     keras.utils.set_random_seed(0)
-    model = keras.applications.InceptionV3(weights=None, include_top=False)
+    return keras.applications.InceptionV3(weights=None, include_top=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.h5", "weights.h5", "model.weights.h5", "model.keras"])
+def test_keras_files_without_a_top_are_compared(tmp_path, capsys, model, name):
     path = tmp_path / name
     if name == "weights.h5":  # as Keras 2 and Keras Applications write it
         h5py = pytest.importorskip("h5py")

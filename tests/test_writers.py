@@ -13,6 +13,7 @@ from jaxcat.train import train
 from jaxcat.training import writers
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_every_epoch_and_goes_on_with_the_same_run(tmp_path, folder, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="the wandb extra is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

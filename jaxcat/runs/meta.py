@@ -102,6 +102,7 @@ class Meta:
             **{"step": self.step, "digests": dict(self.digests)},
         }
         if self.records:
+            # "pictures" is the word in checkpoints since the first of them
             length = {"pictures": self.records.images, "batch_size": self.records.batch_size}
             plain["length"] = length | ({"records": self.records.fingerprint} if self.records.fingerprint else {})
         plain = json.loads(json.dumps(plain))

@@ -23,7 +23,7 @@ IMPORTS = {
     "python -m jaxcat.train --help": ["-m", "jaxcat.train", "--help"],
 }
 TIMES_STARTED = 3
-PICTURES = (250, 500, 1000, 2000)  # once, twice, four and eight times as many
+IMAGES = (250, 500, 1000, 2000)  # once, twice, four and eight times as many
 
 
 def startup(team: Team, effort: Effort, *, size: int, batch: int) -> Iterator[Row]:
@@ -140,7 +140,7 @@ def growth(data: Path | None, weights: Path | None, *, size: int) -> Iterator[Ro
     if data is None:
         yield Row("growth", "all", "jaxcat", "", skipped="needs --data DIR")
         return
-    for count in PICTURES:
+    for count in IMAGES:
         settings = {"data.dir": data, "data.train_size": count, "data.validation_size": 50, "data.cache_gb": 0.0}
         settings |= {"data.image_size": size, "model.weights": weights or "none", "epochs": 1}
         text = f"train command, default head, {size} px, {count} images, empty cache of bottlenecks"
