@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from weights_files import load, random_network, torch_state, write_canonical, write_keras_3, write_legacy
 
 from jaxcat.errors import WeightsError
+from jaxcat.inference.published import published_classifier
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, Conventions
 from jaxcat.weights import strict
 from jaxcat.weights.keras_names import KERAS_NAMES
@@ -318,6 +319,13 @@ def test_the_logits_equal_keras(tmp_path):
     found = jaxcat_outputs(loaded, images)
     assert worst_ratio(found, expected) <= TOLERANCE
     assert worst_ratio(found, keras_outputs(model, images, backbone="vgg19")) <= TOLERANCE
+
+    photographs = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    fed = keras.applications.vgg19.preprocess_input(photographs.astype(np.float32))
+    classifier = published_classifier(str(tmp_path / "model.weights.h5"))
+    assert len(classifier.classes) == 1000
+    expected = np.asarray(keras.ops.softmax(model(fed, training=False)))
+    np.testing.assert_allclose(classifier.predict(list(photographs)), expected, atol=1e-4 * expected.max())
 
 
 @pytest.mark.slow

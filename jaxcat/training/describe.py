@@ -38,6 +38,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)
     padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
+    statistics = ", BatchNorm on stored statistics" if any(run.frozen["stats"].values()) else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -49,7 +50,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the border"),
         ("trained", _sizes(run.trained["params"], run.network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
-        ("frozen", f"{_sizes(run.frozen['params'], run.network)}, BatchNorm on stored statistics"),
+        ("frozen", f"{_sizes(run.frozen['params'], run.network)}{statistics}"),
         ("devices", f"{mesh.size} × {mesh.devices.flat[0].device_kind}, {config.model.dtype}"),
         ("batch", f"{config.batch_size}{padding}"),
     ):

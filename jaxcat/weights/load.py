@@ -35,7 +35,7 @@ class Pretrained:
         params: stage → … → tensor, nested dicts of float32 arrays, as `nnx.to_pure_dict` of the stages' `nnx.Param`;
             with the published top also its layers, `logits` the last: `kernel` (inputs, outputs) and `bias` (outputs,).
             Arrays of a safetensors file may be read-only views of it.
-        stats: the same for `nnx.BatchStat`; a stage without statistics is not there.
+        stats: the same for `nnx.BatchStat`; {} for a stage without statistics.
         conventions: how images are fed, and the pooling rule.
         provenance: where the numbers come from, as plain JSON for the checkpoint.
         evaluation: how the published accuracy was measured, if that is known.
@@ -94,12 +94,13 @@ def load_pretrained(
     table = BACKBONES[contents.backbone]
     kept = [*table.up_to(cut or table.stages[-1]), *((*table.top.hidden, "logits") if with_top else ())]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
+    params = _tree({name: array for name, array in arrays.items() if name not in stats}, kept)
     provenance = _provenance(source, path, spec=spec, contents=contents, about=about)
     if spec:
         remember(spec, path, provenance["sha256"])
     return Pretrained(
-        params=_tree({name: array for name, array in arrays.items() if name not in stats}, kept),
-        stats=_tree(stats, kept),
+        params=params,
+        stats=dict.fromkeys(params, {}) | _tree(stats, kept),
         conventions=about.conventions,
         provenance=provenance | ({"batch_norm_scale": scale} if scale else {}),
         evaluation=about.evaluation,
