@@ -1,31 +1,34 @@
-"""Cats and dogs, 2,000 images to train on and 1,000 to validate: the article's experiments and ours.
+"""Cats and dogs, 2,000 images to train on and 1,000 to validate: the experiments of an article, and ours.
+
+The article is a Keras tutorial; docs/benchmarks.md describes it.
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py:article_mixed7 --workdir runs/mixed7 \
         --config.data.dir=cats_and_dogs_filtered
 
-`article` uses all blocks, `article_mixed7` cuts at mixed7; both scale pixels to [0, 1], as the article does, though the
-weights were trained on [-1, 1]. The default feeds the weights what they expect, at 299 px, and trains one dense layer
-on the global average. `finetune` continues the default's run: its head at a tenth of the rate, mixed8 to mixed10 at a
-hundredth:
+`article` uses all blocks, `article_mixed7` those up to mixed7. Both scale pixels to [0, 1] as the article does, though
+ImageNet weights were trained on [-1, 1]. The default scales pixels as the weights expect, uses 299 px, and trains one
+dense layer on the global average. `finetune` starts from the default's run: the head trains at a tenth of the default's
+rate, mixed8 to mixed10 at a hundredth:
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py --workdir runs/cats \
         --config.data.dir=cats_and_dogs_filtered
     python -m jaxcat.train --config configs/cats_vs_dogs.py:finetune --workdir runs/cats_finetuned \
         --config.data.dir=cats_and_dogs_filtered --config.init_from=runs/cats
 
-`fast` reaches more than the article's accuracy in a fraction of the time: no augmentation, the frozen blocks up to
-mixed6 computed once, a linear head on 3×3 cells of mixed4, mixed5 and mixed6. It feeds [0, 1] like the article, which
-suits the stand-in weights it was chosen for; with ImageNet's add --config.model.preprocessing=weights:
+`fast` is more accurate than the article's recipe on the same files, in a fraction of the time. It has no augmentation,
+computes the frozen blocks up to mixed6 once, and trains a linear head on averages of 3×3 cells of mixed4, mixed5 and
+mixed6. Its pixels are in [0, 1] like the article's, which suits the stand-in weights. With ImageNet weights, add
+--config.model.preprocessing=weights.
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py:fast --workdir runs/fast \
         --config.data.dir=cats_and_dogs_filtered
 
 Validation accuracy, measured with stand-in weights (docs/benchmarks.md; not ImageNet's):
-article_mixed7  3 seeds, epochs 4 to 8: 0.8623 ± 0.0178; the article's program in Keras on the same 0.8657 ± 0.0160
+article_mixed7  3 seeds, epochs 4 to 8: 0.8623 ± 0.0178; the article's program in Keras, same files, 0.8657 ± 0.0160
                 1 seed, epochs 16 to 20: 0.8790 ± 0.0183, best 0.8960; Keras, 3 seeds, 0.8776 ± 0.0091
 fast            3 seeds, epochs 11 to 15: 0.9003 ± 0.0014, 68 to 85 s in all, 9 to 14 s the second time
-default         1 seed: best of 20 epochs 0.7220, with model.preprocessing=zero_one, which suits these weights, 0.8130
-finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning adapts them
+default         1 seed, best of 20 epochs: 0.7220; with model.preprocessing=zero_one 0.8130
+finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning adapts the weights to [-1, 1]
 article         1 seed, epochs 16 to 20: 0.7748 ± 0.0334, best 0.8070
 """
 
@@ -40,7 +43,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     check_variant(variant, VARIANTS)
     config = default()
     config.data.source = "folder"
-    config.optim.learning_rate = 1e-3  # a single dense layer on pooled features takes ten times the article's
+    config.optim.learning_rate = 1e-3  # one dense layer on pooled features trains well at ten times the article's
     if variant in ("article", "article_mixed7"):
         config.data.image_size = 150
         config.data.augment = "article"

@@ -1,9 +1,9 @@
-"""A folder of images, DIR/train/CLASS/… and DIR/validation/CLASS/…, or just DIR/CLASS/….
+"""A folder of images: DIR/{train,validation,test}/CLASS/… (test optional), or DIR/CLASS/… with a fifth held out.
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 
 Frozen Inception-v3 with ImageNet weights, 299 px, global average pool, one dense layer. The weights are downloaded
-once; if there is no network, name a file: --config.model.weights=FILE.h5
+once; without a network connection, name a file: --config.model.weights=FILE.h5
 """
 
 from ml_collections import ConfigDict
@@ -18,5 +18,5 @@ def get_config(variant: str = "default") -> ConfigDict:
     config = default()
     config.data.source = "folder"
     config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
-    config.optim.learning_rate = 1e-3  # a single dense layer on pooled features takes ten times the article's
+    config.optim.learning_rate = 1e-3  # one dense layer on pooled features trains well at ten times the article's
     return config

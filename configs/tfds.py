@@ -1,13 +1,16 @@
-"""A TensorFlow Datasets set by name; 20 % of train is held out for validation unless data.validation names a split.
+"""A data set of TensorFlow Datasets, by name.
+
+20 % of train is held out for validation unless data.validation names a split.
 
     python -m jaxcat.train --config configs/tfds.py --workdir runs/flowers --config.data.name=tf_flowers
 
-The variant takes the article's numbers of images, 2,000 and 1,000, from the 23,262 of cats_vs_dogs:
+The variant `cats_vs_dogs` uses 2,000 training and 1,000 validation images of the 23,262 in that data set, as many as
+the article of docs/benchmarks.md:
 
     python -m jaxcat.train --config configs/tfds.py:cats_vs_dogs --workdir runs/cats_vs_dogs
 
-The data set is downloaded only with --config.data.download=True (the weights always, once). If it is not prepared, the
-error shows the command that does it.
+The data set is downloaded only with --config.data.download=True; without it, the error shows the command. The weights
+are downloaded once, without asking.
 """
 
 from ml_collections import ConfigDict

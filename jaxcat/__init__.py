@@ -1,9 +1,10 @@
 """jaxcat: transfer learning in JAX.
 
-import jaxcat
-from jaxcat import predict
-classifier = jaxcat.load("runs/mixed7")
-probabilities = predict.predict(["cat.jpg"])      # (1, number of classes)
+Use of a trained classifier:
+
+    import jaxcat
+    classifier = jaxcat.load("runs/mine")
+    probabilities = classifier.predict(["cat.jpg"])  # (1, number of classes), in the order of classifier.classes
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Classifier", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what stands on JAX only when it is asked for: `import jaxcat` stays instant."""
+    """Imports `Classifier` and `load`, which need JAX, only when they are used; `import jaxcat` alone is fast."""
     if name in __all__:
         from jaxcat.inference import classifier
 

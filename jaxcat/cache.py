@@ -1,7 +1,7 @@
 """python -m jaxcat.cache list | clear NAME… | clear --all
 
-Shows what jaxcat keeps under $JAXCAT_CACHE (default: the platform's cache directory) and frees space there. `--all` is
-every set of bottlenecks and all compiled programs; downloaded weights go by name only.
+Shows what jaxcat keeps under $JAXCAT_CACHE (default: the platform's cache directory) and frees space there.
+`clear --all` removes all bottlenecks and compiled programs; it leaves downloaded weights, which must be named.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from jaxcat.system.files import cache_dir
 
 
 class Entry(NamedTuple):
-    """A part of the cache that can be removed by itself."""
+    """One entry of the cache; it can be removed without the others."""
 
     name: str
     path: Path
     about: str
-    remade: bool  # whether jaxcat makes it again by itself when a run needs it
+    remade: bool  # whether jaxcat makes it again when a run needs it
 
 
 def entries(root: Path) -> Iterator[Entry]:
-    """All parts of the cache: bottlenecks, then compiled programs, then weights."""
+    """All entries of the cache: bottlenecks, then compiled programs, then weights."""
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
             yield Entry(folder.name, folder, _about(folder), True)
@@ -67,7 +67,7 @@ def size(path: Path) -> int:
 
 
 def show(root: Path) -> None:
-    """Print every entry with its size."""
+    """Prints every entry with its size."""
     table = Table("name", "MB", "what", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for entry in entries(root):
@@ -79,10 +79,10 @@ def show(root: Path) -> None:
 
 
 def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
-    """Remove the named entries, or everything that is remade.
+    """Removes the named entries; with `everything`, all that jaxcat can make again.
 
     Raises:
-        ConfigError: a name is not there.
+        ConfigError: a name is not in the cache.
         CacheError: an entry cannot be removed.
     """
     there = {entry.name: entry for entry in entries(root)}
@@ -92,7 +92,7 @@ def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
         if entry.name in names or (everything and entry.remade):
             freed = size(entry.path)
             try:
-                # markers first: a block without its marker is ignored, a marker without its block looks damaged
+                # JSON files first: rows without their JSON file are ignored, a JSON file without its rows looks damaged
                 for marker in entry.path.glob("*.json") if entry.path.is_dir() else ():
                     marker.unlink()
                 shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
@@ -107,14 +107,14 @@ def main(argv: Sequence[str]) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show what is kept, and its size")
-    removal = commands.add_parser("clear", help="remove the entries named, or --all")
-    removal.add_argument("names", nargs="*", metavar="NAME", help="as `list` prints them")
+    removal = commands.add_parser("clear", help="remove the named entries, or with --all everything but weights")
+    removal.add_argument("names", nargs="*", metavar="NAME", help="an entry, as `list` prints it")
     removal.add_argument("--all", action="store_true", help="all bottlenecks and compiled programs")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         show(cache_dir())
     elif not arguments.names and not arguments.all:
-        parser.error("clear: name what to remove, or say --all")
+        parser.error("clear: name the entries to remove, or give --all")
     else:
         clear(cache_dir(), arguments.names, everything=arguments.all)
     return 0

@@ -1,8 +1,8 @@
-"""Every setting: its default, the value that older runs used, its meaning, unit and bounds; and the rules of a resume.
+"""Every setting: its default, its value in older runs, meaning, unit, bounds, and whether it may change on resume.
 
 A setting is written `--config.NAME=VALUE` on the command line, for example `--config.optim.learning_rate=1e-3`. The
-files in configs/ start from `default()` and change what differs. Names that an implementation owns (optimizers,
-augmentations, backbones and their blocks …) are checked in flags.py against the table of that implementation.
+files in configs/ start from `default()` and change what differs. Values that name an implementation (optimizers,
+augmentations, backbones and their blocks …) are checked in flags.py, against the table of these implementations.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Setting:
     """One row of the table.
 
     Attributes:
-        default: what a new run uses; its type is the setting's: bool, int, float or str.
-        before: the value that reproduces what ran before the setting existed. Older checkpoints lack the setting and
-            are completed with it. Equal to the default if the setting was there from the start.
-        meaning: for `--help`.
+        default: value in a new run; its type, bool, int, float or str, is the type of the setting.
+        before: value that reproduces runs from before the setting existed; `completed` adds it to their checkpoints,
+            which lack the setting. Equal to the default if the setting has always existed.
+        meaning: text for `--help`.
         unit: of a number.
         low, above, high: bounds of a number: at least `low`, more than `above`, at most `high`.
-        choices: value → meaning, if the values are few and no implementation owns them.
-        may_change: whether a run may continue with another value: only how long it goes on and where files are.
+        choices: value → meaning, if the list of values is fixed and not the table of an implementation.
+        may_change: whether a run may continue with another value; true only for settings of its length and files.
     """
 
     default: Any
@@ -45,7 +45,7 @@ class Setting:
     may_change: bool = False
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value, or ""."""
+        """What is wrong with a value, or "" if it is valid."""
         kind = type(self.default)
         if type(value) is not kind and not (kind is float and type(value) is int):
             return f"must be of type {kind.__name__}"
@@ -63,11 +63,11 @@ class Setting:
 
 SETTINGS: dict[str, Setting] = {
     "seed": Setting(
-        0, before=0, meaning="of the initial head, the order of records, augmentation and dropout", high=2**31 - 1
+        0, before=0, meaning="random seed: subsets, initial head, order, augmentation, dropout", high=2**31 - 1
     ),
-    "epochs": Setting(20, before=20, meaning="how often all of train is seen", low=1, high=10**6, may_change=True),
+    "epochs": Setting(20, before=20, meaning="passes over all train records", low=1, high=10**6, may_change=True),
     "batch_size": Setting(
-        20, before=20, meaning="of a step, over all devices and hosts", unit="images", low=1, high=2**20
+        20, before=20, meaning="size of a batch, over all devices and hosts", unit="images", low=1, high=2**20
     ),
     "init_from": Setting(
         "", before="", meaning="workdir of a run to start from: its backbone, and its head if the classes are the same"
@@ -89,7 +89,7 @@ SETTINGS: dict[str, Setting] = {
     "data.validation": Setting(
         "", before="", meaning="tfds: split expression; empty: hold out data.validation_fraction of train"
     ),
-    "data.test": Setting("", before="", meaning="tfds: split expression; empty: none"),
+    "data.test": Setting("", before="", meaning="tfds: split expression; empty: no test split"),
     "data.validation_fraction": Setting(
         0.2,
         before=0.2,
@@ -97,15 +97,15 @@ SETTINGS: dict[str, Setting] = {
         above=0,
         high=0.9,
     ),
-    "data.classes": Setting("", before="", meaning="names to keep, separated by commas; empty: all"),
+    "data.classes": Setting("", before="", meaning="classes to keep, separated by commas; empty: all"),
     "data.image_size": Setting(
         299, before=299, meaning="side of the square image that the network sees", unit="pixels", low=1, high=4096
     ),
-    "data.resize": Setting("squash", before="squash", meaning="how images become square"),
+    "data.resize": Setting("squash", before="squash", meaning="how images are made square"),
     "data.train_size": Setting(
-        0, before=0, meaning="keep so many of train, balanced, drawn with the seed; 0: all", unit="images"
+        0, before=0, meaning="images of train to keep, equally many of each class; 0: all", unit="images"
     ),
-    "data.validation_size": Setting(0, before=0, meaning="the same for validation; 0: all", unit="images"),
+    "data.validation_size": Setting(0, before=0, meaning="the same for the validation split; 0: all", unit="images"),
     "data.skip_bad": Setting(
         False, before=False, meaning="True: leave unreadable images out and count them; False: list them and refuse"
     ),
@@ -113,32 +113,32 @@ SETTINGS: dict[str, Setting] = {
         False, before=False, meaning="tfds: True allows it to download and prepare the data set", may_change=True
     ),
     "data.cache_gb": Setting(
-        4.0, before=4.0, meaning="memory for the images of splits that fit whole; 0: none", unit="GiB", may_change=True
+        4.0, before=4.0, meaning="memory for decoded images of splits that fit; 0: none", unit="GiB", may_change=True
     ),
     "data.augment": Setting("none", before="none", meaning="random changes of each training image"),
     # model ------------------------------------------------------------------------------------------------------------
     "model.backbone": Setting("inception_v3", before="inception_v3", meaning="the pretrained network"),
     "model.weights": Setting(
-        "", before="keras-imagenet", meaning="published weights, a file or none; empty: the backbone's usual ones"
+        "", before="keras-imagenet", meaning="name of published weights, a file, or none; empty: the backbone's default"
     ),
     "model.preprocessing": Setting(
         "weights",
         before="weights",
-        meaning="how pixels are fed",
-        choices={"weights": "as the weights were trained", "zero_one": "scaled to [0, 1], as the article does"},
+        meaning="how pixels are scaled for the network",
+        choices={"weights": "as in the training of the weights", "zero_one": "to [0, 1]"},
     ),
     "model.cut": Setting("", before="mixed10", meaning="the last block used; empty: the last of the backbone"),
     "model.train_from": Setting(
-        "head", before="head", meaning="the first stage trained: head, or a block up to the cut"
+        "head", before="head", meaning="the first trained stage: head, or a block up to the cut"
     ),
     "model.train_bn": Setting(
-        False, before=False, meaning="True: trained blocks normalise by the batch and update their statistics"
+        False, before=False, meaning="True: in trained blocks, BatchNorm uses the batch and updates its statistics"
     ),
     "model.bn_momentum": Setting(  # Keras's 0.99 is too slow for runs of a few hundred steps
-        0.9, before=0.9, meaning="with train_bn, share of the statistics that a step keeps", high=1
+        0.9, before=0.9, meaning="with train_bn, share of the old statistics that a step keeps", high=1
     ),
     "model.pool_from": Setting(
-        "cut", before="cut", meaning="cut, or the first block of several up to the cut that are pooled side by side"
+        "cut", before="cut", meaning="the head sees all blocks from this one to the cut; cut: the last block only"
     ),
     "model.pool": Setting(
         "avg",
@@ -147,32 +147,32 @@ SETTINGS: dict[str, Setting] = {
         choices={"avg": "average of each cell", "max": "maximum of each cell", "flatten": "all values"},
     ),
     "model.pool_grid": Setting(
-        1, before=1, meaning="pool to so many cells a side; 1: the whole map is one cell", low=1, high=64
+        1, before=1, meaning="cells a side of the grid that a block is pooled to; 1: one cell", low=1, high=64
     ),
     "model.hidden": Setting(0, before=0, meaning="width of a hidden layer with ReLU in the head; 0: none", high=2**16),
     "model.dropout": Setting(0.0, before=0.0, meaning="share of features dropped before the logits", high=0.99),
     "model.width": Setting(
-        1.0, before=1.0, meaning="multiplies every channel count; published weights need 1.0", above=0, high=4
+        1.0, before=1.0, meaning="factor on all numbers of channels; published weights need 1.0", above=0, high=4
     ),
     "model.dtype": Setting(
         "float32",
         before="float32",
-        meaning="of the computation; parameters, statistics and logits are always float32",
+        meaning="type of the computation; parameters, statistics and logits are always float32",
         choices={"float32": "single precision", "bfloat16": "half the memory, fast on accelerators"},
     ),
     # optim ------------------------------------------------------------------------------------------------------------
     "optim.name": Setting("rmsprop", before="rmsprop", meaning="the optimizer"),
-    "optim.learning_rate": Setting(1e-4, before=1e-4, meaning="of the head, after the warm-up", above=0, high=1e3),
-    "optim.schedule": Setting("constant", before="constant", meaning="the learning rate after the warm-up"),
+    "optim.learning_rate": Setting(1e-4, before=1e-4, meaning="for the head, after the warm-up", above=0, high=1e3),
+    "optim.schedule": Setting("constant", before="constant", meaning="course of the learning rate after the warm-up"),
     "optim.warmup_epochs": Setting(
-        0.0, before=0.0, meaning="linear rise of the learning rate from 0; 0: none", unit="epochs", high=10**5
+        0.0, before=0.0, meaning="linear rise of the learning rate from 0; 0: no rise", unit="epochs", high=10**5
     ),
     "optim.backbone_scale": Setting(
-        1.0, before=1.0, meaning="the backbone's learning rate is this times the head's", above=0, high=1e3
+        1.0, before=1.0, meaning="the backbone's learning rate, as a multiple of the head's", above=0, high=1e3
     ),
-    "optim.weight_decay": Setting(0.0, before=0.0, meaning="decoupled, of kernels only; 0: none", high=1),
+    "optim.weight_decay": Setting(0.0, before=0.0, meaning="decoupled weight decay, of kernels only; 0: none", high=1),
     "optim.clip_norm": Setting(
-        0.0, before=0.0, meaning="largest norm of the gradient, head and backbone separately; 0: no limit"
+        0.0, before=0.0, meaning="largest norm of the gradient, for head and backbone separately; 0: no limit"
     ),
     "optim.class_weight": Setting(
         "none",
@@ -182,26 +182,26 @@ SETTINGS: dict[str, Setting] = {
     ),
     # stop -------------------------------------------------------------------------------------------------------------
     "stop.accuracy": Setting(
-        0.0, before=0.0, meaning="end when this accuracy is reached; 0: never", high=1, may_change=True
+        0.0, before=0.0, meaning="end the run at this accuracy; 0: never", high=1, may_change=True
     ),
     "stop.on": Setting(
         "validation",
         before="validation",
-        meaning="whose accuracy stop.accuracy is about",
+        meaning="split whose accuracy is compared with stop.accuracy",
         choices={"train": "mean over the steps of the epoch", "validation": "measured after the epoch"},
         may_change=True,
     ),
     "stop.patience": Setting(
-        0, before=0, meaning="end after so many epochs without a better validation; 0: never", may_change=True
+        0, before=0, meaning="end the run after so many epochs without a better validation; 0: never", may_change=True
     ),
     # bottleneck -------------------------------------------------------------------------------------------------------
     "bottleneck.views": Setting(
-        0, before=0, meaning="compute the frozen blocks once for so many views an image; 0: in every step", high=10**4
+        0, before=0, meaning="views of each image to keep bottlenecks of; 0: frozen blocks run in each step", high=10**4
     ),
     "bottleneck.dtype": Setting(
         "float16",
         before="float16",
-        meaning="of the kept outputs on disk",
+        meaning="type of the bottlenecks on disk",
         choices={"float16": "half the space", "float32": "as computed"},
     ),
     # checkpoint -------------------------------------------------------------------------------------------------------
@@ -209,11 +209,11 @@ SETTINGS: dict[str, Setting] = {
         0, before=0, meaning="also save after so many steps; 0: after each epoch only", may_change=True
     ),
     "checkpoint.keep": Setting(
-        1, before=1, meaning="how many of the best to keep, besides the latest two", low=1, high=100, may_change=True
+        1, before=1, meaning="best checkpoints to keep, besides the latest two", low=1, high=100, may_change=True
     ),
     # log --------------------------------------------------------------------------------------------------------------
     "log.wandb": Setting(
-        "", before="", meaning="project of Weights & Biases to report to; empty: do not", may_change=True
+        "", before="", meaning="project in Weights & Biases to report to; empty: none", may_change=True
     ),
 }
 
@@ -224,7 +224,7 @@ def default() -> ConfigDict:
 
 
 def completed(stored: Mapping[str, Any]) -> ConfigDict:
-    """The configuration of a checkpoint; settings that are younger than the checkpoint get the value of before."""
+    """The configuration of a checkpoint; settings that it lacks get their value `before`."""
     return _filled(ConfigDict(stored), {name: setting.before for name, setting in SETTINGS.items()})
 
 
@@ -240,7 +240,7 @@ def _filled(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """`{"data.image_size": 299, …}`."""
+    """All settings by their full names: `{"data.image_size": 299, …}`."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         inner = {f"{key}.{k}": v for k, v in flatten(value).items()} if isinstance(value, ConfigDict) else {key: value}
@@ -249,10 +249,7 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 
 def difference(saved: ConfigDict, asked: ConfigDict) -> list[str]:
-    """What `asked` would change about a run configured by `saved`, one `name: saved → asked` a line.
-
-    Leaves out what may change on resume.
-    """
+    """The settings that `asked` would change but may not change on resume, each as `name: saved → asked`."""
     old, new = flatten(saved), flatten(asked)
     return [
         f"{name}: {old.get(name)!r} → {new.get(name)!r}"
@@ -262,7 +259,7 @@ def difference(saved: ConfigDict, asked: ConfigDict) -> list[str]:
 
 
 def check_stored(config: ConfigDict) -> None:
-    """Check what holds of every configuration, also of one from disk: names, types, bounds and fixed choices.
+    """Checks the names, types, bounds and fixed choices of a configuration, also of one from disk.
 
     Raises:
         ConfigError: names the flag, the value received and what is allowed.
@@ -284,18 +281,18 @@ def check_name(name: str, settings: Iterable[str]) -> None:
 
 
 def check_variant(variant: str, variants: Sequence[str]) -> None:
-    """For a config file: raises ConfigError unless `FILE.py:VARIANT` names one it has."""
+    """Raises ConfigError unless the config file has the variant that `FILE.py:VARIANT` names."""
     if variant not in variants:
         raise ConfigError(f"--config: no variant {variant!r}; this file has {', '.join(variants)}")
 
 
 def not_one_of(value: str, allowed: Iterable[str]) -> str:
-    """What is wrong with a value that must be one of `allowed`, or ""."""
+    """What is wrong with a value that must be one of `allowed`, or "" if it is one of them."""
     allowed = tuple(allowed)
     return "" if value in allowed else f"must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message that suggests the nearest name, or ""."""
+    """The end of an error message that suggests the most similar known name, or "" if there is none."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""

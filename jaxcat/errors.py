@@ -1,11 +1,11 @@
-"""Errors a person can act on: each message names the flag or file, the value received, and the way out."""
+"""Errors that a user can act on: each message names the flag or file, the value received, and what to do."""
 
 
 class JaxcatError(Exception):
-    """Anything jaxcat refuses or gives up on. The commands print the message without a traceback.
+    """Base class of the errors that jaxcat raises for its user. The commands print the message without a traceback.
 
     Attributes:
-        exit_status: what the process exits with; 2 when the request was wrong, 1 when the run failed.
+        exit_status: exit status of the process: 2 if the request was wrong, 1 if the run failed.
     """
 
     exit_status = 1
@@ -34,7 +34,7 @@ class CheckpointError(JaxcatError):
 
 
 class OtherFormatError(CheckpointError):
-    """A checkpoint that another version of jaxcat wrote, not damaged."""
+    """A checkpoint that is not damaged but was written by another version of jaxcat, in another format."""
 
 
 class TrainingError(JaxcatError):
@@ -42,10 +42,10 @@ class TrainingError(JaxcatError):
 
 
 class CacheError(JaxcatError):
-    """The cache directory cannot hold what is wanted of it."""
+    """Files in the cache directory that cannot be written, kept, read or removed."""
 
 
 def one_line(error: BaseException, *, most: int = 200) -> str:
-    """What an error says, in one line: the system's own words if it has them, else its text, else its kind."""
+    """The operating system's message for an error, else the text of the error, else its type; in one line."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[:most] + "…"

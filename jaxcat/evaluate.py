@@ -1,7 +1,7 @@
 """python -m jaxcat.evaluate --workdir DIR [--split validation] [--data DIR2] [--step best|latest|N]
 
-Measures a trained classifier on every image of a split, or of another folder, each counted once. Prints a short table
-and writes DIR/evaluation/NAME.json and NAME.predictions.csv.
+Evaluates a trained classifier on every image of a split, or of another folder. Each image is counted once. Prints a
+table and writes DIR/evaluation/NAME.json and NAME.predictions.csv; NAME is that of the split or folder.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
+    parser.add_argument("--workdir", required=True, type=Path, help="directory of a training run")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
     parser.add_argument(
         "--data", type=Path, metavar="DIR2", help="measure on DIR2/CLASS/… instead of the run's own data"
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.batch_size < 1:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """Evaluate, print and write what the flags ask for."""
+    """Evaluates as the flags ask, prints the table and writes the files."""
     import jax
     import numpy as np
 

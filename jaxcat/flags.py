@@ -1,7 +1,7 @@
-"""From the command line to a checked configuration, and the list of all settings for `--help`.
+"""Reads and checks the configuration that a command line asks for; lists all settings for `--help`.
 
-Checks requests only, before any work is done. Names are checked against the tables of the packages that own them; no
-framework is imported for it.
+Requests are checked before any work is done. Names are checked against tables in the packages that implement
+them; these tables import no framework.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxcat.models.backbone import BACKBONES, check_model
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
 from jaxcat.weights.registry import REGISTRY
 
-# Setting → the table that owns its values: name → row with a `meaning`.
+# Setting → the table of its possible values: value → row with a `meaning`.
 TABLES: dict[str, Mapping[str, Any]] = {
     "data.source": SOURCES,
     "data.resize": RESIZES,
@@ -43,7 +43,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 
 def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config of `FILE.py[:VARIANT]`, executed once, with `--config.a.b=value` applied.
+    """The config that `FILE.py[:VARIANT]` returns, executed once, with the overrides `--config.a.b=value` applied.
 
     Raises:
         ConfigError: no such file or variant, a name that is not a setting, or a value of another type.
@@ -65,26 +65,26 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _execute(specification: str) -> ConfigDict:
-    """What `get_config` of a config file returns."""
+    """The config that `get_config` of a config file returns."""
     path, colon, variant = specification.partition(":")
-    if not os.path.isfile(path):  # Path.is_file raises for some names that lead nowhere
-        raise ConfigError(f"--config {path}: no such file; configs/ in the repository has the ones shipped")
+    if not os.path.isfile(path):  # Path.is_file raises for some invalid names
+        raise ConfigError(f"--config {path}: no such file; the configs of jaxcat are in configs/ of its repository")
     module = types.ModuleType("jaxcat_config_file")
     module.__file__ = path
-    sys.modules[module.__name__] = module  # dataclasses look for the module of their class there
+    sys.modules[module.__name__] = module  # dataclasses look up the module of their class here
     try:
         exec(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
         config = module.get_config(*([variant] if colon else []))
     except JaxcatError:
         raise
-    except Exception as error:  # a config file is a program of its user's
+    except Exception as error:  # a config file is the user's own program and may raise anything
         raise ConfigError(f"--config {specification}: {type(error).__name__}: {_text(error)}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config {specification}: get_config returns {config!r}, not a ConfigDict")
     return config
 
 
-# What Python and absl say of a value of another type → what the setting needs.
+# Part of the error of Python or absl for a value of the wrong type → what the setting needs.
 WANTED = {
     ": invalid literal for int()": "a whole number",
     ": could not convert string to float": "a number",
@@ -102,11 +102,11 @@ def _in_plain_words(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    return " ".join(str(error).split())  # unlike `one_line`, with the name of a file, and whole
+    return " ".join(str(error).split())  # unlike `one_line`, keeps file names and shortens nothing
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:
-    """Make the paths in a config absolute, so that it means the same from another directory later."""
+    """Makes the paths in a config absolute, so that they stay valid from another working directory."""
     values = flatten(config)
     for name in ("data.dir", "model.weights", "init_from"):
         value = values.get(name)
@@ -127,7 +127,7 @@ def resolve_paths(config: ConfigDict) -> ConfigDict:
 
 
 def validate(config: ConfigDict) -> None:
-    """Check every setting and every combination before any work is done; changes nothing.
+    """Checks every setting and every combination before any work is done; does not change `config`.
 
     Raises:
         ConfigError: names the flag, the value received and what is allowed.
@@ -153,13 +153,13 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     if model.weights in REGISTRY and (owner := REGISTRY[model.weights].backbone) != model.backbone:
         raise ConfigError(
-            f"--config.model.weights={model.weights} are of {owner}, not of --config.model.backbone={model.backbone}: "
-            f"set --config.model.backbone={owner}, or other weights"
+            f"--config.model.weights={model.weights} are weights of {owner}, not of --config.model.backbone="
+            f"{model.backbone}: set --config.model.backbone={owner}, or choose other weights"
         )
     if config.bottleneck.views and model.train_from == BACKBONES[model.backbone].stages[0]:
         raise ConfigError(
-            f"--config.bottleneck.views={config.bottleneck.views} keeps what frozen blocks make of an image, and "
-            f"--config.model.train_from={model.train_from} freezes none: set --config.bottleneck.views=0"
+            f"--config.bottleneck.views={config.bottleneck.views} keeps the output of frozen blocks, but "
+            f"--config.model.train_from={model.train_from} freezes no block: set --config.bottleneck.views=0"
         )
 
 
@@ -170,7 +170,7 @@ MEANING_FROM = 33  # the column where meanings begin; the longest name with its 
 
 def describe_settings(width: int) -> str:
     """All settings by section, with meaning, unit, default and choices, in lines of at most `width` columns."""
-    lines = textwrap.wrap("settings, --config.NAME=VALUE, with their defaults; * may change on resume:", width)
+    lines = textwrap.wrap("settings, given as --config.NAME=VALUE, with their defaults; * may change on resume:", width)
     section = None
     for name, setting in SETTINGS.items():
         if name.rpartition(".")[0] != section:
@@ -181,7 +181,7 @@ def describe_settings(width: int) -> str:
 
 
 def _describe(name: str, setting: Setting, *, width: int) -> list[str]:
-    """The lines about one setting: its default, beside that its meaning, below that each choice."""
+    """The lines about one setting: its default and meaning side by side, its choices below."""
     default = '""' if setting.default == "" else setting.default
     shown = f"{'*' if setting.may_change else ' '} {name}={default}"
     meaning = f"{setting.meaning} [{setting.unit}]" if setting.unit else setting.meaning
@@ -193,7 +193,7 @@ def _describe(name: str, setting: Setting, *, width: int) -> list[str]:
 
 
 def choices_of(name: str) -> dict[str, str]:
-    """Value → meaning, for a setting whose values are few; of `model.weights`, those that are no file."""
+    """Value → meaning, for a setting with a fixed list of values; for `model.weights`, without files."""
     if name == "model.weights":
         published = {spec.name: f"{spec.backbone}, {spec.licence}" for spec in REGISTRY.values()}
         return {"none": "start from random numbers"} | published

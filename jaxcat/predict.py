@@ -1,8 +1,8 @@
 """python -m jaxcat.predict --workdir DIR PATH… [--output csv|jsonl] [--top 5] [--step best|latest|N]
 python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (the published 1,000 classes of ImageNet, no training)
 
-Names what is in images: one row per image on standard output, in the order given; directories are walked in sorted
-order. An image that cannot be read is one line on standard error, and the exit status is 1 at the end.
+Classifies images and prints one row for each on standard output, in the order given. Directories are searched
+recursively, in sorted order. If an image cannot be read, standard error names it, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images, and directories of images")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="an image or a directory of images")
     origin = parser.add_mutually_exclusive_group(required=True)
-    origin.add_argument("--workdir", type=Path, help="of a training run")
-    origin.add_argument("--weights", metavar="NAME", help="published weights, or a file that has their 1,000-class top")
-    parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"])
+    origin.add_argument("--workdir", type=Path, help="directory of a training run")
+    origin.add_argument("--weights", metavar="NAME", help="published weights: a name, or a file with all layers")
+    parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"], help="default: jsonl")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_rows(arguments: argparse.Namespace) -> int:
-    """Load the classifier and print a row, or an error, for each image."""
+    """Loads the classifier and prints a row, or an error, for each image."""
     import numpy as np
 
     from jaxcat.inference.classifier import load
@@ -52,7 +52,7 @@ def write_rows(arguments: argparse.Namespace) -> int:
     else:
         classifier = load(arguments.workdir, step=arguments.step)
     top = min(arguments.top, len(classifier.classes))
-    for stream in (sys.stdout, sys.stderr):  # file names are bytes: print back what the system gave
+    for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     table = csv.writer(sys.stdout)
     if arguments.output == "csv":

@@ -1,5 +1,5 @@
-"""Trains a classifier and leaves in the workdir: checkpoints, metrics.jsonl,
-config.json, learning_curve.png. The same command continues the run.
+"""Trains a classifier and writes checkpoints, metrics.jsonl, config.json and
+learning_curve.png to the workdir. The same command continues the run.
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 """
@@ -19,7 +19,7 @@ from jaxcat.system import cli
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
-    """Check `config`, then train as it says, or continue what `workdir` holds. See `training.loop.train`."""
+    """Checks `config`, then trains a new run in `workdir` or continues the run there; see `training.loop.train`."""
     flags.validate(config)
     from jaxcat.training import loop
 
@@ -27,7 +27,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check the request, then import what training needs, join the other processes and train."""
+    """Checks the request before JAX is imported, then joins the other processes of the run and trains."""
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.train",
         description=__doc__,
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="a file of configs/, or your own")
-    parser.add_argument("--workdir", required=True, type=Path, help="where the run keeps everything; made if missing")
+    parser.add_argument("--workdir", required=True, type=Path, help="directory of the run; made if missing")
     cli.add_process_flags(parser)
     arguments, overrides = parser.parse_known_args(argv)
     config = flags.read_config(arguments.config, overrides)

@@ -1,20 +1,19 @@
-"""Measures jaxcat and its peers on this machine's device, and prints one table.
+"""Measures jaxcat, Keras and torch (the peers) on this machine's device, and prints one table.
 
     python scripts/benchmark.py                                              everything that needs no images
     python scripts/benchmark.py --data DIR --weights FILE.h5                 everything
     python scripts/benchmark.py --only forward,step --sizes 299 --batches 20 --peers jaxcat,torch
     python scripts/benchmark.py --only forward,step --dtype bfloat16         on an accelerator
 
-Every peer has a process of its own and they work in turn, round by round; the table gives the median of the rounds,
-their range and number, and the median of jaxcat's speed divided by the peer's within each round. A peer that is not
+Every peer has a process of its own and they take turns in rounds. The table gives the median of the rounds, their
+range and number, and the median of jaxcat's speed divided by the peer's within each round. A peer that is not
 installed, or fails, is listed with the reason. The text is Markdown; --json FILE keeps every round.
 
-Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (what
-the device's arithmetic does to the numbers, and what better costs), pipeline (images from files; needs --data DIR
-with train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those images, against Keras's step, and
-its two parts alone: the rows, the steps), startup, memory, growth (1, 2, 4, 8 times the images), devices (1 to 8 CPU
-devices), article (whole commands from start to result, an hour; in the column jaxcat ÷ it, how many of jaxcat's runs
-Keras's takes).
+Sections: forward and step (against the fastest matrix product any peer makes here), precision and determinism (how
+exact and repeatable the device is, and what more exactness costs), pipeline (images from files; needs --data DIR with
+train/CLASS/ and validation/CLASS/), cached (training on bottlenecks of those images, against Keras's step; also reading
+rows alone and steps alone), startup, memory, growth (1, 2, 4, 8 times the images), devices (1 to 8 CPU devices),
+article (whole commands from start to result, takes an hour; the column jaxcat ÷ it is Keras's time ÷ jaxcat's).
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ SECTIONS = (
 
 
 def several(allowed: tuple, kind: Callable = str) -> Callable[[str], list]:
-    """An argparse type: comma-separated values, of `allowed` where that is not empty."""
+    """An argparse type: comma-separated values, restricted to `allowed` if that is not empty."""
 
     def parse(text: str) -> list:
         try:
             values = [kind(word) for word in text.split(",")]
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}: comma-separated numbers, please") from None
+            raise argparse.ArgumentTypeError(f"{text!r}: must be comma-separated numbers") from None
         for value in values:
             if allowed and value not in allowed:
-                raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(allowed)}")
+                raise argparse.ArgumentTypeError(f"{value!r} must be one of {', '.join(allowed)}")
         return values
 
     return parse
@@ -56,24 +55,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=several(tuple(model.PEERS)), default=list(model.PEERS), metavar="NAME,…")
     parser.add_argument("--sizes", type=several((), int), default=[150, 299], metavar="PIXELS,…")
     parser.add_argument(
-        "--batches", type=several((), int), default=[1, 20, 32, 256], metavar="N,…", help="of forward and step"
+        "--batches", type=several((), int), default=[1, 20, 32, 256], metavar="N,…", help="sizes for forward and step"
     )
-    parser.add_argument("--batch", type=int, default=20, help="of the other sections")
+    parser.add_argument("--batch", type=int, default=20, help="batch size for the other sections")
     parser.add_argument(
         "--train-from", type=several(("head", "mixed8", "stem")), default=["head", "mixed8", "stem"], metavar="STAGE,…"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of forward, step, determinism"
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="for forward, step and determinism"
     )
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="for cached, memory, growth and article [untrained]"
+        "--weights", type=Path, metavar="FILE", help="for cached, memory, growth, article (default: untrained)"
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--turn-seconds", type=float, default=0.5, help="how long a peer works in a round, at least")
-    parser.add_argument("--case-seconds", type=float, default=30.0, help="no new round of a case after this (min. 3)")
-    parser.add_argument("--seeds", type=int, default=3, help="of article")
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="where article keeps what is done")
+    parser.add_argument("--turn-seconds", type=float, default=0.5, help="least time of a peer in a round")
+    parser.add_argument("--case-seconds", type=float, default=30.0, help="start no new round of a case after this")
+    parser.add_argument("--seeds", type=int, default=3, help="how many for article")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="where article keeps finished runs")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     for name in ("data", "weights"):
@@ -124,7 +123,7 @@ def main() -> None:
             if row not in rows:  # the peak belongs to two sections
                 rows.append(row)
     except KeyboardInterrupt:
-        progress.print("interrupted; what was measured until then:")
+        progress.print("interrupted; measured so far:")
     finally:
         team.close()
     table.print(draw(rows))

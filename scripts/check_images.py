@@ -2,7 +2,7 @@
 
 python scripts/check_images.py DIR [--jobs N]
 
-Exit status: 0 every image is good, 1 some are not, 2 DIR is not there or has no images.
+Exit status: 0 all images are readable, 1 some are not, 2 DIR does not exist or has no images.
 """
 
 from __future__ import annotations

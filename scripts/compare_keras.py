@@ -3,8 +3,9 @@
     python scripts/compare_keras.py --data DIR --weights FILE.h5 --seeds 3 --epochs 8 --output runs/compare
 
 DIR holds train/CLASS/ and validation/CLASS/. For every seed the runs follow one another, each in a process of its own,
-so that drift of the machine's speed hits all. What a run measured is kept under --output, so an interrupted comparison
-continues where it stopped. Prints a table and writes comparison.json, comparison.md and comparison.png there.
+so that changes in the machine's speed affect all of them. What a run measured is kept under --output, so an interrupted
+comparison continues where it stopped. Prints a table and writes comparison.json, comparison.md and comparison.png to
+--output.
 
 --runs chooses from
     keras           the article's program: InceptionV3 cut at mixed7 and frozen, Flatten, Dense 1024, Dropout 0.2,

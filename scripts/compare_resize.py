@@ -2,7 +2,8 @@
 
     python scripts/compare_resize.py --data DIR
 
-DIR is searched for JPEGs with its folders. What needs a library that is not installed is left out, with a line.
+DIR and its subfolders are searched for .jpg files. Comparisons with libraries that are not installed are left out; a
+line says which.
 """
 
 from __future__ import annotations
@@ -82,15 +83,15 @@ def grey_levels(tensor: Any) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder of photographs")
-    parser.add_argument("--count", type=int, default=60, help="how many of them, spread over the folder [60]")
-    parser.add_argument("--size", type=int, default=299, help="side of the result in pixels [299]")
+    parser.add_argument("--count", type=int, default=60, help="how many of them, spread over the folder (default: 60)")
+    parser.add_argument("--size", type=int, default=299, help="side of the result in pixels (default: 299)")
     arguments = parser.parse_args()
     found = sorted(arguments.data.rglob("*.jpg"))
     if not found:
-        parser.error(f"--data {arguments.data}: no .jpg in there")
+        parser.error(f"--data {arguments.data}: no .jpg files found")
     found = found[:: max(1, len(found) // arguments.count)][: arguments.count]
-    print(f"{len(found)} photographs, {arguments.size} px\n\n| `data.resize` | compared with | mean | largest |")
-    print("|---|---|---|---|")
+    print(f"{len(found)} photographs, {arguments.size} px\n")
+    print("| `data.resize` | compared with | mean difference | largest difference |\n|---|---|---|---|")
     for references in (of_timm, of_torchvision, of_keras, of_tensorflow):
         try:
             for mode, name, reference in references(arguments.size):
@@ -100,9 +101,8 @@ def main() -> None:
                     ours = resizing.resize(ours, arguments.size, mode=mode) if mode else ours
                     differences.append(np.abs(reference(path) - ours.astype(np.float32)))
                 mean, largest = np.mean([d.mean() for d in differences]), max(d.max() for d in differences)
-                print(
-                    f"| {f'`{mode}`' if mode else 'decoding alone'} | {name} | {mean:.2g} | {largest:.3g} |", flush=True
-                )
+                mode = f"`{mode}`" if mode else "(decoding only)"
+                print(f"| {mode} | {name} | {mean:.2g} | {largest:.3g} |", flush=True)
         except ImportError as error:
             print(f"| | {references.__name__.removeprefix('of_')}: {error.name} is not installed | | |")
 

@@ -1,13 +1,13 @@
-"""Any weights file of a backbone, or published weights by name, to one canonical safetensors file.
+"""Converts a weights file, or published weights by name, to one file in jaxcat's canonical safetensors layout.
 
     python scripts/convert_weights.py SOURCE OUT.safetensors [--no-top] [--like NAME] [--verify]
     python scripts/convert_weights.py SOURCE --inspect
 
 SOURCE is a file (.h5, .weights.h5, .keras, .pth, .safetensors: the content decides) or a name such as
-timm/inception_v3.tv_in1k. --inspect prints what is in it and writes nothing. --verify loads OUT and compares it with
-the framework that SOURCE comes from, on random images at every block, or says that it is not installed. --like takes
-preprocessing and pooling from published weights, for a file whose framework's own are not right. Which backbone SOURCE
-is of is found out.
+timm/inception_v3.tv_in1k. The backbone is recognised from the file. --inspect prints what is in it and writes nothing.
+--verify loads OUT and compares it with the framework that SOURCE comes from, on random images at every block, or says
+that the framework is not installed. --like NAME uses the preprocessing and pooling of published weights instead of the
+defaults of the file's layout.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def inspect(path: Path) -> None:
             markup=False,
         )
         for name in contents.left_out:
-            console.print(f"beside the network, not read: {name}", markup=False)
+            console.print(f"not part of the network, ignored: {name}", markup=False)
 
 
 def write(loaded: Pretrained, out: Path) -> None:
@@ -103,17 +103,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--inspect", action="store_true", help="print the table of tensors and write nothing")
     parser.add_argument("--verify", action="store_true", help="compare OUT with the framework SOURCE comes from")
-    parser.add_argument("--no-top", action="store_true", help="leave the layers of the 1,000 classes out")
-    parser.add_argument("--like", metavar="NAME", help=f"one of {', '.join(REGISTRY)}")
+    parser.add_argument("--no-top", action="store_true", help="leave out the published classification layers (the top)")
+    parser.add_argument(
+        "--like", metavar="NAME", help=f"use the preprocessing and pooling of NAME: {', '.join(REGISTRY)}"
+    )
     arguments = parser.parse_args(argv)
     if arguments.inspect:
         inspect(find_file(arguments.source))
         return 0
     if arguments.out is None:
-        parser.error("name the file to write, OUT.safetensors, or ask for --inspect")
+        parser.error("give the file to write, OUT.safetensors, or --inspect")
     path = find_file(arguments.source)
     if arguments.out.resolve() == path.resolve():
-        raise WeightsError(f"{arguments.out} is the source itself: name another file to write")
+        raise WeightsError(f"{arguments.out} is the source itself: choose another output file")
     with_top = has_top(path) and not arguments.no_top
     loaded = load_pretrained(arguments.source, backbone=None, with_top=with_top, like=arguments.like)
     write(loaded, arguments.out)

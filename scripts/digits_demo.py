@@ -1,11 +1,11 @@
-"""The quickstart's main job: learn print, transfer to handwriting, and compare honestly.
+"""The quickstart's main job: learn printed letters, transfer to handwritten digits, and compare with baselines.
 
     python scripts/digits_demo.py --workdir runs/digits [--baselines]
 
-Trains the variants of configs/digits.py on 100 handwritten digits, beside the same head on an untrained backbone, tests
-them on the digits that no training or validation has seen, and prints a table (also results.json). --baselines adds a
-second seed, logistic regression on pixels and the whole network from scratch. Runs again at once: what is finished is
-not trained twice.
+Trains the variants of configs/digits.py (`source` on letters, the others on 100 images of handwritten digits) and the
+same head on an untrained backbone. Tests them on digits not used in training or validation, prints a table and writes
+results.json. --baselines adds a second seed, logistic regression on pixels and the whole network from scratch. If run
+again, finished runs are not trained twice.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def learn(root: Path, *, seed: int, aloud: bool, baselines: bool) -> dict[str, t
     run(config, transfer, aloud=aloud, heading="a new head for ten digits, the letters' backbone frozen")
     results["head on the letters' backbone, frozen"] = tested(transfer)
     tuned = config_of("finetune", seed=seed, init_from=str(transfer))
-    run(tuned, finetune, aloud=aloud, heading="then the blocks above the stem as well")
+    run(tuned, finetune, aloud=aloud, heading="fine-tune the blocks above the stem as well")
     results["the same, blocks above the stem fine-tuned"] = tested(finetune)
     if aloud:
-        print("\n== to compare with", flush=True)
+        print("\n== baselines, for comparison", flush=True)
         write_examples(root, config)
     bare = config_of("transfer", seed=seed, init_from="")
     run(bare, untrained, aloud=False, heading=f"seed {seed}: the head on an untrained backbone")

@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and test.sh: makes the virtual environment and installs jaxcat with the tested versions.
 #
-#   PYTHON   the interpreter to make it from [python3]; 3.11 to 3.13
-#   VENV     where it lies [.venv]
+#   PYTHON   the interpreter, 3.11 to 3.13; default python3
+#   VENV     the folder of the environment; default .venv
 #
 # Call `environment EXTRAS` (such as "[dev]" or ""); afterwards $PY is its Python.
 

@@ -1,13 +1,13 @@
-"""Kills a small real run again and again, and compares where it ends with a run that nobody touched.
+"""Kills a small real run repeatedly, and compares its final state with that of an undisturbed run.
 
     python scripts/kill_test.py [--kills 50] [--seed 0] [--workdir DIR] [--config.NAME=VALUE …]
     python scripts/kill_test.py --config.bottleneck.views=3        # computes the bottlenecks anew for every run
 
-A narrow Inception-v3 learns drawn images, with dropout, augmentation, moving BatchNorm statistics and a checkpoint
-every few steps. One run goes to its end; others are sent SIGKILL at random moments and started again by the same
-command until they end too. The moments come from three sources in turn: any time since the start of the process, any
-time since its first step, and shortly after a write of a checkpoint has begun. Just before each kill the process is
-asked (by faulthandler) where it is, which makes the table at the end. Your own settings go to the command as they are.
+A narrow Inception-v3 learns two classes of noise images, with dropout, augmentation, moving BatchNorm statistics and a
+checkpoint every few steps. One run goes to its end; others are killed (SIGKILL) at random moments and restarted by the
+same command until they finish. The moments are chosen in three ways in turn: any time since the start of the process,
+any time since its first step, and shortly after a write of a checkpoint has begun. Just before each kill, faulthandler
+records what the process is doing; the table at the end counts that. Other --config flags go to the train command.
 
 Exit status: 0 if every run ended with the same metrics (but for times), the same checkpoints and the same digest of
 every parameter, optimizer and BatchNorm array; 1 if not.
@@ -131,9 +131,9 @@ def outcome(workdir: Path) -> dict:
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="how many there must be in all (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--workdir", type=Path, help="where to run, kept; default: a temporary directory")
+    parser.add_argument("--kills", type=int, default=50, help="total number of kills (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
+    parser.add_argument("--workdir", type=Path, help="a new folder, kept (default: a temporary one)")
     arguments, settings = parser.parse_known_args(argv)
     if arguments.workdir is not None and arguments.workdir.exists():
         parser.error(f"--workdir {arguments.workdir}: exists; name a new directory")
@@ -161,7 +161,7 @@ def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random
         return 1
     step_seconds = time.monotonic() - whole.began - start_seconds
     expected = outcome(folder / "whole")
-    print(f"untouched: {start_seconds:.1f} s to the first step, then {step_seconds:.1f} s", flush=True)
+    print(f"undisturbed: {start_seconds:.1f} s to the first step, then {step_seconds:.1f} s", flush=True)
     places: collections.Counter[str] = collections.Counter()
     runs = starts = different = 0
     while places.total() < kills:
@@ -189,7 +189,7 @@ def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random
         different += len(same) < len(expected)
         verdict = "the same" if len(same) == len(expected) else f"DIFFERENT in {set(expected) - set(same)}"
         print(f"{name}: killed {killed} times, {verdict}; {places.total()} of {kills} kills", flush=True)
-    print(f"\n{places.total()} kills of {runs} runs, {different} of them different; where they were:")
+    print(f"\n{places.total()} kills in {runs} runs, {different} of them different; what was running when killed:")
     for where, count in places.most_common():
         print(f"{count:5}  {where}")
     return 1 if different else 0

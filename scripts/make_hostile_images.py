@@ -1,9 +1,9 @@
-"""Writes a folder of everything that turns up among images: what a browser shows, and what it does not.
+"""Writes a folder of difficult image files: some that a browser shows and some that it does not.
 
     python scripts/make_hostile_images.py DIR
 
-DIR/readable/ holds images in odd forms, DIR/refused/ what is no image, DIR/passed_over/ what is not looked at.
-Of every readable one `readable` knows the pixels that a browser shows; tests/test_hostile.py compares them.
+DIR/readable/ holds unusual images, DIR/refused/ files that cannot be read as an image, DIR/passed_over/ what jaxcat
+ignores. `readable()` also gives the pixels that a browser shows; tests/test_hostile.py compares with them.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def plain() -> dict[bytes, Shown]:
 
 
 def transparent() -> dict[bytes, Shown]:
-    """Over a white page: the green quarter is not there, of the blue one half."""
+    """Over a white page: the green quarter is transparent, the blue one half transparent."""
     upright = example()
     alpha = np.array([255, 0, 128, 255], np.uint8)[quarters()]
     layered = Image.fromarray(np.dstack([upright, alpha]))
@@ -150,8 +150,8 @@ def transparent() -> dict[bytes, Shown]:
 
 
 def deep() -> dict[bytes, Shown]:
-    """More and fewer than 8 bits a channel. Of 16 bits every value has two equal bytes: browsers that keep the high one
-    and that round agree. Not so the colour that is transparent, which nobody sees.
+    """More and fewer than 8 bits a channel. In 16-bit images both bytes of a value are equal, so browsers that truncate
+    and browsers that round agree. The transparent colour is an exception, because nobody sees it.
     """
     upright = example()
     grey = np.array([0, 64, 128, 255], np.uint8)[quarters()][:, :, None]
@@ -274,7 +274,7 @@ def make(root: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="made; must not hold anything yet")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the folder to create; must not exist yet")
     arguments = parser.parse_args(argv)
     if arguments.directory.exists():
         parser.error(f"{arguments.directory}: is there already")

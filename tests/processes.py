@@ -1,16 +1,54 @@
-"""Several processes of one command on this machine, each with CPU devices of its own."""
+"""Several processes of one command on this machine, each with CPU devices of its own.
+
+They are forked from one that has imported TensorFlow, JAX and jaxcat: importing takes longer than what most tests do.
+"""
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
+import runpy
+import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def context() -> BaseContext:
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tensorflow", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
+    return found
+
+
+def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, environment: dict[str, str], log: Path):
+    """Does what `python PROGRAM… ARGUMENTS…` would; PROGRAM is `-m NAME` or `-c CODE`."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py does, for the same reason
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(REPOSITORY)
+    with open(log, "w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
+    kind, text = program
+    sys.argv = [text if kind == "-m" else kind, *arguments]
+    if kind == "-m":
+        runpy.run_module(text, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(text, "-c", "exec"), {"__name__": "__main__"})
 
 
 class Processes:
@@ -29,56 +67,43 @@ class Processes:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py does, for the same reason
-        }
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = [logs / f"{process}.log" for process in range(count)]
-        self.running = []
+        self.running: list[BaseProcess] = []
         for process, log in enumerate(self.logs):
+            log.touch()
             together = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(process)]
-            command = [sys.executable, *program, *arguments, *each(process)]
-            with open(log, "w") as output:
-                self.running.append(
-                    subprocess.Popen(
-                        command + (together if count > 1 else []),
-                        env=environment,
-                        cwd=REPOSITORY,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
+            words = [*arguments, *each(process), *(together if count > 1 else [])]
+            options = {"devices": devices, "environment": dict(os.environ), "log": log}
+            self.running.append(context().Process(target=run, args=(program, words), kwargs=options))
+            self.running[-1].start()
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.running:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            process.kill()
+            process.join()
 
     def wait_for(self, text: str, *, process: int = 0, seconds: float = 120) -> None:
         """Until the output of a process has `text`."""
         deadline = time.monotonic() + seconds
         while text not in self.output(process):
-            assert self.running[process].poll() is None, self.output(process)
+            assert self.running[process].is_alive(), self.output(process)
             assert time.monotonic() < deadline, self.output(process)
             time.sleep(0.02)
+
+    def send(self, number: signal.Signals, *, process: int) -> None:
+        os.kill(self.running[process].pid, number)
 
     def output(self, process: int = 0) -> str:
         return self.logs[process].read_text()
 
     def statuses(self, seconds: float = 120) -> list[int]:
-        """Exit statuses once all have ended, which must be within `seconds`."""
+        """Exit statuses once all have ended, which must be within `seconds`; -N if signal N ended it."""
         deadline = time.monotonic() + seconds
         for number, process in enumerate(self.running):
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                raise AssertionError(f"process {number} goes on: {self.output(number)[-2000:]}") from None
-        return [process.returncode for process in self.running]
+            process.join(max(0.1, deadline - time.monotonic()))
+            assert not process.is_alive(), f"process {number} goes on: {self.output(number)[-2000:]}"
+        return [process.exitcode for process in self.running]

@@ -53,7 +53,7 @@ VARIANTS = {
         "checkpoint.every_steps": 3,
     },
     "with the last block trained": {"model.cut": "mixed1", "model.train_from": "mixed1", "model.train_bn": True},
-    "blocks trained up to the last": {"model.cut": "mixed10", "model.train_from": "mixed8"},
+    "several blocks trained": {"model.cut": "mixed4", "model.train_from": "mixed3"},
     "several blocks pooled": {"model.cut": "mixed2", "model.pool_from": "stem"},
     "without augmentation": {"data.augment": "none", "bottleneck.views": 1},
     "random crops": {"data.augment": "inception"},

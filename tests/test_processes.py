@@ -124,7 +124,7 @@ def test_evaluate_counts_each_image_once(runs, folder, tmp_path):
 def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path, victim):
     with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
         run.wait_for("epoch   3/")
-        run.running[victim].kill()
+        run.send(signal.SIGKILL, process=victim)
         ended = run.statuses(seconds=LOST_AFTER + 40)
         assert ended[victim] == -signal.SIGKILL
         # our line where the step notices; JAX ends the process itself where Orbax was waiting for the others
@@ -192,7 +192,7 @@ def test_one_process_that_leaves_by_itself_ends_the_others(tmp_path, reason, sta
 def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
     with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
         run.wait_for("epoch   2/")
-        run.running[1].send_signal(signal.SIGTERM)
+        run.send(signal.SIGTERM, process=1)
         assert run.statuses() == [143, 143], run.output() + run.output(1)
         assert "to continue: python -m jaxcat.train --config configs/folder.py" in run.output()
     step = workdirs.steps(tmp_path / "run")[-1]

@@ -163,7 +163,8 @@ def test_one_device_and_eight_agree(train_bn, count):
     """Any batch size: 8 devices pad it, and padded rows take no part in loss, gradient, dropout or batch statistics."""
     config = small.tiny_config()
     config.model.dropout, config.model.hidden = 0.5, 12
-    config.model.train_from, config.model.train_bn = "stem", train_bn
+    config.model.cut = config.model.train_from = "stem"
+    config.model.train_bn = train_bn
     network, tx, start, frozen = begin(config)
     step = make_train_step(network, tx, seed=3)
     results = []

@@ -1,4 +1,4 @@
-"""Computes bottlenecks: images through the frozen prefix, block by block, into the cache."""
+"""Computes bottlenecks: runs images through the frozen prefix and adds the outputs to the cache in blocks of rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
 from jaxcat.system.files import locked
 
-# Images that a device takes through the prefix at a time; more bring nothing on a CPU.
+# Images in a batch for each device; larger batches are no faster on a CPU.
 IMAGES_PER_DEVICE = {"cpu": 32}
 IMAGES_PER_ACCELERATOR = 256
 
@@ -32,9 +32,9 @@ class Request(NamedTuple):
 
     Attributes:
         store: the split's images, of the size that `augment` needs.
-        records: (n,) numbers of those to compute.
-        identities: of all records of the pass, by number.
-        augment, view: which view of them.
+        records: (n,) numbers of the records to compute.
+        identities: the identities (see `rows`) of all records of the pass, by record number.
+        augment, view: the augmentation and the number of the view to compute.
     """
 
     store: Store
@@ -55,16 +55,16 @@ def extract(
     console: Console,
     stop: Callable[[], int],
 ) -> int:
-    """Adds the requested rows to the cache. If it is killed in the middle, the whole blocks written so far stay.
+    """Adds the requested rows to the cache. If the process is killed, the complete blocks that it has written stay.
 
     Args:
-        prefix: uint8 (P, size, size, 3), split over the mesh → (P, …), the same in every process.
+        prefix: takes uint8 (P, size, size, 3), split over the mesh; gives (P, …), the same in every process.
         size: side of the images that the network sees.
-        seed: of the augmentation.
-        stop: asked after every block; the work ends when its answer is not 0.
+        seed: the seed of the augmentation.
+        stop: called after every block; the work ends if it does not return 0.
 
     Returns:
-        0, or what `stop` answered.
+        0, or what `stop` returned if that is not 0.
 
     Raises:
         CacheError: the cache cannot be written, or its dtype cannot hold the values.
@@ -94,10 +94,10 @@ def _outputs(
     mesh: Mesh,
     report: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-    """Yields the prefix's output for the records in their order, a batch at a time; the devices are one batch ahead.
+    """Yields the prefix's output for the records in order, batch by batch; the devices compute one batch ahead.
 
-    If the devices have no memory for a batch, it is tried again by halves; of several processes none may decide so.
-    `report` is told how many images each batch had.
+    If the devices have no memory for a batch, it is tried again at half the size, but only in a run of one process.
+    `report` is called with the number of images of each batch.
     """
     per_device, done = IMAGES_PER_DEVICE.get(jax.default_backend(), IMAGES_PER_ACCELERATOR), 0
     while done < len(request.records):
@@ -111,13 +111,13 @@ def _outputs(
             if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
                 raise
             per_device //= 2
-            logging.warning("no memory on the device: %d images at a time from here", per_device)
+            logging.warning("out of memory on the device: going on with %d images at a time", per_device)
 
 
 def _pass(
     request: Request, prefix: Callable[[Array], Array], *, batch_size: int, size: int, seed: int, mesh: Mesh
 ) -> Iterator[np.ndarray]:
-    """The same with batches of one size."""
+    """Yields the same as `_outputs`, all with one batch size."""
     images = batches(
         request.store,
         request.store.split.labels,
@@ -140,7 +140,7 @@ def _pass(
 
 
 def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same rows in the same order, `size` at a time; the last array has what is left."""
+    """Yields the rows of `arrays` in the same order, `size` at a time; the last array has the rest."""
     held: list[np.ndarray] = []
     for array in arrays:
         held.append(array)
@@ -154,12 +154,12 @@ def regroup(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def alone(rows: Rows, console: Console, *, stop: Callable[[], int]) -> Iterator[int]:
-    """Waits while another run computes rows of this key; the processes of one run compute together.
+    """Holds a lock on this key, and first waits while another run holds it. A run of several processes takes no lock.
 
-    Gives 0, or what `stop` answered while waiting: then the rows are not to be touched.
+    Yields 0, or what `stop` returned during the wait if that is not 0; then the lock is not held, so add no rows.
 
     Raises:
-        CacheError: the lock cannot be made, as in someone else's cache.
+        CacheError: the lock cannot be made, for example in the cache of another user.
     """
     if jax.process_count() > 1:
         yield 0

@@ -14,13 +14,13 @@ from jaxcat.data import augment, decoding, resizing
 from jaxcat.models import network
 from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
 
-FORMAT = 1  # of the cache: raise it when the identity of a row or the layout of a block changes
+FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
 
 
 def step_versions() -> dict[str, int]:
     """The declared version of every step from a stored image to the prefix's output.
 
-    A step's version is raised when its numbers change; tests/test_golden.py guards that.
+    Raise a step's version if its results change; tests/test_golden.py fails otherwise.
     """
     return {
         "decode": decoding.DECODE_VERSION,
@@ -34,10 +34,10 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
     """Everything that shapes a row except the image, as plain JSON.
 
     Args:
-        config: complete, as a run stores it.
+        config: the complete config, as a run stores it.
         net: the network of the run.
-        frozen_digests: of the prefix's parameters and statistics, from `runs.meta.digests`; they stand for the
-            weights, whatever file or run those came from.
+        frozen_digests: digests of the prefix's parameters and statistics, from `runs.meta.digests`. They identify the
+            weights, whatever file or run the weights come from.
     """
     model, data = config.model, config.data
     return {
@@ -59,6 +59,6 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         "platform": [jax.default_backend(), jax.devices()[0].device_kind],
         "compiler_options": compiler_options(),
         "xla_flags": xla_flags(),
-        "tensorflow_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),  # colours differ in a few last bits
+        "tensorflow_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),  # changes a few last bits of colours
         "versions": installed_versions("jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow", "tensorflow-cpu"),
     }

@@ -2,11 +2,11 @@
 
     CACHE/bottlenecks/KEY/key.json      everything that shapes a row except the image
     CACHE/bottlenecks/KEY/BLOCK.npy     up to 256 rows; read through a memory map
-    CACHE/bottlenecks/KEY/BLOCK.json    which rows these are and their checksum; written last: the block is done
+    CACHE/bottlenecks/KEY/BLOCK.json    the block's marker, written last: the identities of its rows, and their checksum
 
-A row is found by its identity: a hash of the image's content and, if views are augmented, of record and view too.
-So a changed image loses its own rows and no others, several data sets share a key, a block is worth the same to any
-number of processes, and two runs that write the same block write the same bytes under the same name.
+A row is found by its identity: a hash of the image's content and, if views are augmented, of record and view numbers.
+So a changed image loses only its own rows, several data sets can share a key, any number of processes can use a block,
+and two runs that write the same block write the same bytes under the same name.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from jaxcat.errors import CacheError, one_line
 from jaxcat.system.files import cache_dir, flush, replacing, write_bytes
 
 logger = logging.getLogger(__name__)
-BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # the most of either that a kill can lose
-ABANDONED = 24 * 3600  # seconds after which a half-written block must be of a writer that was killed
-OPEN_BYTES = 2**31  # mapped at a time: the pages read through maps count as memory of the process
+BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # limits of a block: the most that a killed run can lose
+ABANDONED = 24 * 3600  # seconds; the writer of an older half-written block must have been killed
+OPEN_BYTES = 2**31  # bytes mapped at a time: the pages read through maps count as memory of the process
 
-# (numbers (n,), out (n, *shape)): copies the rows with these numbers into `out`; -1 is the last, as in NumPy.
+# Called with numbers (n,) and out (n, *shape): copies the rows with these numbers into `out`; -1 is the last row.
 Reader = Callable[[np.ndarray, np.ndarray], object]
 
 
 def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:
-    """16 bytes for each record: its digest, or with a view what record number and view make of it."""
+    """The 16-byte identity of each record: its digest or, with a view, a hash of digest, record number and view."""
     if view is None:
         return list(digests)
     return [
@@ -53,8 +53,8 @@ class Rows:
     """The rows of one key: open, look up, add, read. Any number of processes may have the same key open.
 
     Attributes:
-        folder: where the blocks lie.
-        shape: of a row.
+        folder: the folder of the blocks.
+        shape: the shape of a row.
         dtype: float16 or float32.
         row_bytes: bytes of a row.
         block_rows: rows in a full block.
@@ -74,7 +74,7 @@ class Rows:
         self._mapped = functools.lru_cache(maxsize=max(1, min(_open_files() // 4, most)))(self._map)
 
     def open(self) -> None:
-        """Makes the folder if it is not there, and looks which rows are.
+        """Makes the folder if it does not exist, and finds the rows that are in it.
 
         Raises:
             CacheError: the cache cannot be written.
@@ -82,22 +82,22 @@ class Rows:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            if not (self.folder / "key.json").exists():  # a whole cache of someone else may be read-only
+            if not (self.folder / "key.json").exists():  # a complete cache of another user may be read-only
                 write_bytes(self.folder / "key.json", self._key.encode())
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self.refresh()
 
     def _sweep(self) -> None:
-        """Removes what killed writers have left: files that were being written, and blocks without their marker."""
+        """Removes what killed writers left behind: half-written files, and blocks without a marker."""
         alone = (path for path in self.folder.glob("*.npy") if not path.with_suffix(".json").exists())
         for left in itertools.chain(self.folder.glob(".*.*"), alone):
-            with contextlib.suppress(OSError):  # gone meanwhile, or someone else's
+            with contextlib.suppress(OSError):  # already removed, or another user's
                 if time.time() - left.stat().st_mtime > ABANDONED:
                     left.unlink()
 
     def refresh(self) -> None:
-        """Takes notice of blocks that others have finished, and drops damaged ones."""
+        """Finds blocks that other processes have finished, and removes damaged ones."""
         markers = {path.stem: path for path in self.folder.glob("*.json") if path.name != "key.json"}
         new = sorted(markers.keys() - set(self._blocks))
         with ThreadPoolExecutor() as threads:
@@ -107,8 +107,8 @@ class Rows:
                     self._remember(name, found)
 
     def _checked(self, marker: Path) -> list[bytes] | None:
-        """The identities in a block, or None if it is not what its marker says: the block is removed then."""
-        array, reason = marker.with_suffix(".npy"), "not what its marker says"
+        """The identities in a block. If the block differs from its marker, removes the block and gives None."""
+        array, reason = marker.with_suffix(".npy"), "it differs from its marker"
         try:
             said = json.loads(marker.read_text())
             found = [bytes.fromhex(name) for name in said["rows"]]
@@ -125,7 +125,7 @@ class Rows:
         except Exception as error:  # numpy evaluates a header as Python and raises nearly anything for a damaged one
             reason = f"{type(error).__name__}: {error}"
         logger.warning("%s is damaged: its rows are computed again (%s)", array, reason)
-        with contextlib.suppress(OSError):  # of someone else's; its rows are computed again all the same
+        with contextlib.suppress(OSError):  # another user's block; its rows are computed again anyway
             for path in (marker, array):
                 path.unlink(missing_ok=True)
         return None
@@ -139,7 +139,7 @@ class Rows:
         return np.array([identity not in self._where for identity in wanted], bool)
 
     def reader(self, wanted: Sequence[bytes], *, in_memory: bool) -> Reader:
-        """Reads rows that are there, by their number in `wanted`: from memory maps, or from memory, all read now."""
+        """A function that reads the rows `wanted`, by their place in it: from memory maps, or from a copy made now."""
         positions = np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
         if not in_memory:
             return lambda numbers, out: self._gather(positions[numbers], out)
@@ -159,22 +159,22 @@ class Rows:
     def _map(self, number: int) -> np.ndarray:
         path = self.folder / f"{self._blocks[number]}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to take rows of
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # to take rows of it is faster
         except OSError as error:
             raise CacheError(f"{path}: {one_line(error)}: was the cache cleared? Run the same command again") from error
 
     def add(self, wanted: Sequence[bytes], rows: np.ndarray) -> None:
-        """Writes a block: `rows` (n, *shape), any floating dtype, under their identities.
+        """Writes a block: `rows` (n, *shape) of any floating dtype, under the identities `wanted`.
 
         Raises:
-            CacheError: the disk is full or cannot be written, with nothing half-written left; or a value does not fit.
+            CacheError: the disk is full or not writable (no half-written file is left), or a value does not fit.
         """
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(rows, self.dtype)
         if not np.isfinite(rows).all():
             raise CacheError(
-                f"the prefix gives values that {self.dtype} cannot hold: set --config.bottleneck.dtype=float32 if it "
-                "is float16; otherwise the weights or the images give NaN"
+                f"the prefix gives values that {self.dtype} cannot hold: if the dtype is float16, set "
+                "--config.bottleneck.dtype=float32; otherwise the weights or the images give NaN"
             )
         name = hashlib.blake2b(b"".join(wanted), digest_size=16).hexdigest()
         said = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
@@ -184,8 +184,8 @@ class Rows:
             try:
                 write_bytes(marker, json.dumps(said).encode())
             except OSError:
-                with contextlib.suppress(OSError):  # the first error is the one to tell
-                    if not marker.exists():  # else another run has written the same block
+                with contextlib.suppress(OSError):  # report the first error, not this one
+                    if not marker.exists():  # if it exists, another run has written the same block
                         array.unlink(missing_ok=True)
                 raise
         except OSError as error:
@@ -194,7 +194,7 @@ class Rows:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    """Writes a whole .npy file. np.save does so too, but loses the system's reason if the disk is full."""
+    """Writes a whole .npy file. Unlike np.save, it keeps the system's error message if the disk is full."""
     with replacing(path) as aside, open(aside, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)
@@ -202,7 +202,7 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 
 def _open_files() -> int:
-    """How many files this process may have open; a memory map is one."""
+    """How many files this process may have open; a memory map counts as one."""
     try:
         import resource
     except ImportError:  # Windows
@@ -216,8 +216,8 @@ def _checksum(array: np.ndarray) -> int:
 
 
 def cannot_write(folder: Path, error: OSError) -> CacheError:
-    """The error of a cache that cannot be written."""
+    """The error for a cache that cannot be written."""
     return CacheError(
         f"{folder}: cannot be written: {one_line(error)}. Free space (python -m jaxcat.cache list), set "
-        "JAXCAT_CACHE to another directory, or do without: --config.bottleneck.views=0"
+        "JAXCAT_CACHE to another directory, or do without bottlenecks: --config.bottleneck.views=0"
     )

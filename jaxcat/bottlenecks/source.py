@@ -33,8 +33,8 @@ from jaxcat.system.files import never
 from jaxcat.system.processes import values_of_processes
 
 MOST_STEPS = 64  # in one compiled loop
-MOST_BYTES = 2**26  # of rows in one transfer
-IN_MEMORY = 2**28  # bytes; if the rows of all passes take no more, they are read once, else through memory maps
+MOST_BYTES = 2**26  # bytes of rows in one transfer
+IN_MEMORY = 2**28  # bytes; if all rows take no more, they are kept in memory, else read through memory maps
 EVALUATED_TOGETHER = 256  # rows
 
 
@@ -46,14 +46,14 @@ class Pass(NamedTuple):
 
 
 class BottleneckSource:
-    """Rows of the prefix's output: `bottleneck.views` views of every training image, and validation as it is.
+    """Rows of the prefix's output: `bottleneck.views` views of every training image, and unaugmented validation.
 
-    See `data.streaming.Source`. Images are decoded, and so checked, only if a row is missing.
+    See `data.streaming.Source`. Images are decoded, and thereby checked, only if a row is missing.
 
     Attributes:
         splits: the records of "train" and "validation"; after `prepare`, unreadable ones are left out.
-        views: of every training image; no more than epochs read.
-        to_compute: rows that were missing when `look_up` looked.
+        views: number of views of every training image, at most the number of epochs.
+        to_compute: number of rows that `look_up` found missing.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class BottleneckSource:
         """Reads and computes nothing.
 
         Args:
-            config: of the run.
+            config: the config of the run.
             data: the records.
-            network: of the run.
+            network: the network of the run.
             frozen: `{"params", "stats"}` of the prefix, on the devices.
-            key: from `bottlenecks.key.key_of`.
-            mesh: of all devices.
+            key: the result of `bottlenecks.key.key_of`.
+            mesh: the mesh of all devices.
         """
         self._config, self._network, self._frozen, self._key, self._mesh = config, network, frozen, key, mesh
         self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
@@ -94,13 +94,13 @@ class BottleneckSource:
         return f"{words}, {self._found('computed' if self._readers else 'to compute')}" if self._identities else words
 
     def _found(self, missing: str) -> str:
-        """What `look_up` found, in a few words; `missing` says of rows that were not there what they are now."""
+        """What `look_up` found, in a few words; `missing` is the word for rows that were missing."""
         total, shape = sum(map(len, self._identities.values())), "×".join(map(str, self.rows.shape))
         found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
         return f"{shape} {self.rows.dtype}, {gigabytes(self._bytes())}, {found}"
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
-        """Looks rows up and computes the missing ones. If it is stopped, the next start goes on after the last block.
+        """Looks rows up and computes the missing ones. If it is stopped, the next run continues after the last block.
 
         Raises:
             CacheError: the cache cannot be written, or has too little space.
@@ -124,17 +124,17 @@ class BottleneckSource:
         return 0
 
     def look_up(self, console: Console, *, stop: Callable[[], int] = never) -> int:
-        """Finds out which rows are missing; if any are, decodes the images and looks for space, but computes nothing.
+        """Finds missing rows. If there are any, decodes the images and checks the free space, but computes no rows.
 
         Returns:
-            0, or what `stop` answered.
+            0, or what `stop` returned if that is not 0.
         """
         config = self._config
         self.rows.open()
         self._identify(self.splits)
         if not self.to_compute:
             return 0
-        if not config.data.skip_bad:  # else it is not known yet how many rows there are to be
+        if not config.data.skip_bad:  # with it, the number of rows is not known yet
             self._check_space()
         self._stores = stores_of(config, self.splits)
         if status := decode_all(self._stores, console, skip_bad=config.data.skip_bad, stop=stop):
@@ -143,7 +143,7 @@ class BottleneckSource:
         if any(values_of_processes(left_out or self._undigested)):
             self._identify({name: store.split for name, store in self._stores.items()})
         if any(values_of_processes(self._undigested)):
-            raise DataError("an image could be decoded and not be read again: is the data being copied? Run again")
+            raise DataError("an image was decoded, but could not be read again: is the data being copied? Run again")
         self._check_space()
         return 0
 
@@ -154,7 +154,7 @@ class BottleneckSource:
             try:
                 return split.digest(record)
             except DataError:
-                return b""  # never found, so the images are decoded, which names or leaves out all such files
+                return b""  # never found, so the images are decoded, and decoding names or leaves out such files
 
         self.splits = splits
         with ThreadPoolExecutor() as threads:
@@ -167,7 +167,7 @@ class BottleneckSource:
         self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
 
     def _missing(self) -> dict[Pass, np.ndarray]:
-        """bool (records,) for each pass: what this process lacks, or any process of the run."""
+        """bool (records,) for each pass: the rows that at least one process of the run lacks."""
         missing = {each: self.rows.missing(wanted) for each, wanted in self._identities.items()}
         if jax.process_count() > 1:
             missing = {each: multihost_utils.process_allgather(lacks).any(axis=0) for each, lacks in missing.items()}
@@ -179,8 +179,8 @@ class BottleneckSource:
             elsewhere = "" if needed > free else ", enough, but not where another process of this run writes"
             raise CacheError(
                 f"the bottlenecks need {gigabytes(needed)}, {self.rows.folder} has {gigabytes(free)} free{elsewhere}: "
-                "take fewer --config.bottleneck.views, --config.bottleneck.dtype=float16, another JAXCAT_CACHE, or "
-                "--config.bottleneck.views=0 to do without"
+                "lower --config.bottleneck.views, set --config.bottleneck.dtype=float16, set JAXCAT_CACHE to another "
+                "directory, or do without bottlenecks: --config.bottleneck.views=0"
             )
 
     def _bytes(self) -> int:
@@ -228,7 +228,7 @@ class BottleneckSource:
         )
 
     def _stacked(self, steps_per_epoch: int, every: int) -> int:
-        """How many batches to stack: about equal shares of the steps between two checkpoints, or 1."""
+        """How many batches to stack: an even share of the steps between two checkpoints; 1 if the suffix has blocks."""
         if self._network.boundary in self._network.blocks:
             return 1
         between = min(every, steps_per_epoch) if every else steps_per_epoch
@@ -242,7 +242,7 @@ class BottleneckSource:
         def read(records: np.ndarray) -> np.ndarray:
             bottleneck = aligned((*records.shape, *shape), dtype)
             reader(records.reshape(-1), bottleneck.reshape(-1, *shape))
-            bottleneck[records < 0] = 0  # padding has read the last record
+            bottleneck[records < 0] = 0  # for padding (-1) the reader has read the last row
             return bottleneck
 
         share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=self._mesh)
@@ -250,7 +250,7 @@ class BottleneckSource:
 
 
 def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:
-    """Numbers of steps that lead from step `begin` to `end`, each `most` or 1, none across a multiple of `every`."""
+    """Divides the steps from `begin` to `end` into chunks of `most` or 1, none across a multiple of `every`."""
     sizes = []
     while begin < end:
         boundary = min(end, (begin // every + 1) * every) if every else end

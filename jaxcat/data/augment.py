@@ -1,10 +1,10 @@
-"""Stateless augmentation: view v of record i is a function of (seed, v, i) and nothing else.
+"""Stateless augmentation: view v of record i depends on (seed, v, i) and on nothing else.
 
-The random numbers are drawn in NumPy and become, for each image, one projective matrix and at most three colour
-factors. The pixels are touched once, by one TensorFlow op. Batch size, order and threads cannot change a view.
+NumPy draws the random numbers and turns them into at most one projective matrix and three colour factors per image.
+TensorFlow then interpolates each image once. Batch size, order of records and number of threads do not change a view.
 
-A new augmentation is a row of `AUGMENTATIONS` and a function that draws its parameters; TensorFlow is imported when a
-view is made.
+To add an augmentation, add a row to `AUGMENTATIONS` and a function that draws its parameters. TensorFlow is imported
+on first use.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Raise it when a view gets other pixels than before. It is part of every bottleneck's key and stored with every run;
-# tests/test_golden.py fails if the pixels changed and the version did not.
+# Raise this version if the pixels of a view change. It is part of every bottleneck's key and stored with every run;
+# tests/test_golden.py fails if the pixels change and the version does not.
 AUGMENT_VERSION = 1
 
-# Columns of the uniform numbers drawn for a record; an augmentation uses those it needs.
+# Number of uniform random numbers drawn for each record; an augmentation uses the columns that it needs.
 DRAWS = 10
 
 # Random resized crop as in Szegedy et al. 2015, "Going Deeper with Convolutions", section 6 (aspect 3/4 to 4/3), with
@@ -31,25 +31,25 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 # A crop of 0.3 of the area keeps 0.55 of each side, so a store 1.5 times as large leaves most crops at full resolution.
 CROP_STORE = 1.5
 # Brightness, contrast and saturation after Howard 2013, "Some Improvements on Deep Convolutional Neural Network Based
-# Image Classification"; blends and the range of 0.2 as torchvision's ColorJitter.
+# Image Classification". The blends, and a range given as 1 ± 0.2, are those of torchvision's ColorJitter.
 COLOUR_RANGE = 0.2
-# ITU-R BT.601 luma, what Pillow and torchvision take for grey.
+# ITU-R BT.601 luma, which Pillow and torchvision use as grey.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
-# What is done to each image of a batch, by name; a part that an augmentation has not is left out.
+# What is done to each image of a batch: arrays by name. An array that an augmentation does not need is left out.
 #   matrices: (B, 8) float32, output (x, y) → input (x, y) in pixels, rows as ImageProjectiveTransformV3 reads them.
 #   colours: (B, 3) float32, factors of brightness, contrast and saturation; 1 changes nothing.
 Parameters = dict[str, np.ndarray]
 
 
 class Augmentation(NamedTuple):
-    """One row of the table.
+    """One row of `AUGMENTATIONS`.
 
     Attributes:
         meaning: one line for `--help`.
         draw: (uniform numbers (B, DRAWS) in [0, 1), side of the view in pixels) → `Parameters`; None if nothing is
             drawn.
-        store_scale: side of the stored images, as a multiple of the view's.
+        store_scale: side of the stored images divided by the side of the view.
     """
 
     meaning: str
@@ -58,7 +58,7 @@ class Augmentation(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """Ranges of a random affine map, each drawn uniformly: ± degrees, ± fractions of the side, 1 ± zoom."""
+    """Ranges for uniform random affine maps: ± degrees, ± a fraction of the side for shift, 1 ± zoom."""
 
     rotation: float
     shift: float
@@ -70,8 +70,8 @@ class Affine(NamedTuple):
 @functools.cache
 def tensorflow() -> Any:
     """The tensorflow module, imported on first use and kept off the accelerators, which belong to JAX."""
-    # Its notices on start-up are no news to a user of jaxcat. The one of oneDNN comes all the same, unless that is off,
-    # which makes `inception` 1.4 times as slow.
+    # Hides TensorFlow's start-up notices, which do not help a user of jaxcat. The notice about oneDNN still appears:
+    # only turning oneDNN off would hide it, and that makes `inception` 1.4 times as slow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
@@ -90,8 +90,8 @@ def parameters(name: str, *, seed: int, view: int, indices: np.ndarray, size: in
 
     Args:
         name: a name in `AUGMENTATIONS`.
-        seed: of the run, 0 to 2**64 - 1.
-        view: which view, from 0.
+        seed: the seed of the run, 0 to 2**64 - 1.
+        view: number of the view, from 0.
         indices: (B,) record numbers; equal numbers get equal parameters.
         size: side of the view in pixels.
 
@@ -110,17 +110,17 @@ def apply(images: Any, drawn: Mapping[str, Any], *, size: int) -> Any:
 
     Args:
         images: (B, S, S, 3) uint8 tensor, S the `store_size`.
-        drawn: from `parameters`, its arrays as they are or as tensors.
+        drawn: the result of `parameters`, as arrays or as tensors.
         size: side of the views in pixels.
 
     Returns:
-        (B, size, size, 3) uint8 tensor; `images` itself if there is nothing to do. Outside the image the nearest edge
-        pixel is repeated; between pixels the value is bilinear, rounded to the nearest integer.
+        (B, size, size, 3) uint8 tensor; `images` itself if there is nothing to do. Positions outside the
+        image get the nearest edge pixel; positions between pixels are bilinear, rounded to the nearest integer.
     """
     if not drawn:
         return images
     tf = tensorflow()
-    views = tf.cast(images, tf.float32)  # the op cuts off fractions of integers: half a grey level too dark
+    views = tf.cast(images, tf.float32)  # on integers the op truncates: on average half a grey level too dark
     if "matrices" in drawn:
         views = tf.raw_ops.ImageProjectiveTransformV3(
             images=views,
@@ -150,7 +150,7 @@ def affine_matrices(
 
     Args:
         theta: (B,) degrees.
-        tx: (B,) pixels along x. Keras fills it from `height_shift_range` all the same.
+        tx: (B,) pixels along x, although Keras draws its `tx` from `height_shift_range`.
         ty: (B,) pixels along y.
         shear: (B,) degrees.
         zx: (B,) factor along x; above 1 shows more of the image.
@@ -178,7 +178,7 @@ def _named(name: str) -> Augmentation:
 
 
 def _uniform(*, seed: int, view: int, indices: np.ndarray) -> np.ndarray:
-    """(B, DRAWS) float64 in [0, 1). The key is (seed, view) and the top counter word the record: streams never meet."""
+    """Draws (B, DRAWS) float64 in [0, 1), from a Philox stream of its own for each (seed, view, record)."""
     key = np.array([seed, view], np.uint64)
     streams = (np.random.Philox(key=key, counter=[0, 0, 0, int(index)]) for index in indices)
     drawn = [np.random.Generator(stream).random(DRAWS) for stream in streams]
@@ -205,7 +205,7 @@ def _draw_inception(drawn: np.ndarray, size: int) -> Parameters:
 
 
 def _crops(drawn: np.ndarray, *, size: int) -> np.ndarray:
-    """Aspect log-uniform, then the area uniform up to the largest that fits, so that every draw is a crop."""
+    """Draws the aspect log-uniformly, then the area uniformly up to the largest that fits: every draw gives a crop."""
     store = math.ceil(CROP_STORE * size)
     low, high = np.log(CROP_ASPECT)
     aspect = np.exp(low + (high - low) * drawn[:, 0])
@@ -224,7 +224,7 @@ def _colours(drawn: np.ndarray) -> np.ndarray:
 
 
 def _recolour(images: Any, colours: Any) -> Any:
-    """Brightness, contrast about the mean grey, saturation about each pixel's grey: all three in one linear map."""
+    """Changes brightness, contrast (about the mean grey) and saturation (about each pixel's grey) in one linear map."""
     tf = tensorflow()
     brightness, contrast, saturation = (colours[:, i, None, None] for i in range(3))
     to_grey = tf.tile(LUMA[:, None], [1, 3])[None]  # colours (1, 3) @ to_grey = grey in all three channels
@@ -240,7 +240,7 @@ def _flips(flip: np.ndarray, *, size: int) -> np.ndarray:
 
 
 def _matrices(rows: list[list[Any]]) -> np.ndarray:
-    """Two rows of numbers or (B,) arrays → (B, 3, 3), or (1, 3, 3) if all are numbers, with the last row 0 0 1."""
+    """Adds the row 0 0 1 to two rows of numbers or (B,) arrays: (B, 3, 3), or (1, 3, 3) if all are numbers."""
     entries = np.broadcast_arrays(*(np.atleast_1d(entry) for row in [*rows, [0, 0, 1]] for entry in row))
     return np.stack(entries, axis=-1).astype(np.float64).reshape(-1, 3, 3)
 
@@ -249,9 +249,9 @@ def _rows(matrices: np.ndarray) -> np.ndarray:
     return matrices.reshape(-1, 9)[:, :8].astype(np.float32)
 
 
-# The article's ImageDataGenerator; Keras takes shear in degrees, so 0.2 is next to nothing.
+# ImageDataGenerator's settings in the article. Keras takes shear in degrees, so 0.2 changes next to nothing.
 _ARTICLE = Affine(rotation=40.0, shift=0.2, shear=0.2, zoom=0.2, flip=True)
-# Small figures: what a hand varies, and no mirror images.
+# For small digits: the variation of handwriting, without mirroring.
 _DIGITS = Affine(rotation=12.0, shift=0.1, shear=0.0, zoom=0.15, flip=False)
 
 AUGMENTATIONS: dict[str, Augmentation] = {

@@ -1,7 +1,8 @@
-"""Record numbers in, batches on the devices out: fetch → augment → pad and mask → one global array per name.
+"""Turns record numbers into batches on the devices: fetch → augment → pad and mask → one global array per name.
 
-The caller hands over the order of the records, so a run resumes by leaving out the first ones: tf.data keeps no state
-worth saving. Every process makes its own rows of every global batch, and losses do not depend on how many there are.
+The caller gives the order of the records. A run resumes by leaving out the records of finished steps, so no state of
+tf.data has to be saved. Every process makes its own rows of every global batch, and losses do not depend on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from jaxcat.data.augment import apply, parameters, store_size, tensorflow
 from jaxcat.errors import DataError
 from jaxcat.system.devices import padded_batch_size, to_global
 
-# Batches fetched at the same time: a core each, but memory is the limit on a large machine (16 × 64 at 299 px: 275 MB).
+# Most batches fetched at the same time, however many cores there are: 16 × 64 images of 299 px take 275 MB.
 MOST_THREADS = 16
 
 
 class Images(Protocol):
-    """Random access to images of one size; a `Store` is one."""
+    """Random access to images of one size, such as a `Store`."""
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """(n,) record numbers → (n, S, S, 3) uint8. May be called from several threads at once."""
 
 
 class Share(NamedTuple):
-    """Which records one process has in each global batch: its equal, contiguous part of the padded rows.
+    """The records of one process in each global batch: an equal, contiguous part of the padded rows.
 
     Attributes:
         indices: (count,) record numbers of all the batches, in order.
         batch_size: records in a global batch; the last one may have fewer.
         padded: rows of a global batch, a multiple of `processes` and at least `batch_size`.
-        process: which process, from 0.
-        processes: how many there are.
+        process: number of the process, from 0.
+        processes: how many processes there are.
     """
 
     indices: np.ndarray
@@ -59,7 +60,7 @@ class Share(NamedTuple):
         return self.padded // self.processes
 
     def numbers(self, step: int, count: int) -> np.ndarray:
-        """(count, `rows`) the record numbers of this process in `count` batches from `step` on; -1 is padding."""
+        """This process's record numbers in `count` batches from `step` on: (count, `rows`), in which -1 is padding."""
         batches = np.full((count, self.batch_size), -1)
         records = self.indices[step * self.batch_size : (step + count) * self.batch_size]
         batches.reshape(-1)[: len(records)] = records
@@ -68,15 +69,15 @@ class Share(NamedTuple):
         return table[:, self.process * self.rows : (self.process + 1) * self.rows]
 
     def records(self, step: int) -> np.ndarray:
-        """(n,) the record numbers of this process in batch `step`; n ≤ `rows`, the rest is padding."""
+        """This process's record numbers in batch `step`: (n,), n ≤ `rows`, without padding."""
         numbers = self.numbers(step, 1)[0]
         return numbers[numbers >= 0]
 
 
 def at_most(records: int, batch_size: int) -> int:
-    """The batch size, but no more than the split has `records`: a larger one would only take memory.
+    """The smaller of the batch size and the number of records in the split: a larger batch would only take memory.
 
-    It counts the whole split, not what is left of it: a run that continues within an epoch takes steps of one shape.
+    `records` counts the whole split, not what is left of an epoch, so that all steps of a resumed run have one shape.
     """
     return max(1, min(batch_size, records))
 
@@ -93,10 +94,10 @@ def share_of(indices: np.ndarray, *, batch_size: int, mesh: Mesh) -> Share:
 
 
 class Batches(Iterator[dict[str, jax.Array]]):
-    """Batches on the devices. One is transferred beside the step before it, unless the consumer waits for that step.
+    """Batches on the devices. A batch is transferred during the step before it, unless the caller waits for that step.
 
     A batch is `{"image" or "bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`, P the batch size padded for
-    the devices, split over them by rows. Rows with a false mask are zero, with label 0.
+    the devices; its rows are split over them. Rows whose mask is false are zero and have label 0.
 
     Attributes:
         wait_seconds: how long the consumer has waited for data so far.
@@ -115,14 +116,14 @@ class Batches(Iterator[dict[str, jax.Array]]):
         """Reads nothing yet.
 
         Args:
-            name: of what is read: "image" or "bottleneck".
-            read: record numbers of this process in K batches (K, rows), -1 for padding → their content (K, rows, …),
-                padding zero. Called for each batch in order.
-            share: of this process.
+            name: what is read: "image" or "bottleneck".
+            read: takes this process's record numbers in K batches, (K, rows) with -1 for padding, and gives their
+                content, (K, rows, …) with zeros for padding. Called for the batches in order.
+            share: the share of this process.
             labels: (number of records,) integers, by record number.
-            mesh: of all devices.
-            sizes: how many batches come at a time, K > 1 of them stacked with K as the first dimension; by default
-                each comes alone.
+            mesh: the mesh of all devices.
+            sizes: number of batches K in each item. If K > 1, they are stacked and K is the first dimension; by
+                default every item is one batch without that dimension.
         """
         self.wait_seconds = 0.0
         self._name, self._read, self._share, self._mesh = name, read, share, mesh
@@ -162,23 +163,23 @@ def batches(
     Args:
         store: gives images of `store_size(augment, size)` pixels.
         labels: (number of records,) integers, by record number.
-        indices: (count,) record numbers in the order wanted, those of finished steps left out.
+        indices: (count,) record numbers in the order wanted, without those of finished steps.
         batch_size: records in a batch, over all processes.
         size: side of the images in pixels.
         mesh: from `devices.make_mesh`.
         augment: a name in `augment.AUGMENTATIONS`.
-        seed: of the run.
-        view: which augmented view of every record.
+        seed: the seed of the run.
+        view: number of the augmented view of every record.
         prefetch: batches kept ready in memory.
-        threads: batches fetched, and images augmented, at the same time [a core each, 16 at most]; changes only the
-            speed.
+        threads: how many batches are fetched, and how many images are augmented, at the same time; by default one per
+            core, 16 at most. It changes only the speed.
 
     Returns:
         An iterator of `{"image": uint8 (P, size, size, 3), "label": int32 (P,), "mask": bool (P,)}`; see `Batches`.
 
     Raises:
         ValueError: `augment` is unknown; while iterating: the store's images have another size.
-        Exception: while iterating, whatever `store.gather` raised, as it was raised.
+        Exception: while iterating: the error of `store.gather`, or DataError if it does not occur again.
     """
     share = share_of(indices, batch_size=batch_size, mesh=mesh)
     views = _Views(store, share, augment=augment, seed=seed, view=view, size=size)
@@ -189,18 +190,18 @@ def batches(
         try:
             return next(iterator)[None]
         except tensorflow().errors.OpError as error:
-            # TensorFlow made the store's error one of its own: fetch again without it, which raises the store's.
+            # TensorFlow replaces the store's error by its own. Fetching again without TensorFlow raises the store's.
             views.arrays(records[records >= 0])
             raise DataError(
-                f"a batch could not be read, and at the next attempt it could ({type(error).__name__}): if the data "
-                "lie on another machine, look at the network; run the same command again"
+                f"a batch could not be read, but at the next attempt it could ({type(error).__name__}): if the data "
+                "lie on another machine, check the network; run the same command again"
             ) from error
 
     return Batches("image", read, share, labels=labels, mesh=mesh)
 
 
 class _Views:
-    """This process's images of a batch and the parameters of their views, by name: the NumPy part of the batch path."""
+    """Makes the NumPy part of a batch: this process's images and the parameters of their views, as arrays by name."""
 
     def __init__(self, store: Images, share: Share, *, augment: str, seed: int, view: int, size: int) -> None:
         self.share, self.size = share, size
@@ -241,16 +242,16 @@ def _dataset(views: _Views, *, prefetch: int, threads: int) -> Any:
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = threads
-    options.threading.max_intra_op_parallelism = 1  # the parallel work is whole images, not parts of one
+    options.threading.max_intra_op_parallelism = 1  # whole images run in parallel, not parts of one
     dataset = tf.data.Dataset.range(views.share.steps).map(fetch, num_parallel_calls=threads)
     if len(names) > 1:
-        # One image at a time fits the processor's cache: about twice as fast as the op on a whole float32 batch.
+        # One image fits the processor's cache, so this is about twice as fast as the op on a whole float32 batch.
         dataset = dataset.unbatch().map(augment_one, num_parallel_calls=threads).batch(rows)
     return dataset.prefetch(prefetch).with_options(options)
 
 
 def padded(array: np.ndarray, rows: int) -> np.ndarray:
-    """(n, ...) → (rows, ...) by zeros; the array itself if it is full."""
+    """Pads (n, ...) with zeros to (rows, ...); gives the array itself if n = rows."""
     if len(array) == rows:
         return array
     return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])

@@ -1,4 +1,4 @@
-"""Looks for what is odd about data without being wrong, and warns of it before any long work."""
+"""Checks data before any long work: warns of what looks odd, and refuses labels that look shuffled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-IMBALANCE = 10  # the largest class of train over the smallest, from which on a warning is due
+IMBALANCE = 10  # a warning is given if train's largest class is at least so many times its smallest
 EXAMPLES = 3
-SHUFFLED = 5  # images with another class in the other split, from which on it is no accident
+SHUFFLED = 5  # at least so many images with another class in the other split are no accident
 
 
 def warn(data: Data, config: Any) -> None:
-    """Warns of classes with one image, of extreme imbalance, and of images that are in train and in validation."""
+    """Warns of classes with one image, of extreme imbalance, and of images that are in both train and validation."""
     counts = np.bincount(data.splits["train"].labels, minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, counts, strict=True) if count == 1]
     if single:
@@ -45,10 +45,10 @@ def warn(data: Data, config: Any) -> None:
 
 
 def check_labels(data: Data, both: list[tuple[str, str]]) -> None:
-    """Raises DataError if most images that are in the folders of both train and validation have another class there.
+    """Raises DataError if most images that are in both split folders have one class in train, another in validation.
 
-    Images of a validation that was held out do not count: an image in two classes then is one, and says nothing of the
-    others. Nor do a few, which may be such images too.
+    If validation was held out of train, images do not count: that an image lies in two class folders says nothing
+    about the other labels. Fewer than `SHUFFLED` images do not count either: they may be such images.
     """
     label: dict[str, int] = {}
     for split in data.splits.values():
@@ -61,13 +61,13 @@ def check_labels(data: Data, both: list[tuple[str, str]]) -> None:
     if len(apart) >= SHUFFLED and 2 * len(apart) > len(there):
         twin = next(twin for file, twin in both if file == apart[0])
         raise DataError(
-            f"{len(apart)} of {len(there)} images that are in train and in validation have another class there, such "
-            f"as {printable(apart[0])} and {printable(twin)}: the labels of one split look shuffled; put them right"
+            f"{len(apart)} of {len(there)} images that are in both train and validation have another class in each, "
+            f"such as {printable(apart[0])} and {printable(twin)}: the labels of one split look shuffled; correct them"
         )
 
 
 def duplicates(root: Path, train: Split, validation: Split) -> list[tuple[str, str]]:
-    """(file in train, file in validation) with the same bytes; reads only files whose size occurs in both."""
+    """Pairs (file in train, file in validation) with the same bytes; reads only files whose size occurs in both."""
     train_sizes, validation_sizes = _by_size(root, train), _by_size(root, validation)
     found = []
     for size in train_sizes.keys() & validation_sizes.keys():
@@ -79,7 +79,7 @@ def duplicates(root: Path, train: Split, validation: Split) -> list[tuple[str, s
 
 
 def _by_size(root: Path, split: Split) -> dict[int, list[int]]:
-    """Size in bytes → records. Empty files and those that are gone are left out: decoding reports them."""
+    """Maps each size in bytes to its records. Empty and missing files are left out, since decoding reports them."""
     sizes = defaultdict(list)
     for index, file in enumerate(split.files):
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ def _by_size(root: Path, split: Split) -> dict[int, list[int]]:
 
 
 def _digest(split: Split, index: int) -> bytes:
-    """The image's digest; if it cannot be read, something that equals no other."""
+    """The image's digest; if the image cannot be read, a value that no other image has."""
     try:
         return split.digest(index)
     except DataError:

@@ -1,6 +1,6 @@
-"""Encoded images → uint8 RGB: the one decoder that training, checking, evaluation and prediction share.
+"""Decodes images to uint8 RGB: the one decoder that training, checking, evaluation and prediction share.
 
-Pillow only, no TensorFlow: TensorFlow's decoders ignore EXIF rotation, drop alpha and know no CMYK.
+It uses Pillow and not TensorFlow, whose decoders ignore EXIF rotation, drop alpha and do not support CMYK.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from PIL import WebPImagePlugin as _registers_webp  # noqa: F401  Image.open(for
 
 from jaxcat.errors import DataError, one_line
 
-# Raise it when an image gives other pixels than before. It is part of every bottleneck's key and stored with every run;
-# tests/test_golden.py fails if the pixels changed and the version did not.
+# Raise this version if the pixels of an image change. It is part of every bottleneck's key and stored with every run;
+# tests/test_golden.py fails if the pixels change and the version does not.
 DECODE_VERSION = 1
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow turns to MPO by itself for JPEGs of several frames
-MAX_PIXELS = 178_956_970  # where Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow itself opens JPEGs of several frames as MPO
+MAX_PIXELS = 178_956_970  # above it Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
 
 LARGE = 2**26  # pixels above which images are decoded one at a time: Pillow holds two copies, 4 bytes a pixel
 _large = threading.Lock()
 
 MAX_BYTES = 2**30  # an uncompressed image of MAX_PIXELS takes 0.7 GB
 
-# EXIF tag 0x0112: how the camera was held, and the move that puts the image upright. 1 is upright.
+# EXIF tag 0x0112 says how the camera was held: its value → the move that turns the image upright. 1 is upright.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,7 +52,7 @@ def printable(name: str) -> str:
 
 
 def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str) -> np.ndarray:
-    """Decodes an image to what a person sees.
+    """Decodes an image to the pixels that a person sees in a viewer.
 
     EXIF rotation is applied, alpha is laid over white, CMYK and embedded colour profiles are brought to sRGB,
     16-bit values keep their high byte, and an animation gives its first frame.
@@ -60,13 +60,13 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
     Args:
         stored: an encoded image, the path of one, a Pillow image, or an array of uint8 or uint16 (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4).
-        name: what errors call the image.
+        name: the image's name in error messages.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        DataError: the image cannot be read, is damaged or cut short, or no image; one line, with name and reason.
+        DataError: the image cannot be read, is damaged or cut short, or is no image; one line, with name and reason.
     """
     try:
         if isinstance(stored, np.ndarray):
@@ -88,22 +88,22 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
 
 
 def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
-    """Enter it while an image is decoded: a large one waits for other large ones."""
+    """A context to decode the image in: only one large image at a time can be in it."""
     return _large if math.prod(image.size) > LARGE else contextlib.nullcontext()
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file. Raises ValueError for what is no regular file, such as a pipe, or larger than an image."""
+    """The bytes of a file. Raises ValueError if it is not a regular file, such as a pipe, or is too large."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > MAX_BYTES:
-        raise ValueError(f"{status.st_size:,} bytes are more than the {MAX_BYTES:,} of the largest image")
+        raise ValueError(f"{status.st_size:,} bytes are more than the {MAX_BYTES:,} that an image may have")
     return path.read_bytes()
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
-    """A uint8 array of a shape that Image.fromarray takes."""
+    """Converts an array to uint8 and to a shape that Image.fromarray takes. Raises ValueError if it is no image."""
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -118,17 +118,17 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 
 
 def _as_seen(image: Image.Image) -> Image.Image:
-    """A Pillow image, whatever its mode, as an upright RGB one."""
+    """Converts a Pillow image of any mode to upright RGB."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are safe to decode"
         )
     if image.width == 0 or image.height == 0:
         raise ValueError(f"the image is {image.width}×{image.height} pixels")
-    clear = _transparent(image)  # before its pixels are loaded: Pillow forgets then how many bits the file had
+    clear = _transparent(image)  # before load(), which makes Pillow forget how many bits the file had
     image.load()
     if clear != image.info.get("transparency"):
-        image = image.copy()  # it may be the caller's
+        image = image.copy()  # the original may belong to the caller
         image.info["transparency"] = clear
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
@@ -136,7 +136,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
         # Image.convert would clip to 255. Pillow itself keeps the high byte of 16-bit colour, so grey does the same.
         values = np.asarray(image)
         image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
-        if isinstance(clear, int):  # the value that is transparent, of 16 bits too
+        if isinstance(clear, int):  # the transparent value, also of 16 bits
             image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if image.mode in ("1", "LA", "La"):
@@ -156,7 +156,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 
 def _transparent(image: Image.Image) -> Any:
-    """The transparent value or colour of a PNG as its pixels will be. Pillow scales pixels to 8 bits, not this."""
+    """The transparent value or colour of a PNG, scaled as Pillow scales the pixels: Pillow itself does not scale it."""
     clear, stored = image.info.get("transparency"), {str(tile[3]) for tile in getattr(image, "tile", ())}
     if image.mode == "RGB" and isinstance(clear, tuple) and ("RGB;16B" in stored or max(clear) > 255):
         return tuple(value >> 8 for value in clear)
@@ -165,7 +165,7 @@ def _transparent(image: Image.Image) -> Any:
 
 
 def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation; upright if the metadata cannot be parsed, as viewers do."""
+    """The EXIF orientation; 1 (upright), as in viewers, if the metadata cannot be parsed."""
     try:
         return image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata around a good image
@@ -173,7 +173,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image:
-    """Converts through the embedded profile; a profile that is damaged or of another colour space is ignored."""
+    """Converts from the embedded profile to sRGB. A profile that is damaged or of another colour space is ignored."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
         if profile.profile.xcolor_space != _COLOR_SPACE[image.mode]:
@@ -186,9 +186,9 @@ def _to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """One line a person can act on."""
+    """The reason of an error in one line that a user can act on."""
     text = one_line(error)
     of_the_system = isinstance(error, OSError) and error.strerror
     if of_the_system or isinstance(error, ValueError | MemoryError | Image.DecompressionBombError):
         return text
-    return f"damaged or cut short ({text})"  # on its own, libwebp's "could not create decoder object" helps nobody
+    return f"damaged or cut short ({text})"  # libwebp's "could not create decoder object" does not say so

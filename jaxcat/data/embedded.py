@@ -1,8 +1,8 @@
 """Data that come inside Python packages: scikit-learn's digits, glyphs of matplotlib's fonts.
 
-Handwriting was scanned and print is drawn at 8×8 pixels of bright ink on black. Both are then turned, scaled and
-shifted a little onto a 75×75 canvas, so that a network that learned print can be carried over to handwriting. Where a
-record is placed depends on its name alone: neither the seed nor the split changes what an image looks like.
+Scanned handwriting and printed glyphs are both 8×8 pixels, bright ink on black. Both are then rotated, scaled and
+shifted a little onto a 75×75 canvas, so that a network trained on print can be transferred to handwriting. A record's
+placement depends on its name alone: neither the seed nor the split changes an image.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SCALES = (0.6, 0.8)  # side of the 8×8 square as a fraction of the canvas
 MAX_SHIFT = 0.07  # of the canvas, either way, in x and in y
 PLACEMENTS = 4  # images of each printed glyph
 
-# Left out: letters that another one looks like at 8×8 pixels (c k o p s u v w x z γ π ψ … and l, the twin of I), and
-# digits, which are what the demonstration transfers to. The names serve as class names in files and tables.
+# Left out are letters that look like another glyph at 8×8 pixels (c k o p s u v w x z γ π ψ …, and l, which looks like
+# I), and digits, the classes that the demonstration transfers to. The keys are the class names in files and tables.
 GLYPHS: Mapping[str, str] = {
     **{letter: letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"},
     **{f"{letter}_lower": letter for letter in "abdefghijmnqrty"},
@@ -43,15 +43,15 @@ FONTS = (
     *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
     *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
 )
-# Computer Modern keeps other signs than Unicode's outside A–Z and a–z, so it gives letters only.
+# Outside A–Z and a–z, Computer Modern does not follow Unicode, so only its letters are used.
 LETTER_FONTS = ("cmr10", "cmb10", "cmss10", "cmtt10", "cmti10", "cmmi10")
 
 
 def open_digits(config: Any) -> Data:
     """The 1,797 scanned digits, classes "0" … "9".
 
-    `data.validation_fraction` of each digit is held out, then `data.train_size` and `data.validation_size` are taken.
-    What they leave over, all records in neither, is the test split; there is none if they leave nothing.
+    `data.validation_fraction` of each digit is held out, then the two parts are cut to `data.train_size` and
+    `data.validation_size`. The records that are left are the test split; if none are left, there is no test split.
     """
     from sklearn.datasets import load_digits
 
@@ -76,8 +76,8 @@ def open_glyphs(config: Any) -> Data:
     """Printed letters, Greek and symbols: 75 classes in up to 22 fonts, four placements of each.
 
     Whole fonts are held out: `data.validation_fraction` of them, chosen by the seed among those that have every
-    glyph, so validation measures letter shapes that training never showed. (A family's other weights and slants may
-    stay in train.)
+    glyph, so validation measures letter shapes that training never showed. (Other weights and slants of the same
+    family may stay in train.)
     """
     patches = printed()
     available = tuple(GLYPHS)
@@ -93,11 +93,11 @@ def open_glyphs(config: Any) -> Data:
 
 
 def place(patch: np.ndarray, *, name: str) -> np.ndarray:
-    """Lays a small image onto the canvas, turned, scaled and shifted as a hash of its name says, bilinear.
+    """Rotates, scales and shifts a small image onto the canvas, bilinearly and by amounts from a hash of its name.
 
     Args:
         patch: uint8 (DETAIL, DETAIL), bright ink on black.
-        name: what identifies the record.
+        name: the name of the record.
 
     Returns:
         uint8 (CANVAS, CANVAS, 3), grey.
@@ -109,7 +109,7 @@ def place(patch: np.ndarray, *, name: str) -> np.ndarray:
     pad = 1  # black pixels around the patch: its edge fades instead of being cut
     padded = np.zeros((DETAIL + 2 * pad, DETAIL + 2 * pad), np.uint8)
     padded[pad:-pad, pad:-pad] = patch
-    step = DETAIL / side  # source pixels per canvas pixel
+    step = DETAIL / side  # patch pixels per canvas pixel
     cosine, sine = math.cos(angle) * step, math.sin(angle) * step
     middle = DETAIL / 2 + pad
     inverse = (
@@ -123,7 +123,7 @@ def place(patch: np.ndarray, *, name: str) -> np.ndarray:
 
 
 def _glyph_split(name: str, patches: dict[tuple[str, str], np.ndarray]) -> Split:
-    """Every glyph of `patches`, which maps (font, class) to a patch, in all its placements."""
+    """A split with all placements of every glyph in `patches`, which maps (font, class) to a patch."""
     names = list(GLYPHS)
     keys = [key for key in patches for _ in range(PLACEMENTS)]
     files = tuple(f"glyphs/{font}/{glyph}/{number}" for font, glyph in patches for number in range(PLACEMENTS))
@@ -133,7 +133,7 @@ def _glyph_split(name: str, patches: dict[tuple[str, str], np.ndarray]) -> Split
 
 @functools.cache
 def printed() -> dict[tuple[str, str], np.ndarray]:
-    """(font, class) → the glyph at the detail of the scanned digits, uint8 (DETAIL, DETAIL)."""
+    """Maps (font, class) to the glyph at the resolution of the scanned digits, uint8 (DETAIL, DETAIL)."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
@@ -151,7 +151,7 @@ def printed() -> dict[tuple[str, str], np.ndarray]:
 
 
 def _render(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray:
-    """Draws a character as high or wide as the patch, averages it down, and rounds to the digits' 17 levels."""
+    """Draws a character that fills the patch in height or width, and rounds it to 17 levels, as the digits have."""
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
     drawn = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(drawn).text((-left, -top), character, fill=255, font=font)

@@ -33,7 +33,7 @@ _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
 @dataclass
 class Ignored:
-    """Files passed over because their names do not end as an image's do."""
+    """Files that are ignored: their suffix is not an image's, or they lie beside the class folders."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -55,8 +55,8 @@ class Ignored:
 def open_folder(config: Any) -> Data:
     """Indexes the images below `data.dir`.
 
-    Class names are those of train's folders, sorted. Without a validation folder, `data.validation_fraction` of train
-    is held out, by a hash of (seed, path) within each class.
+    The class names are the names of train's folders, sorted. Without a validation folder, `data.validation_fraction` of
+    train is held out, by a hash of (seed, path) within each class.
 
     Raises:
         DataError: the folder is missing or holds no image, a class is empty, or the splits disagree on the classes.
@@ -92,12 +92,12 @@ def open_folder(config: Any) -> Data:
 
 
 def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
-    """Every image of `root/CLASS/…` as one split, labelled as `classes` numbers them; for evaluation.
+    """Every image of `root/CLASS/…` as one split, for evaluation. A label is the place of CLASS in `classes`.
 
-    A class without a folder is fine: there may be no image of it.
+    A class may have no folder and so no image.
 
     Raises:
-        DataError: the folder is missing, has a class that is not in `classes`, or no image.
+        DataError: the folder is missing, has a class that is not in `classes`, or has no image.
     """
     if not os.path.isdir(root):
         raise DataError(f"--data {root}: there is no such folder")
@@ -105,7 +105,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
     if unknown := [name for name in here if name not in classes]:
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
-            f" {', '.join(classes)}; name the folder that holds the class folders"
+            f" {', '.join(classes)}; set --data to the folder that holds the class folders"
         )
     ignored = Ignored()
     found = [(path, classes.index(name)) for name in here for path in image_files(root / name, ignored)]
@@ -119,7 +119,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
 
 
 def image_files(directory: Path, ignored: Ignored) -> Iterator[Path]:
-    """Every image below directory, as `walk` finds them. Raises DataError if a directory cannot be listed."""
+    """Yields what `walk` yields, but raises its first DataError."""
     for found in walk(directory, ignored):
         if isinstance(found, DataError):
             raise found
@@ -127,10 +127,10 @@ def image_files(directory: Path, ignored: Ignored) -> Iterator[Path]:
 
 
 def walk(directory: Path, ignored: Ignored) -> Iterator[Path | DataError]:
-    """Every image below directory, by suffix, in sorted order; other files are noted in ignored.
+    """Yields every file below `directory` with an image's suffix, in sorted order, and adds other files to `ignored`.
 
-    A directory that cannot be listed gives an error in its place. Links to directories are followed, except back to a
-    directory that encloses them. Hidden entries are passed over.
+    It yields a DataError in place of an entry that cannot be listed or examined. Links to directories are followed,
+    unless they lead back to a directory that encloses them. Hidden entries are left out.
     """
     above = Path(os.path.realpath(directory)).parents
     yield from _walk(directory, frozenset(map(str, above)), ignored)
@@ -149,15 +149,15 @@ def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Itera
         if os.path.isdir(path):
             yield from _walk(path, enclosing | {real}, ignored)
         elif path.suffix.lower() in SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
-            yield path  # a link that leads nowhere as well: decoding then reports it
+            yield path  # also a broken link: decoding then reports it
         elif reason := _stat_error(path):
-            yield DataError(f"{printable(str(path))}: {reason}")  # perhaps a directory
+            yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
         else:
             ignored.add(path)
 
 
 def _stat_error(path: Path) -> str:
-    """Why an entry cannot be looked at, such as a mount that is gone; "" if it can, or is a link to nowhere."""
+    """Why an entry cannot be examined, such as a lost mount; "" if it can be, or is a broken link."""
     try:
         os.stat(path)
     except OSError as error:
@@ -166,7 +166,7 @@ def _stat_error(path: Path) -> str:
 
 
 def _visible(directory: Path) -> list[Path]:
-    """The entries of a directory, sorted, without hidden ones and what operating systems leave behind."""
+    """The entries of a directory, sorted, without hidden ones and files that operating systems leave behind."""
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -191,7 +191,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
             return {name: found[name] for name in SPLITS if name in found}
     elif any(os.path.isdir(path) for split_root in found.values() for path in _visible(split_root)):
         there = ", ".join(path.name for path in found.values())
-        raise DataError(f"{root} has {there} and no train folder; name it {root / 'train'}")
+        raise DataError(f"{root} has {there} and no train folder; name the folder of training images {root / 'train'}")
     return {"train": root}
 
 
@@ -222,7 +222,7 @@ def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ig
 
 
 def _ignore_unlabelled(root: Path, ignored: Ignored) -> None:
-    """Files beside the class folders, even images: they have no label."""
+    """Ignores files beside the class folders, even images, because they have no label."""
     for path in _visible(root):
         if os.path.isfile(path):
             ignored.add(path)

@@ -1,7 +1,7 @@
-"""Records, wherever they come from: splits of named images, class names, and every choice that a seed makes.
+"""Records of any kind of data: splits of named images, class names, and every choice that depends on the seed.
 
-A choice (who is held out, who is in a subset) ranks records by a hash of (seed, name). It depends neither on listing
-order nor on numpy's generators, and a new image moves at most one other per class.
+Records to hold out, and those of a subset, are chosen by ranking all records by a hash of (seed, name). The choice
+depends neither on listing order nor on NumPy's generators, and a new image displaces at most one other per class.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Split:
     """The records of one split.
 
     Attributes:
-        name: "train", "validation" or "test".
-        files: N names that identify the records: paths relative to `data.dir`, or such as "digits/0123".
+        name: "train", "validation" or "test"; in evaluation the name of a folder.
+        files: N names that identify the records: paths relative to `data.dir`, or names such as "digits/0123".
         labels: int32 (N,), indices into the class names.
         stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
     """
@@ -46,7 +46,7 @@ class Split:
         return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index])
 
     def digest(self, index: int) -> bytes:
-        """16 bytes that stand for the image's content, without decoding it. Raises DataError if it is gone."""
+        """A 16-byte hash of the image as it is stored. Raises DataError if the file cannot be read."""
         stored = self.stored(index)
         if isinstance(stored, np.ndarray):
             stored = f"{stored.dtype} {stored.shape} ".encode() + stored.tobytes()
@@ -66,14 +66,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """Class names, in the order of the labels, and the splits there are ("train" and "validation" always)."""
+    """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test"."""
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
-    """32 hex digits that stand for names and labels of "train" and "validation", in their order; not for pixels."""
+    """A hash (32 hex digits) of the names and labels of "train" and "validation", in their order; not of pixels."""
     known = hashlib.blake2b(digest_size=16)
     for name in ("train", "validation"):
         known.update("\0".join([name, *splits[name].files, ""]).encode("utf-8", "surrogateescape"))
@@ -82,18 +82,18 @@ def fingerprint(splits: Mapping[str, Split]) -> str:
 
 
 def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits records: a permutation of range(count), int64, a function of its arguments.
+    """The order in which an epoch visits records: a permutation of range(count), int64, set by its arguments alone.
 
-    seed and epoch are 0 or more.
+    `seed` and `epoch` are 0 or more.
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
-    """The classes named in `data.classes` (all if it is empty), in the order of `available`, however the flag does.
+    """The classes named in `data.classes` (all if it is empty), in the order of `available`, not of the flag.
 
     Raises:
-        ConfigError: a name that is not available.
+        ConfigError: a named class is not available.
         DataError: fewer than two classes are left.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
@@ -104,8 +104,8 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
     classes = tuple(name for name in available if name in names or not names)
     if len(classes) < 2:
         raise DataError(
-            f"a classifier needs two classes or more, and here is {', '.join(map(repr, classes)) or 'none'};"
-            f" look at --config.data.dir and at --config.data.classes={wanted!r}"
+            f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'};"
+            f" check --config.data.dir and --config.data.classes={wanted!r}"
         )
     return classes
 
@@ -122,7 +122,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
     """Divides a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
 
-    Every class has a record on either side. Raises DataError if a class has too few for that.
+    Every class has a record in both. Raises DataError if a class has too few for that.
     """
     fraction = config.data.validation_fraction
     chosen = []
@@ -148,9 +148,9 @@ def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict
 
 
 def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Split:
-    """`size` records, as many of each class; if classes do not divide size, the first ones get one more.
+    """Takes `size` records, equally many of each class; if that leaves a rest, the first classes get one more each.
 
-    The smaller of two subsets lies within the larger.
+    With the same seed, a smaller subset is part of every larger one.
     """
     chosen: list[int] = []
     for label, members in enumerate(ranked_by_class(split, len(classes), seed=seed)):
@@ -166,7 +166,7 @@ def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Sp
 
 
 def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[int]]:
-    """For each label the record indices, in an order that depends on (seed, file name) alone."""
+    """The record indices of each label, in an order that depends on (seed, file name) alone."""
     keys = [rank_key(seed, name) for name in split.files]
     members: list[list[int]] = [[] for _ in range(class_count)]
     for index in sorted(range(len(split)), key=keys.__getitem__):
@@ -175,5 +175,5 @@ def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[i
 
 
 def rank_key(seed: int, name: str) -> bytes:
-    """16 bytes by which names are sorted under a seed."""
+    """The sort key of a name under a seed: a 16-byte hash."""
     return hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-# Raise it when a mode gives other pixels than before. It is part of every bottleneck's key and stored with every run;
-# tests/test_golden.py fails if the pixels changed and the version did not.
+# Raise this version if the pixels of a mode change. It is part of every bottleneck's key and stored with every run;
+# tests/test_golden.py fails if the pixels change and the version does not.
 RESIZE_VERSION = 1
 
 
 class Resize(NamedTuple):
-    """One row of the table.
+    """One row of `RESIZES`.
 
     Attributes:
         meaning: one line for `--help`.
@@ -27,7 +27,7 @@ class Resize(NamedTuple):
 
 
 def resize(image: np.ndarray, size: int, *, mode: str) -> np.ndarray:
-    """Resizes to a square, with antialiasing (a filter as wide as the reduction).
+    """Resizes to a square, with antialiasing (the filter widens with the reduction).
 
     Args:
         image: uint8 (H, W, 3).
@@ -57,7 +57,7 @@ def _center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _bilinear(image: np.ndarray, size: int, *, box: tuple[float, float, float, float] | None) -> np.ndarray:
-    """The part of an image inside `box` (left, top, right, bottom), all of it if None, as a square."""
+    """Resizes the part of an image inside `box` (left, top, right, bottom), or all if None, to a square."""
     if image.shape == (size, size, 3):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
@@ -74,8 +74,8 @@ def _torchvision(image: np.ndarray, size: int) -> np.ndarray:
 def _resize_middle(image: np.ndarray, size: int, *, shorter: int, kernel: Image.Resampling) -> np.ndarray:
     """Brings the shorter side to `shorter` pixels and takes the middle `size` × `size` of the result.
 
-    The steps and the rounding are those of torchvision.transforms Resize and CenterCrop. If an image is longer than
-    eight times its width, only its middle is resized, so that it does not become a huge one in between.
+    The steps and the rounding are those of torchvision.transforms Resize and CenterCrop. If one side is more
+    than eight times as long as the other, only the middle is resized, so that no huge image is made on the way.
     """
     height, width = image.shape[:2]
     least = min(height, width)

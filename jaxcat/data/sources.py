@@ -1,4 +1,4 @@
-"""Where images come from: the table `SOURCES`, and `open_data`. A source's own library is imported when it opens."""
+"""The values of `data.source`: the table `SOURCES`, and `open_data`. A library is imported when its data are opened."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxcat.errors import ConfigError
 
 
 class DataSource(NamedTuple):
-    """One row of the table.
+    """One row of `SOURCES`.
 
     Attributes:
         meaning: one line for `--help`.
-        opener: `MODULE:FUNCTION`; the function takes a config and indexes the data it asks for.
+        opener: `MODULE:FUNCTION`; the function takes a config and indexes the data that the config asks for.
     """
 
     meaning: str
@@ -50,7 +50,7 @@ def open_data(config: Any) -> Data:
         config: has `seed`, `optim.class_weight` and `data.*`; `data.source` is a name in `SOURCES`.
 
     Returns:
-        "train" and "validation" always (held out of train if the data have none); "test" if there is one.
+        The data: always "train" and "validation" (held out of train if the data have none), "test" if there is one.
 
     Raises:
         ConfigError, DataError: the request or the data cannot work; the message names the flag or the folder.

@@ -17,32 +17,32 @@ from jaxcat.system.files import never
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1024  # images whose futures exist at once
-_REPORTED = 128  # images between two reports of progress and two questions whether to stop
+_CHUNK = 1024  # images handed to the threads at a time
+_REPORTED = 128  # images between two calls of `progress`, and of `stop`
 
 
 def _nobody(count: int) -> None:
-    """The `progress` of work that nobody watches."""
+    """Does nothing: the default of `progress`."""
 
 
 class Store:
-    """images[i] → uint8 (size, size, 3) for the records of a split.
+    """The images of a split at one size: `store[i]` is uint8 (size, size, 3).
 
-    `prepare` decodes every image once. That finds unreadable ones, and fills the store if its images fit `cache_gb`.
+    `prepare` decodes every image once. It finds unreadable images, and fills the store if all images fit in `cache_gb`.
 
     Attributes:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
-        in_memory: whether all images are held decoded, from `prepare` on.
+        in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
     def __init__(self, split: Split, *, size: int, mode: str, cache_gb: float, workers: int | None = None) -> None:
         """Decodes nothing.
 
         Args:
-            split: what to hold.
+            split: the records to hold.
             size: side of the stored images in pixels.
-            mode: how they are made square, a name in `resizing.RESIZES`.
+            mode: how images are made square, a name in `resizing.RESIZES`.
             cache_gb: GiB of memory that the store may take.
             workers: threads; by default one per CPU.
         """
@@ -54,14 +54,14 @@ class Store:
         self._images: np.ndarray | None = None
 
     def prepare(self, *, progress: Callable[[int], object] = _nobody, stop: Callable[[], int] = never) -> int:
-        """Decodes every image once and leaves unreadable ones out; `open_stores` refuses them instead.
+        """Decodes every image once and leaves unreadable ones out; `prepare_stores` may refuse them.
 
         Args:
-            progress: told now and then how many more images have been decoded.
-            stop: asked now and then, as often for the same split; the work ends when its answer is not 0.
+            progress: called now and then with the number of images decoded since its last call.
+            stop: called now and then, equally often for the same split; the work ends if it does not return 0.
 
         Returns:
-            0, or what `stop` answered: the store is as it was then.
+            0, or what `stop` returned if that is not 0; the store is then unchanged.
         """
         images = np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
 
@@ -87,7 +87,7 @@ class Store:
         return 0
 
     def _keep(self, images: np.ndarray | None, reasons: list[str]) -> None:
-        """Leaves out the records that have a reason to be, and their images."""
+        """Keeps the records whose reason is empty, and their images; leaves the others out."""
         readable = np.array([i for i, reason in enumerate(reasons) if not reason], np.int64)
         if len(readable) < len(reasons):
             self.unreadable = tuple(reason for reason in reasons if reason)
@@ -121,9 +121,9 @@ class Store:
 def make_stores(
     splits: Mapping[str, Split], *, sizes: Mapping[str, int], mode: str, cache_gb: float, workers: int | None = None
 ) -> dict[str, Store]:
-    """One store per split, nothing decoded yet, sharing `cache_gb` in the order of splits.
+    """Makes one store per split without decoding. The first splits get their part of `cache_gb` first.
 
-    `sizes` gives the side by split name; the other arguments are those of `Store`.
+    `sizes` gives the side of the images by split name; the other arguments are those of `Store`.
     """
     stores: dict[str, Store] = {}
     for name, split in splits.items():
@@ -142,15 +142,15 @@ def prepare_stores(
 ) -> int:
     """Decodes every image once; see `Store.prepare`.
 
-    With `skip_bad`, unreadable images are left out and a warning is logged with their number; `.split` and
-    `.unreadable` of each store say which records are left and which are not.
+    With `skip_bad`, unreadable images are left out and a warning with their number is logged. The `split` of each store
+    then has the records that are left, and its `unreadable` names the others.
 
     Returns:
-        0, or what `stop` answered.
+        0, or what `stop` returned if that is not 0.
 
     Raises:
-        DataError: images are unreadable and skip_bad is False: one error that lists those of all splits. Or with
-            skip_bad, a class has no readable image left.
+        DataError: images are unreadable and `skip_bad` is False (the message lists those of all splits), or
+            `skip_bad` is True and a class has no readable image left.
     """
     splits = {name: store.split for name, store in stores.items()}
     for store in stores.values():
@@ -179,7 +179,7 @@ def open_stores(
     skip_bad: bool = False,
     progress: Callable[[int], object] = _nobody,
 ) -> dict[str, Store]:
-    """`make_stores` and `prepare_stores` in one."""
+    """Calls `make_stores`, then `prepare_stores`."""
     stores = make_stores(splits, sizes=sizes, mode=mode, cache_gb=cache_gb, workers=workers)
     prepare_stores(stores, skip_bad=skip_bad, progress=progress)
     return stores
@@ -191,7 +191,7 @@ def _report_left_out(split: Split, store: Store) -> None:
     if len(lost):
         example = split.files[int(np.flatnonzero(split.labels == lost[0])[0])]
         raise DataError(
-            f"no readable image is left of {len(lost)} class(es) in {split.name}, like that of {printable(example)};"
+            f"no readable image is left of {len(lost)} class(es) in {split.name}, such as that of {printable(example)};"
             f" the first reason: {store.unreadable[0]}"
         )
     logger.warning(

@@ -32,26 +32,26 @@ class Source(Protocol):
         """The records of "train" and "validation"; after `prepare`, unreadable ones are left out."""
 
     def describe(self) -> str:
-        """In a few words: how many records, and of what; after `prepare` also what was found or computed."""
+        """A few words: the number of records and their kind; after `prepare` also what was found or computed."""
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
-        """Does everything that takes long, once, before the first epoch, with its progress on the console.
+        """Does all long work once, before the first epoch, and shows its progress on the console.
 
-        It asks `stop` now and then, as often in every process of the run, and ends if the answer is not 0.
+        It calls `stop` now and then, equally often in every process of the run, and ends if that does not return 0.
 
         Returns:
-            0, or what `stop` answered.
+            0, or what `stop` returned if that is not 0.
         """
 
     def train(self, epoch: int, *, first: int) -> Batches:
-        """What is left of an epoch after its `first` steps. Batches may come stacked, for `steps.repeated`."""
+        """The batches of an epoch from step `first` on. They may be stacked, for `training.steps.repeated`."""
 
     def validation(self) -> Batches:
-        """Every validation record, once."""
+        """The batches of one pass over all validation records."""
 
 
 def stores_of(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, Store]:
-    """The stores of train and validation, nothing decoded yet; in memory as far as `data.cache_gb` goes."""
+    """Makes the stores of train and validation without decoding; `data.cache_gb` limits what they keep in memory."""
     size = config.data.image_size
     return make_stores(
         {name: splits[name] for name in ("train", "validation")},
@@ -67,10 +67,10 @@ def decode_all(
     """Decodes every image of the stores once, with a progress bar.
 
     Returns:
-        0, or what `stop` answered.
+        0, or what `stop` returned if that is not 0.
 
     Raises:
-        DataError: images cannot be read, with all of them listed; or not every process can read the same ones.
+        DataError: images cannot be read (the message lists all of them), or the processes cannot read the same ones.
     """
     with progress_of("images decoded", total=sum(map(len, stores.values())), console=console) as progress:
         if status := prepare_stores(stores, skip_bad=skip_bad, progress=progress, stop=stop):
@@ -80,7 +80,7 @@ def decode_all(
 
 
 def check_agreement(splits: Mapping[str, Split]) -> None:
-    """Compares the records of all processes: each makes its part of a batch from its own list of them.
+    """Checks that all processes have the same records: each makes its part of a batch from its own list.
 
     Raises:
         DataError: the lists differ.
@@ -94,7 +94,7 @@ def check_agreement(splits: Mapping[str, Split]) -> None:
 
 
 class Streaming:
-    """Images, decoded once if memory allows, augmented anew in every epoch; see `Source`."""
+    """A `Source` of images: decoded once if they fit in memory, and augmented anew in every epoch."""
 
     def __init__(self, config: ConfigDict, data: Data, *, mesh: Mesh):
         self._config, self._mesh = config, mesh
@@ -135,5 +135,5 @@ class Streaming:
 
 
 def counts(splits: Mapping[str, Split]) -> str:
-    """Such as "1000 train / 200 validation"."""
+    """The number of records of each split, such as "1000 train / 200 validation"."""
     return " / ".join(f"{len(split)} {name}" for name, split in splits.items())

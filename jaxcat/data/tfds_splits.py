@@ -1,4 +1,4 @@
-"""A TensorFlow Datasets set as data. Images stay encoded and go through jaxcat's own decoder, as everywhere."""
+"""A TensorFlow Datasets (TFDS) set as data. Its images stay encoded until jaxcat's own decoder decodes them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def open_tfds(config: Any) -> Data:
     its encoded images are kept in memory. Without `data.validation`, a fraction of train is held out.
 
     Raises:
-        ConfigError: a name or split expression that TFDS does not know, or an unknown class.
-        DataError: the set is not prepared (with the command that prepares it), or has no images with class labels.
+        ConfigError: TFDS does not know the name or a split expression, splits overlap, or a class is unknown.
+        DataError: the set is not prepared (the message has the command for it), or has no images with class labels.
     """
     if not config.data.name or not config.data.train:
         raise ConfigError(
@@ -50,25 +50,25 @@ def open_tfds(config: Any) -> Data:
 
 
 def _builder(config: Any, **options: str) -> Any:
-    """The TFDS builder of `data.name`; existing data decide their own file format unless options say otherwise."""
+    """The TFDS builder of `data.name`; without options, the file format is that of the existing data."""
     import tensorflow_datasets as tfds
 
     logging.getLogger("absl").addFilter(_not_about_preparation)
     try:
         namespace = tfds.core.naming.parse_builder_name_kwargs(config.data.name)[0].namespace
-        if namespace:  # TFDS would ask the network what it is, whatever `data.download` says
+        if namespace:  # TFDS would look the set up on the network, whatever `data.download` says
             raise ValueError(
                 f"sets of {namespace} are not supported; name one that TFDS itself defines, or one it has prepared"
             )
         return tfds.builder(config.data.name, data_dir=config.data.dir or None, **options)
-    except Exception as error:  # unknown names, versions and configurations come as four kinds of exception
+    except Exception as error:  # unknown names, versions and configurations raise four kinds of exception
         near = difflib.get_close_matches(config.data.name, tfds.list_builders(with_community_datasets=False), n=3)
         hint = f" Nearest: {', '.join(near)}." if near else ""
         raise ConfigError(f"--config.data.name={config.data.name}: {one_line(error)}{hint}") from error
 
 
 def _not_about_preparation(record: logging.LogRecord) -> bool:
-    """False for TFDS's warning that a folder has no data set yet: _not_prepared says it better."""
+    """False for TFDS's warning that a folder has no data set yet: `_not_prepared` explains it better."""
     return "has no dataset_info.json" not in record.getMessage()
 
 
@@ -113,7 +113,7 @@ def _features(builder: Any, config: Any) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _read(builder: Any, name: str, expression: str, image: str, label: str) -> Split:
-    """One split: labels of all records, and how to fetch an image."""
+    """Reads one split: the labels of all records, and a function that gives an encoded image."""
     from tensorflow_datasets.core.file_adapters import FileFormat
 
     formats = {builder.info.file_format, *(builder.info.alternative_file_formats or ())}
@@ -130,7 +130,7 @@ def _read(builder: Any, name: str, expression: str, image: str, label: str) -> S
 
 
 def _names(builder: Any, expression: str) -> tuple[str, ...]:
-    """`SET/SPLIT/INDEX` of each record: the same name whatever expression it is reached by."""
+    """The name `SET/SPLIT/INDEX` of each record, which is the same in every split expression that has the record."""
     import tensorflow_datasets as tfds
 
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}

@@ -1,4 +1,4 @@
-"""A trained classifier, restored from a workdir and nothing else.
+"""A trained classifier, restored from its workdir alone.
 
 classifier = jaxcat.load("runs/mixed7")
 probabilities = classifier.predict(["cat.jpg", pixels])       # (2, number of classes)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
-    """Restore the classifier that a training run left in `workdir`.
+    """Restores the classifier that a training run left in `workdir`.
 
     Args:
         step: "best" (highest validation accuracy, then lowest loss, then earliest), "latest" or a step number.
@@ -49,12 +49,12 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
 
 
 class Classifier:
-    """A network with its numbers, class names and preprocessing.
+    """A network with its parameters, class names and preprocessing.
 
     Attributes:
         classes: names, in the order of the probabilities.
         config: the configuration of the run.
-        meta: everything the checkpoint says of itself: step, provenance of the weights, versions, history.
+        meta: the description of the checkpoint: step, provenance of the weights, versions, history.
         frozen, trained: `{"params", "stats"}` of the prefix and of the suffix, on the devices.
         params, stats: parameters and BatchNorm statistics of all stages, as nested dictionaries of arrays.
     """
@@ -82,14 +82,14 @@ class Classifier:
         return jit(step, out_shardings=replicated(self.mesh))
 
     def evaluate_batch(self, batch: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """A global batch as data.batches gives it → (logits (B, outputs), masked sums)."""
+        """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
         return self._step(self.trained["params"], self.trained["stats"], self.frozen, batch)
 
     def predict(self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Class probabilities, float32 (number of images, number of classes).
 
         Args:
-            images: paths, encoded bytes, Pillow images or uint8 arrays (H, W, 3), mixed as you like.
+            images: paths, encoded bytes, Pillow images or uint8 arrays (H, W, 3), in any mixture.
 
         Raises:
             DataError: an image cannot be read; the message names it.
@@ -102,16 +102,16 @@ class Classifier:
         )
 
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
-        """Decode and resize as in training: uint8 (image_size, image_size, 3)."""
+        """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
         if isinstance(image, (str, os.PathLike)):
             image, name = Path(image), os.fspath(image)
         data = self.config.data
         return resize(decode(image, name), data.image_size, mode=data.resize)
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
-        """Prepared images → probabilities float32 (b, classes) for every `batch_size` of them.
+        """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images.
 
-        All batches have one compiled shape. If there is one only, it is as small as a power of two allows.
+        All batches have the same compiled shape. If there is only one, it is padded to the next power of two.
         """
         whole, single, remaining = padded_batch_size(batch_size, self.mesh), True, iter(pixels)
         while rows := list(itertools.islice(remaining, batch_size)):
@@ -126,7 +126,7 @@ class Classifier:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, outputs) → float32 (N, classes); one logit gives two columns, its sigmoid second."""
+    """Logits (N, outputs) → float32 (N, classes); for one logit z, the columns are 1 - sigmoid(z) and sigmoid(z)."""
     return softmax(with_zero_logit(logits.astype(np.float64)), axis=1).astype(np.float32)
 
 

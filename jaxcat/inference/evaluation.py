@@ -1,4 +1,4 @@
-"""Measuring a classifier: every record counted once, figures as plain JSON, a table for people, files for programs."""
+"""Evaluation of a classifier on every record of a split, once: figures, the table that is printed, and files."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> n
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """The figures of one evaluation, plain JSON.
 
-    `loss` is the mean negative log-likelihood in nats; `auc` the area under the ROC curve (two classes: the second is
-    the positive one; more: macro one-vs-rest; null where a class has no image); `calibration_error` the expected
-    difference between confidence and accuracy over 15 bins; `confusion` has true classes as rows.
+    `loss` is the mean negative log-likelihood in nats. `auc` is the area under the ROC curve, with the second of two
+    classes as the positive one, or macro one-vs-rest for more; null if a class has no image. `calibration_error` is the
+    expected difference between confidence and accuracy over 15 bins. The rows of `confusion` are the true classes.
     """
     probabilities, every = np.exp(log_probabilities), list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
@@ -80,7 +80,7 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
 
 
 def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every metric of the table METRICS that says something about so many classes."""
+    """Every metric of `METRICS` that is meaningful for this number of classes."""
     logits, rows = jnp.asarray(log_probabilities), jnp.asarray(labels)
     names = metrics_for(log_probabilities.shape[1])
     return {name: float(np.mean(np.asarray(METRICS[name].of_rows(logits, rows)))) for name in names}
@@ -103,7 +103,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:
-    """CSV: file, label, predicted, one probability per class."""
+    """Writes a CSV file: file, label, predicted, one probability per class."""
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label", "predicted", *classes])
@@ -112,13 +112,13 @@ def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, cl
 
 
 def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, probabilities: np.ndarray) -> Path:
-    """Both files, each complete or not there at all; returns the path of the JSON."""
+    """Writes both files, each completely or not at all; returns the path of the JSON file."""
     folder = workdir / "evaluation"
     figures = folder / f"{name}.json"
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():
-            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; remove it, nothing is written there")
+            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; jaxcat writes to no link, remove it")
         with replacing(folder / f"{name}.predictions.csv") as aside:
             write_predictions(aside, split, probabilities, classes=summary["classes"])
         write_text(figures, json.dumps(summary, indent=2) + "\n")
@@ -128,7 +128,7 @@ def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, p
 
 
 def show(console: Console, summary: dict, title: str) -> None:
-    """The figures, and for each class what it is taken for most often."""
+    """Prints the figures and, for each class, the class that it is most often mistaken for."""
     auc = "undefined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     console.print(Text(title, style="bold"))
     console.print(
@@ -136,7 +136,7 @@ def show(console: Console, summary: dict, title: str) -> None:
         f"calibration error {summary['calibration_error']:.4f}",
         soft_wrap=True,
     )
-    table = Table("class", "images", "precision", "recall", "F1", "most often taken for", box=None, pad_edge=False)
+    table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)
     for index, (name, row) in enumerate(summary["per_class"].items()):
         mistakes = np.array(summary["confusion"][index])
         mistakes[index] = 0
@@ -153,20 +153,20 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
     opened = open_data(classifier.config)
     if opened.classes != classifier.classes:
         here = ", ".join(opened.classes)
-        raise ConfigError(f"the data now have classes {here}; trained on {', '.join(classifier.classes)}")
+        raise ConfigError(f"the data now have classes {here}; the run has {', '.join(classifier.classes)}")
     if split not in opened.splits:
-        raise ConfigError(f"--split {split}: the data have {', '.join(opened.splits)}")
+        raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
     records = classifier.meta.records
     before, now = records and records.fingerprint, fingerprint(opened.splits)
     if not classifier.config.data.skip_bad and before not in (None, now):
         logger.warning(
-            "the images for training and validation have other names or labels than when the run began: some of "
-            "those measured now may have been trained on"
+            "the images for training and validation have other names or labels than when the run began: it may "
+            "have been trained on some of the images that are measured now"
         )
     return opened.splits[split]
 
 
 def name_of(data: Path) -> str:
-    """What the files of an evaluation on another folder are called; never as those of the run's own splits."""
+    """Name of the files of an evaluation on another folder; never the name of a split."""
     folder = data.resolve()
     return f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name

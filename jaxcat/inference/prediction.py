@@ -1,4 +1,4 @@
-"""Naming what is in images, a batch at a time: paths in, probabilities or an error for each image out."""
+"""Prediction for image files, a batch at a time: probabilities or an error for each image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jaxcat.inference.classifier import Classifier
 
 
 def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
-    """The images that `paths` name, directories walked; an error stands in the place of a path that has none."""
+    """The images in `paths`, with those in directories; yields an error in place of a directory without images."""
     for path in paths:
-        if not os.path.isdir(path):  # Path.is_dir raises for some names that lead nowhere
+        if not os.path.isdir(path):  # Path.is_dir raises for some invalid names
             yield path
             continue
         found = False

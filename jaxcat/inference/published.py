@@ -1,4 +1,4 @@
-"""Published weights with their own classification layers as a classifier, without any training."""
+"""A classifier made from published weights with their own classification layers, without training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jaxcat.weights.load import load_pretrained
 def published_classifier(source: str) -> Classifier:
     """A classifier of the classes that published weights know, such as ImageNet's 1,000.
 
-    Images are resized and cropped as the weights' published evaluation did it; squashed to the backbone's size if that
-    is not known, as for Keras's.
+    Images are resized and cropped as in the published evaluation of the weights. If that is not known, as for Keras's,
+    images are squashed to the image size of the backbone.
 
     Args:
-        source: a name in `weights.registry.REGISTRY`, or a file that has the top; either says which backbone it is of.
+        source: a name in `weights.registry.REGISTRY`, or a file with all layers. It determines the backbone.
 
     Raises:
         WeightsError: see `load_pretrained`.
@@ -55,7 +55,7 @@ def published_classifier(source: str) -> Classifier:
 
 
 def describe(classifier: Classifier) -> str:
-    """One line: which weights, and what they are fed."""
+    """One line about the weights, and the size and scaling of the images."""
     provenance, data = classifier.meta.provenance, classifier.config.data
     pixels = f"{data.image_size}×{data.image_size} {data.resize}"
     preprocessing = classifier.meta.conventions.preprocessing

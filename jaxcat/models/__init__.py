@@ -1,1 +1,1 @@
-"""Networks, and which part of one is frozen."""
+"""Networks, and which of their stages are frozen."""

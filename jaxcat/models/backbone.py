@@ -1,7 +1,7 @@
 """The table of backbones: everything that differs between one pretrained network and another.
 
-A backbone is a name, its ordered stages, what builds one, its least image size and the weights that fit it. Imports no
-framework: settings are checked against it by commands that must start at once.
+A row has the ordered stages of a backbone, a function that builds one, the least image size and the weights that fit.
+This module imports no framework, because commands check settings against it before they import JAX.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Top:
-    """The published classification layers of a backbone: not part of a trained head.
+    """The published classification layers of a backbone, which a trained head replaces.
 
     Attributes:
-        pool: what comes between the last block and the first layer; a value of `model.pool`.
+        pool: how the output of the last block becomes features; a value of `model.pool`.
         hidden: name → width of the layers with ReLU before the logits.
         image_size: pixels a side that it needs, or None if any size works.
-        classes: of the logits.
+        classes: number of classes.
     """
 
     pool: str = "avg"
@@ -45,11 +45,11 @@ class Backbone:
         meaning: one line for `--help`.
         title: the network's name in messages.
         stages: names of the blocks in the order the data flows.
-        build_stage: (name, channels of its input, options) → the block's module, with `features`, the channels of its
-            output; imports the framework when it is called.
+        build_stage: (name, number of input channels, options) → module of the block; `features` of the module is the
+            number of its output channels. Imports the framework only when it is called.
         least_image_size: pixels a side.
         image_size: pixels a side that the published weights were trained on.
-        weights: name of the usual weights; see weights/registry.py.
+        weights: name of the default weights; see weights/registry.py.
         batch_norm: whether the blocks have batch normalisation.
         top: the published classification layers.
     """
@@ -109,9 +109,9 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def complete_model(model: ConfigDict) -> None:
-    """Write the backbone's last block and its usual weights where `model.cut` and `model.weights` are empty.
+    """Replaces an empty `model.cut` by the backbone's last block, and an empty `model.weights` by its default weights.
 
-    Done before anything is stored or compared: a run whose backbone gets other usual weights one day keeps its own.
+    Called before the config is stored or compared, so that a run keeps its weights if the default changes later.
     """
     backbone = BACKBONES[model.backbone]
     model.cut = model.cut or backbone.stages[-1]
@@ -125,7 +125,7 @@ def pooled_blocks(model: ConfigDict) -> tuple[str, ...]:
 
 
 def check_model(model: ConfigDict, *, image_size: int) -> None:
-    """Check the section `model` of a configuration against the table; `cut` and `weights` may be empty.
+    """Checks the section `model` of a configuration against the table; `cut` and `weights` may be empty.
 
     Raises:
         ConfigError: names the flag, the value received and what is allowed.
@@ -147,12 +147,10 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
         )
     _check_order(model, backbone, cut=cut)
     if model.train_bn and not backbone.batch_norm:
-        raise ConfigError(
-            f"--config.model.train_bn=True has nothing to act on: {backbone.title} has no batch normalisation"
-        )
+        raise ConfigError(f"--config.model.train_bn=True has no effect: {backbone.title} has no batch normalisation")
     if model.train_bn and model.train_from == "head":
         raise ConfigError(
-            "--config.model.train_bn=True has no block to act on: frozen blocks keep their statistics, and "
+            "--config.model.train_bn=True has no effect: frozen blocks keep their statistics, and "
             "--config.model.train_from=head trains no block"
         )
     if model.pool == "flatten" and model.pool_grid != 1:
@@ -162,7 +160,7 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
 
 
 def _check_order(model: ConfigDict, backbone: Backbone, *, cut: str) -> None:
-    """The first trained and the first pooled block come before the cut, and no pooled block is frozen beside others."""
+    """Checks that training and pooling begin no later than the cut, and pooled blocks are all frozen or all trained."""
     place = backbone.stages.index
     if model.train_from != "head" and place(model.train_from) > place(cut):
         raise ConfigError(

@@ -20,8 +20,10 @@ def hidden_layers(model: ConfigDict, top: Top | None = None) -> Mapping[str, int
 
 
 class Pool(nnx.Module):
-    """Maps (B, H, W, C) of several blocks → (B, features): of each a grid of averages or maxima, or the whole map;
-    flattened as Keras does, side by side."""
+    """Outputs (B, H, W, C) of several blocks → features (B, features), concatenated in the order of the blocks.
+
+    Each output is reduced to a grid of averages or maxima, or kept whole, and flattened in the order of Keras.
+    """
 
     def __init__(self, kind: str, grid: int, shapes: Sequence[tuple[int, int, int]]):
         self.kind, self.grid = kind, grid
@@ -40,5 +42,5 @@ class Pool(nnx.Module):
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:
-    """The `grid` stretches that cover `side` cells, overlapping by one where it does not divide (adaptive pooling)."""
+    """Start and end of `grid` intervals that cover `side` cells; if `grid` is no divisor, they overlap by one cell."""
     return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]

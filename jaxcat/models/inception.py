@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxcat.models.layers import Options
 
-# Name → class in inception_blocks.py and its arguments, in the order the data flows. The names are Keras's and the
-# public vocabulary of `model.cut` and `model.train_from`; `mixedN` is what Keras calls the concatenation that ends the
-# block. The arguments are those of table 1 in the paper, as Keras has them.
+# Name → class in inception_blocks.py and its arguments, in the order the data flows. The names are Keras's, and
+# the values of `model.cut` and `model.train_from`. In Keras, `mixedN` is the concatenation at the end of the block.
+# The arguments are those of table 1 in the paper, as Keras has them.
 STAGES: dict[str, tuple[str, dict[str, int]]] = {
     "stem": ("Stem", {}),
     "mixed0": ("MixedA", {"pool_features": 32}),
@@ -24,7 +24,7 @@ STAGES: dict[str, tuple[str, dict[str, int]]] = {
     "mixed9": ("MixedE", {}),
     "mixed10": ("MixedE", {}),
 }
-LEAST_IMAGE_SIZE = 75  # pixels; below it the last convolution without padding has nothing to read. Keras refuses it too
+LEAST_IMAGE_SIZE = 75  # pixels; the last convolution without padding needs so many. Keras refuses less too
 
 
 def build_stage(name: str, features: int, options: Options) -> Any:

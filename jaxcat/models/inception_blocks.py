@@ -1,6 +1,6 @@
 """The blocks of Inception-v3, in Flax NNX.
 
-Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (arXiv:1512.00567), as realised by
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (arXiv:1512.00567), as implemented in
 keras/src/applications/inception_v3.py. Within a block, convolutions are declared in the order Keras creates them
 (`conv2d_1` … `conv2d_94`); weights/keras_names.py holds that order as a table.
 

@@ -1,4 +1,4 @@
-"""What the blocks of all backbones are made of, in Flax NNX: convolution with batch normalisation, and pooling."""
+"""Layers of the blocks, in Flax NNX: convolution with batch normalisation, pooling, and the options they share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BN_EPSILON = 1e-3  # TF-slim's inception_arg_scope; Keras and torchvision inheri
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every layer of one network shares.
+    """Options that all layers of one network share.
 
     Attributes:
         width: multiplier on every channel count; 1.0 is the published network.
         pool_counts_padding: whether average pooling inside the blocks divides by 9 at the border too (torch weights
             were trained so) or by the number of real pixels (Keras weights).
         bn_momentum: share of the old value kept when batch statistics update the running ones.
-        dtype: dtype of the computation; parameters and statistics are float32 whatever it is.
+        dtype: dtype of the computation; parameters and statistics are always float32.
     """
 
     width: float = 1.0
@@ -41,7 +41,7 @@ class ConvBN(nnx.Module):
     ):
         self.features = o.channels(published)
         dtype = jnp.dtype(o.dtype)
-        rngs = nnx.Rngs(0)  # nothing is drawn from it: network.py initialises from shapes
+        rngs = nnx.Rngs(0)  # not used: network.py draws the initial values
         self.conv = nnx.Conv(
             inputs,
             self.features,
@@ -63,17 +63,17 @@ class ConvBN(nnx.Module):
         )
 
     def __call__(self, x: Array, *, train: bool = False, mask: Array | None = None) -> Array:
-        """`train` normalises by this batch, reading rows where `mask` (B,) is True only, and updates the statistics."""
+        """If `train`, normalises by the rows of this batch whose `mask` (B,) is True, and updates the statistics."""
         x = self.conv(x)
         rows = None if mask is None else mask[:, None, None, None]
         return nnx.relu(self.bn(x, use_running_average=not train, mask=rows if train else None))
 
 
 def max_pool(x: Array) -> Array:
-    """Maxima of 3×3 cells, two apart; (B, H, W, C) → (B, (H - 1) // 2, (W - 1) // 2, C).
+    """Max pooling over 3×3 windows with stride 2; (B, H, W, C) → (B, (H - 1) // 2, (W - 1) // 2, C).
 
-    Of strided slices, rows and then columns: on CPUs the gradient of XLA's own operation on windows is many passes over
-    the map (docs/benchmarks_log.md). Equal maxima share the gradient here; there it goes to the first.
+    Computed from strided slices, because the gradient of XLA's own window operation is slow on CPUs
+    (docs/benchmarks_log.md). Here, equal maxima share the gradient; in XLA's operation, the first one gets all of it.
     """
     for axis in (1, 2):
         first, second, third = (jax.lax.slice_in_dim(x, at, x.shape[axis] - 2 + at, 2, axis) for at in range(3))

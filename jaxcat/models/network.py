@@ -1,8 +1,8 @@
-"""Backbone up to the cut, pool, hidden, logits as pure functions over plain dictionaries of arrays.
+"""A network (backbone up to the cut, pool, hidden layers, logits) as pure functions of plain dictionaries of arrays.
 
-Only this file knows NNX's split and merge: modules define the layers, everywhere else parameters and statistics are
-nested dictionaries `{stage: {layer: …}}`. The *boundary* is the first stage that owns a trained parameter. What lies
-before it is the *prefix* (frozen, deterministic); from it on is the *suffix*.
+Only this file uses NNX's split and merge. Elsewhere, parameters and statistics are nested dictionaries
+`{stage: {layer: …}}`. The *boundary* is the first stage that has a trained parameter. The stages before it are the
+*prefix* (frozen, deterministic); the boundary and the stages after it are the *suffix*.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jaxcat.models.layers import Options
 from jaxcat.models.preprocessing import Conventions
 
 # On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
-# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). The order of sums may differ.
+# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). Results may differ by rounding.
 CHUNK_PIXELS = 4 * 299 * 299
-PREFIX_VERSION = 1  # raise it when the prefix gives other numbers: tests/test_golden.py fails if it was forgotten
+PREFIX_VERSION = 1  # increase it if the results of the prefix change: tests/test_golden.py fails if that was forgotten
 
 Tree = dict[str, Any]
 
@@ -42,9 +42,9 @@ class Network:
 
     Attributes:
         conventions: how images are fed, and the pooling rule.
-        stages: names in the order the data flows; includes those that own no parameter (pool).
+        stages: names in the order the data flows; includes "pool", which has no parameters.
         pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
-        boundary: name of the first stage that owns a trained parameter.
+        boundary: name of the first stage that has a trained parameter.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
     """
@@ -52,13 +52,13 @@ class Network:
     def __init__(
         self, model: ConfigDict, *, classes: int, image_size: int, conventions: Conventions, top: Top | None = None
     ):
-        """Works out the shapes of all layers, without computing any.
+        """Determines the shapes of all layers without running them.
 
         Args:
             model: the section `model` of a configuration, completed by `backbone.complete_model`.
-            classes: how many there are.
+            classes: number of classes.
             image_size: pixels a side.
-            conventions: of the numbers that will be used.
+            conventions: those of the parameters that will be used.
             top: published classification layers in place of the head that `model` describes.
 
         Raises:
@@ -72,7 +72,7 @@ class Network:
         self._hidden = tuple(hidden_layers(model, top))
         modules = nnx.eval_shape(lambda: self._modules(image_size, top))
         self.blocks = self._backbone.up_to(model.cut)
-        self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted them by name
+        self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
         self._graphs: Tree = {}
         self._parameters: Tree = {}
@@ -109,17 +109,17 @@ class Network:
         modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
         return modules
 
-    # who is trained ---------------------------------------------------------------------------------------------------
+    # which stages are trained -----------------------------------------------------------------------------------------
 
     def label(self, stage: str) -> str:
-        """`head`, `backbone` or `frozen`: the one rule that decides what training may move."""
+        """`head`, `backbone` or `frozen`; the only rule that decides which stages are trained."""
         if self.is_head(stage):
             return "head"
         first, stages = self.config.train_from, self._backbone.stages
         return "frozen" if first == "head" or stages.index(stage) < stages.index(first) else "backbone"
 
     def is_head(self, stage: str) -> bool:
-        """Whether a stage is no block of the backbone, the blocks after the cut included."""
+        """Whether a stage belongs to the head; blocks after the cut do not, they are part of the backbone."""
         return stage not in self._backbone.stages
 
     def labels(self, tree: Tree) -> Tree:
@@ -153,8 +153,8 @@ class Network:
         """Fresh parameters and statistics, float32 numpy.
 
         Convolutions: He normal (arXiv:1502.01852). Dense: Glorot uniform, as keras.layers.Dense. A leaf depends on the
-        seed and its own path only, so the head of a run is the same whatever lies below it. Drawn with numpy because
-        compiling an initialiser for 94 convolutions takes longer than training a small head.
+        seed, its path and its shape only, not on the other stages. Values are drawn with NumPy, because compiling an
+        initialiser for 94 convolutions takes longer than training a small head.
         """
 
         def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -173,9 +173,9 @@ class Network:
     # computation ------------------------------------------------------------------------------------------------------
 
     def prefix(self, frozen: Tree, images: Array) -> Array:
-        """uint8 (B, H, W, 3) → what enters the boundary stage; float.
+        """Images, uint8 (B, H, W, 3) → bottlenecks, the float input of the boundary stage.
 
-        `frozen` is `{"params": …, "stats": …}` of the prefix stages. The one place where pixels are normalised.
+        `frozen` is `{"params": …, "stats": …}` of the prefix stages. Pixels are normalised only here.
         """
 
         def forward(images: Array) -> Array:
@@ -203,11 +203,11 @@ class Network:
         mask: Array | None = None,
         key: Array | None = None,
     ) -> tuple[Array, Tree]:
-        """Output of the prefix → (logits float32 (B, outputs), statistics of the suffix).
+        """Bottlenecks → (logits float32 (B, outputs), statistics of the suffix).
 
         Args:
-            train: dropout is on (needs `key`), and with `model.train_bn` trained blocks normalise by the rows of this
-                batch where `mask` (B,) is True and return moved statistics.
+            train: turns on dropout, which needs `key`. With `model.train_bn`, trained blocks also normalise by the
+                rows of this batch whose `mask` (B,) is True, and return updated statistics.
         """
         stats, maps = dict(stats), []
         for stage in self.suffix_stages:
@@ -226,15 +226,15 @@ class Network:
         return x, stats
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
-        statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns into them, which numpy would not take
+        statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that
         return nnx.merge(self._graphs[stage], params[stage], statistics)
 
 
 def _chunk(shape: tuple[int, ...]) -> int:
-    """How many images of a batch (B, H, W, 3) go through the prefix at once; divides B.
+    """Number of images of a batch (B, H, W, 3) that go through the prefix at once; a divisor of B.
 
-    All of them on accelerators, which want large batches; where several devices share the batch; and where no divisor
-    comes near the size wanted, because single small images are slow.
+    It is B on accelerators, which are fast with large batches; if several devices share the batch; and if all
+    divisors are far below the wanted number, because very small chunks are slow.
     """
     count, height, width = shape[:3]
     if jax.default_backend() != "cpu" or jax.device_count() > 1:

@@ -1,6 +1,6 @@
-"""How images are fed to a backbone, and which pooling rule goes with its numbers: one value object, `Conventions`.
+"""`Conventions`: how pixels are scaled for a backbone, and the pooling rule that its weights need.
 
-Imports no framework: tables of published weights are read by commands that must start at once.
+This module imports no framework, because commands read tables of published weights before they import JAX.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Preprocessing:
 
     Attributes:
         mean, std: of the channels, in the order in which the network reads them.
-        channels: that order. Caffe's networks, VGG among them, read BGR.
+        channels: that order. Networks from Caffe, such as VGG, read BGR.
     """
 
     mean: tuple[float, float, float]
@@ -40,13 +40,13 @@ class Preprocessing:
         return (ordered.astype(np.float32) / 255 - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON. The usual order of channels is left out: files from before it was a choice read the same."""
+        """The values as plain JSON; leaves out the order RGB, as in files from before there was another order."""
         plain: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
         return plain if self.channels == "RGB" else plain | {"channels": self.channels}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`. Raises ValueError for other than three numbers each, or an unknown order."""
+        """The inverse of `to_dict`. Raises ValueError unless it has three numbers each and a known order."""
         (m0, m1, m2), (s0, s1, s2) = plain["mean"], plain["std"]
         channels = plain.get("channels", "RGB")
         if channels not in ("RGB", "BGR"):
@@ -65,19 +65,19 @@ BGR_MINUS_MEANS = Preprocessing(
 
 @dataclasses.dataclass(frozen=True)
 class Conventions:
-    """What the numbers of a backbone need to mean anything, beside the numbers.
+    """What one must know about the weights of a backbone to use them.
 
     Attributes:
-        preprocessing: what the network was trained to see.
-        pool_counts_padding: whether average pooling inside the blocks divides by the cells of the window at the border
-            too (torch's weights were trained so) or by the number of real pixels (Keras's).
+        preprocessing: how pixels were scaled in training.
+        pool_counts_padding: whether average pooling at the border divides by the whole window, padding included (as for
+            torch's weights), or by the number of real pixels (as for Keras's).
     """
 
     preprocessing: Preprocessing = MINUS_ONE_TO_ONE
     pool_counts_padding: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The conventions as plain JSON."""
         return {"preprocessing": self.preprocessing.to_dict(), "pool_counts_padding": self.pool_counts_padding}
 
     @classmethod

@@ -1,7 +1,7 @@
 """VGG-19 as an ordered table of named blocks. Imports no framework: its block is in vgg_blocks.py.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556),
-configuration E, as realised by keras/src/applications/vgg19.py.
+configuration E, as implemented in keras/src/applications/vgg19.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxcat.models.layers import Options
 
 # Name → number of 3×3 convolutions and their channels, in the order the data flows; each block ends with max pooling.
-# `blockN` is what Keras puts before the names of its layers, `blockN_pool` the output.
+# In Keras, the names of the layers of a block begin with `blockN`; `blockN_pool` is its output.
 STAGES: dict[str, tuple[int, int]] = {
     "block1": (2, 64),
     "block2": (2, 128),

@@ -22,14 +22,14 @@ class VGGBlock(nnx.Module):
             padding="SAME",
             kernel_init=nnx.initializers.zeros,
             dtype=jnp.dtype(o.dtype),
-            rngs=nnx.Rngs(0),  # nothing is drawn from it: network.py initialises from shapes
+            rngs=nnx.Rngs(0),  # not used: network.py draws the initial values
         )
         for number in range(1, count + 1):
             setattr(self, f"conv{number}", conv(inputs, self.features))
             inputs = self.features
 
     def __call__(self, x: Array, *, train: bool = False, mask: Array | None = None) -> Array:
-        """`train` and `mask` are for blocks with batch normalisation, which VGG has none of."""
+        """Ignores `train` and `mask`, which only batch normalisation needs."""
         for number in range(1, self.count + 1):
             x = nnx.relu(getattr(self, f"conv{number}")(x))
         return nnx.max_pool(x, (2, 2), strides=(2, 2))

@@ -1,1 +1,1 @@
-"""What is asked of logits: losses and metrics. Arrays in, arrays out."""
+"""Losses and metrics of logits, as functions of arrays."""

@@ -1,6 +1,6 @@
-"""What is measured of a row beside its loss: an open table of metrics, each a sum over rows that is divided once.
+"""The table of metrics besides the loss; each is a sum over rows, divided by their number at the end.
 
-A new metric is one function and one row of `METRICS`. A run keeps the metrics it was begun with, so older runs go on.
+A new metric is one function and one row of `METRICS`. A run keeps the metrics that it began with, so older runs go on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def correct(logits: Array, labels: Array) -> Array:
 
 
 def among_five(logits: Array, labels: Array) -> Array:
-    """Whether the label is among the five highest logits, bool (B,); of equal ones the first class is the higher."""
+    """Whether the label is among the five highest logits, bool (B,); of equal logits, the first counts as higher."""
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     higher = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1]) < labels[:, None]))
     return higher.sum(axis=-1) < 5
@@ -38,9 +38,9 @@ class Metric(NamedTuple):
     """One row of `METRICS`.
 
     Attributes:
-        sum: what a checkpoint calls its sum; never changed once runs have it.
+        sum: name of its sum in checkpoints; must not change once runs have used it.
         of_rows: (logits (B, outputs), labels int32 (B,)) → bool (B,).
-        least_classes: with fewer classes it says nothing and is left out.
+        least_classes: with fewer classes the metric is meaningless and is left out.
     """
 
     sum: str
@@ -55,7 +55,7 @@ METRICS: dict[str, Metric] = {
 
 
 def metrics_for(classes: int) -> tuple[str, ...]:
-    """Names of the metrics that say something about so many classes."""
+    """Names of the metrics that are meaningful for this number of classes."""
     return tuple(name for name, metric in METRICS.items() if classes >= metric.least_classes)
 
 

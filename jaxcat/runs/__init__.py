@@ -1,1 +1,1 @@
-"""A workdir on disk: what checkpoints say of themselves, how they are written, recovered and restored."""
+"""A workdir on disk: what its checkpoints contain, and how they are written, recovered and restored."""

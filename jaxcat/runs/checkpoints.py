@@ -1,4 +1,4 @@
-"""Orbax behind one module: how checkpoints and the frozen tree are written and read. Where they lie: workdir.py."""
+"""Writes and reads checkpoints and the frozen tree with Orbax. Their places in a workdir are in workdir.py."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from jaxcat.runs.meta import Meta, check_digests, digests, rank, read_meta
 from jaxcat.runs.workdir import REPLACED, checkpoint, numbered, way_out
 from jaxcat.system.processes import barrier, lost_process
 
-ITEMS = ("model", "training")  # trees of a checkpoint, beside its meta
+ITEMS = ("model", "training")  # trees of a checkpoint, besides its meta
 
 
 class Checkpoints:
     """The checkpoints of one workdir. Use as a context manager; leaving it waits for the last write.
 
-    Kept are the latest, the one before it (should the latest be damaged one day), and the `keep` best.
-    In a run of several processes every one of them calls every method; Orbax shares out the writing.
+    Keeps the latest checkpoint, the one before it (in case the latest gets damaged), and the `keep` best.
+    In a run of several processes, each of them must call every method; Orbax divides the writing among them.
 
-    Saving is asynchronous: the arrays are copied to the host before `save` returns, the files follow.
+    Saving is asynchronous: the arrays are copied to the host before `save` returns, and the files are written later.
     """
 
     def __init__(self, workdir: Path, *, keep: int = 1, history: Sequence[dict] = ()):
         self.workdir, self.keep = workdir.absolute(), keep
-        self._history = list(history)  # of a run that continues: by it the best of what is there is known
+        self._history = list(history)  # of a continued run: tells which of its checkpoints are best
         self._manager: Any = None
 
     def __enter__(self) -> Checkpoints:
@@ -56,10 +56,10 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, items: dict[str, Tree], meta: Meta) -> None:
-        """Write the trees of `ITEMS` under `meta.step`; `meta.history` decides which older checkpoints are kept.
+        """Writes the trees of `ITEMS` under `meta.step`; `meta.history` decides which older checkpoints are kept.
 
         Raises:
-            CheckpointError: this write, or the one before it, failed: a full disk, a workdir that went away.
+            CheckpointError: this write, or the one before it, failed, for example because the disk is full.
         """
         self._finish()
         self._history = list(meta.history)
@@ -74,8 +74,8 @@ class Checkpoints:
             self._manager.save(meta.step, args=ocp.args.Composite(**trees, meta=plain), force=True)
 
     def _replace(self, step: int) -> None:
-        """Make way for another checkpoint of this step; until that is written, recovery.put_back finds this one."""
-        barrier()  # every process has read what is to go
+        """Moves the checkpoint of this step aside for a new one; recovery.put_back restores it if that fails."""
+        barrier()  # every process has read the old checkpoint
         if jax.process_index() == 0:
             numbered(self.workdir / REPLACED)  # raises for a link
             (self.workdir / REPLACED).mkdir(exist_ok=True)
@@ -84,11 +84,11 @@ class Checkpoints:
         self._manager.reload()
 
     def _finish(self) -> None:
-        """Wait for the write under way, then remove what is not worth keeping."""
+        """Waits for the write under way, then removes the checkpoints that are not to be kept."""
         with _reported(self.workdir):
             self._manager.wait_until_finished()
             for old in numbered(self.workdir / REPLACED).values() if jax.process_index() == 0 else ():
-                if (self.workdir / "checkpoints" / old.name).is_dir():  # not where that write failed
+                if (self.workdir / "checkpoints" / old.name).is_dir():  # the new checkpoint is complete
                     shutil.rmtree(old)
         there = sorted(self._manager.all_steps())
         ranked = [record["step"] for record in sorted(self._history, key=rank) if record["step"] in there]
@@ -99,7 +99,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _reported(workdir: Path) -> Iterator[None]:
-    """What goes wrong while writing as an error that says what to do. TensorStore's are ValueErrors with a code."""
+    """Turns errors while writing into one that says what to do. TensorStore raises ValueErrors with a code."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -108,26 +108,26 @@ def _reported(workdir: Path) -> Iterator[None]:
         system = re.search(r"([\w ]+) \[os_error_code=", str(error))
         reason = getattr(error, "strerror", None) or (system.group(1).strip() if system else one_line(error))
         raise CheckpointError(
-            f"--workdir {workdir}: cannot write a checkpoint there: {reason}. What is there stays good: make room or "
-            "give access, and the same command continues"
+            f"--workdir {workdir}: cannot write a checkpoint there: {reason}. The checkpoints there stay good: free "
+            "space or give access, and the same command continues"
         ) from error
 
 
 def save_frozen(workdir: Path, frozen: Tree) -> None:
-    """Write the frozen tree, whatever an earlier start without a checkpoint left in its place."""
+    """Removes what an earlier start without a checkpoint left in place of the frozen tree, then writes the tree."""
     path = workdir.absolute() / "frozen"
     with _reported(workdir):
         if jax.process_index() == 0:
             for left in (path, *path.parent.glob("frozen.orbax-checkpoint-tmp*")):  # of a start that was killed
                 shutil.rmtree(left, ignore_errors=not left.exists())
-        barrier()  # nobody writes before it is gone
+        barrier()  # no process writes before it is removed
         if jax.tree.leaves(frozen):
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(path, frozen)  # Orbax writes aside and renames when all of it is there
+                checkpointer.save(path, frozen)  # Orbax renames the folder when all of it is written
 
 
 def restore_model(workdir: Path, meta: Meta, *, shapes: Tree, sharding: jax.sharding.Sharding) -> Tree:
-    """`{"params", "stats"}` of the suffix, checked against the digests in `meta`; the same on any device count."""
+    """`{"params", "stats"}` of the suffix, checked against the digests in `meta`; works with any number of devices."""
     return restore_items(workdir, meta, like={"model": shapes}, sharding=sharding)["model"]
 
 
@@ -157,5 +157,5 @@ def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), abstract)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
+    except Exception as error:  # Orbax and TensorStore raise many types for files that are missing or damaged
         raise CheckpointError(f"{path}: cannot be restored: {one_line(error)}") from error

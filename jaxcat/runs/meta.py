@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself: one typed object, one schema, and digests of every array.
+"""The meta of a checkpoint, which describes it: one typed object, its schema on disk, and digests of every array.
 
-A digest of every array lies in the meta, and one of the meta itself, because Orbax restores flipped bytes without a
-word.
+The meta holds a digest of every array and one of the meta itself, because Orbax restores damaged bytes without an
+error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxcat.system.compilation import installed_versions
 
 FORMAT = 2
 
-# What every meta has on disk, and its type there: a workdir from elsewhere is input like any other.
+# Fields that every meta has on disk, with their types; checked because a workdir may come from anywhere.
 SCHEMA = {
     "config": dict,
     "classes": list,
@@ -41,17 +41,17 @@ SCHEMA = {
     "step": int,
     "digests": dict,
 }
-RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")  # what every epoch's record has
+RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")  # in the record of every epoch
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What an epoch of a run is made of.
+    """The records and batch size of a run, which must stay the same when it continues.
 
     Attributes:
-        images: in train.
+        images: number of images in train.
         batch_size: over all devices and hosts.
-        fingerprint: of names and labels, from `records.fingerprint`; None in runs of versions that did not keep it.
+        fingerprint: of names and labels, from `records.fingerprint`; None in runs of versions without it.
     """
 
     images: int
@@ -61,18 +61,18 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """Everything a checkpoint says of itself.
+    """The description of a checkpoint.
 
     Attributes:
-        config: the configuration of the run, with the settings that it lacked completed.
+        config: the configuration of the run; settings that it lacked are added.
         classes: names, in the order of the probabilities.
-        conventions: how images are fed, and the pooling rule.
-        provenance: where the numbers come from, plain JSON.
+        conventions: how pixels are scaled, and the pooling rule.
+        provenance: where the weights come from, plain JSON.
         frozen_digests: of the frozen tree.
-        versions: of the packages that shape results, when the run began.
+        versions: of the packages that affect results, when the run began.
         step_versions: of decoding, resizing, augmentation and prefix, when the run began.
-        metrics: names of what is measured beside the loss.
-        records: what an epoch is made of; None until it is known.
+        metrics: names of the metrics besides the loss.
+        records: the records and batch size of the run; None until they are known.
         history: a record for each epoch so far.
         step, digests: of this checkpoint.
     """
@@ -91,7 +91,7 @@ class Meta:
     digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON that carries its own digest; `parse` is the inverse."""
+        """The meta as plain JSON with its own digest; `parse` is the inverse."""
         plain: dict[str, Any] = {
             "format": FORMAT,
             "config": self.config.to_dict(),
@@ -102,7 +102,7 @@ class Meta:
             **{"step": self.step, "digests": dict(self.digests)},
         }
         if self.records:
-            # "pictures" is the word in checkpoints since the first of them
+            # the key "pictures" has been in checkpoints since the first version
             length = {"pictures": self.records.images, "batch_size": self.records.batch_size}
             plain["length"] = length | ({"records": self.records.fingerprint} if self.records.fingerprint else {})
         plain = json.loads(json.dumps(plain))
@@ -110,26 +110,26 @@ class Meta:
 
 
 def parse(plain: Any) -> Meta:
-    """The inverse of `Meta.to_json`, also for checkpoints from before a field was there.
+    """The inverse of `Meta.to_json`, also for checkpoints from before a field existed.
 
     Raises:
-        ValueError: a field is missing, has another type, or says what cannot be; the message names it.
+        ValueError: a field is missing, has another type or an impossible value; the message names it.
     """
     if not isinstance(plain, dict):
-        raise ValueError("not a table")
+        raise ValueError("not a JSON object")
     for name, kind in SCHEMA.items():
         if type(plain.get(name)) is not kind:
             raise ValueError(f"{name} is not a {kind.__name__}")
     length, metrics = plain.get("length"), plain.get("metrics", ["accuracy"])
     found_versions = plain.get("step_versions", dict.fromkeys(step_versions(), 1))
     if not all(isinstance(name, str) for name in plain["classes"]) or len(plain["classes"]) < 2:
-        raise ValueError("classes are not two names or more")
+        raise ValueError("classes are not at least two names")
     if not all(map(_is_record, plain["history"])):
-        raise ValueError("history has a record that is none")
+        raise ValueError("history has an entry that is no record of an epoch")
     if length is not None and not _has_ints(length, "pictures", "batch_size"):
-        raise ValueError("length is not two whole numbers")
+        raise ValueError("length does not have two whole numbers")
     if not isinstance(metrics, list) or not all(isinstance(name, str) and name in METRICS for name in metrics):
-        raise ValueError(f"metrics are {str(metrics)[:80]}, which this version of jaxcat does not have")
+        raise ValueError(f"metrics are {str(metrics)[:80]}, which this version of jaxcat does not know")
     if not _has_ints(found_versions, *step_versions()):
         raise ValueError("step_versions are not whole numbers")
     try:
@@ -138,7 +138,7 @@ def parse(plain: Any) -> Meta:
         check_model(config.model, image_size=config.data.image_size)
         conventions = Conventions.from_dict(plain)
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"it describes a network that cannot be: {one_line(error)}") from error
+        raise ValueError(f"it describes an impossible network: {one_line(error)}") from error
     return Meta(
         config=config,
         classes=tuple(plain["classes"]),
@@ -154,7 +154,7 @@ def read_meta(workdir: Path, step: int) -> Meta:
     """The meta of one checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read, is damaged, or describes what cannot be.
+        CheckpointError: it cannot be read, is damaged, or describes something impossible.
         OtherFormatError: another version of jaxcat wrote it.
     """
     path = checkpoint(workdir, step) / "meta" / "metadata"
@@ -162,11 +162,11 @@ def read_meta(workdir: Path, step: int) -> Meta:
         plain = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({one_line(error)}): {way_out(workdir, step)}") from error
-    whole = isinstance(plain, dict) and plain.get("meta_digest") == meta_digest(plain)  # else its format says nothing
+    whole = isinstance(plain, dict) and plain.get("meta_digest") == meta_digest(plain)  # else its format means nothing
     if whole and plain.get("format") != FORMAT:
         raise OtherFormatError(
-            f"{path}: format {plain.get('format')}, this jaxcat reads {FORMAT}: use the jaxcat that wrote it, or "
-            "another --workdir"
+            f"{path}: format {plain.get('format')}, but this jaxcat reads {FORMAT}: use the jaxcat that wrote it, "
+            "or another --workdir"
         )
     if not whole or plain.get("step") != step:
         raise CheckpointError(f"{path}: damaged on disk: {way_out(workdir, step)}")
@@ -179,7 +179,7 @@ def read_meta(workdir: Path, step: int) -> Meta:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that shape results, and the kind of device."""
+    """Versions of the packages that affect results, and the kind of device."""
     names = ("jaxcat", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     return dict.fromkeys(names, "not installed") | installed_versions(*names) | {"backend": jax.default_backend()}
 
@@ -203,7 +203,7 @@ def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Pa
 
 
 def meta_digest(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of a meta without its own digest: a flipped byte in JSON may well be another valid number."""
+    """SHA-256 of a meta without its own digest; needed because damaged JSON may be valid, with another number."""
     text = json.dumps({key: value for key, value in plain.items() if key != "meta_digest"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -214,7 +214,7 @@ def best_epoch(history: Sequence[dict]) -> dict | None:
 
 
 def rank(record: dict) -> tuple[float, float, int]:
-    """Of an epoch's record; the lowest is the best."""
+    """Sort key for the record of an epoch; the best epoch has the lowest."""
     return -record["validation/accuracy"], record["validation/loss"], record["epoch"]
 
 

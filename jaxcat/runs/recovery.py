@@ -1,4 +1,4 @@
-"""What a run does about checkpoints that are damaged on disk: continue from the newest good one, and say so."""
+"""Recovery from checkpoints that are damaged on disk: a run continues from the newest good one, with a warning."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 def newest_good(workdir: Path) -> tuple[Meta | None, dict[int, CheckpointError]]:
-    """The meta of the newest checkpoint that reads back as it was written, and what is wrong with the newer ones.
+    """The meta of the newest good checkpoint, and for each newer step the error of its checkpoint.
 
-    None if the workdir holds no finished checkpoint. Several processes agree: what one of them cannot read is not
-    good.
+    The meta is None if the workdir holds no finished checkpoint. A checkpoint is good if every process of the run reads
+    what was written.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is good. A run never starts over because of damage.
+        CheckpointError: there are checkpoints, but none is good. A run never starts over because of damage.
         OtherFormatError: another version of jaxcat wrote the newest.
     """
     damaged: dict[int, CheckpointError] = {}
@@ -39,14 +39,14 @@ def newest_good(workdir: Path) -> tuple[Meta | None, dict[int, CheckpointError]]
     if len(set(values_of_processes(zlib.crc32(repr(there).encode()) >> 1))) > 1:
         raise CheckpointError(
             f"--workdir {workdir}: the processes of this run do not see the same checkpoints there (this one: "
-            f"{', '.join(map(str, there)) or 'none'}): it must be one folder that all hosts share"
+            f"{', '.join(map(str, there)) or 'none'}): the workdir must be one folder that all hosts share"
         )
     for step in reversed(there):
         meta, error = None, None
         try:
             meta = verify(workdir, step)
         except OtherFormatError:
-            raise  # in every process: nothing is damaged, and nothing to be set aside
+            raise  # in every process; nothing is damaged or to be set aside
         except CheckpointError as caught:
             error = caught
         good = values_of_processes(meta is not None)
@@ -63,7 +63,7 @@ def newest_good(workdir: Path) -> tuple[Meta | None, dict[int, CheckpointError]]
 
 
 def put_back(workdir: Path) -> None:
-    """Return a checkpoint that was to be replaced by one of the same step, if that one was never finished."""
+    """Moves a replaced checkpoint back if the new one of the same step was never finished."""
     if jax.process_index() == 0:
         for old in numbered(workdir / REPLACED).values():
             if not (workdir / "checkpoints" / old.name).exists():
@@ -75,9 +75,9 @@ def put_back(workdir: Path) -> None:
 
 
 def verify(workdir: Path, step: int) -> Meta:
-    """Read all of a checkpoint and compare every array with its digest; returns the meta.
+    """Reads all of a checkpoint and compares every array with its digest; returns the meta.
 
-    Needs no network to restore into and puts nothing on a device: a check that comes before all else.
+    Needs no `Network` and puts nothing on a device, so it can run before everything else.
 
     Raises:
         CheckpointError: something is missing, damaged or unreadable.
@@ -99,7 +99,7 @@ def verify(workdir: Path, step: int) -> Meta:
 
 
 def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) -> None:
-    """Move damaged checkpoints to `workdir/damaged/` and warn, one line for each; the run goes on from step `good`."""
+    """Moves damaged checkpoints to `workdir/damaged/`, with a warning for each; the run continues from step `good`."""
     for step, error in damaged.items():
         target = workdir / DAMAGED / str(step)
         if jax.process_index() == 0:
@@ -114,16 +114,16 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
             except OSError as failure:
                 raise CheckpointError(f"{target}: cannot be written: {failure.strerror}") from failure
             logger.warning("%s; it is now in %s, and the run continues from step %d", error, target, good)
-    barrier()  # nobody goes on before they are gone
+    barrier()  # no process goes on before they are moved
 
 
 def restore_frozen(
     workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: Sharding, again: Callable[[], Tree]
 ) -> Tree:
-    """The frozen tree of a run; if it is damaged on disk, `again` makes it anew and it is written back.
+    """The frozen tree of a run; if it is damaged on disk, `again` computes it and it is written again.
 
     Raises:
-        CheckpointError: it is damaged, and what `again` makes is not the same to the bit.
+        CheckpointError: it is damaged, and `again` fails or gives other bits.
     """
     tree: Tree = {}
     error = None
@@ -137,17 +137,17 @@ def restore_frozen(
     try:
         tree = again()
     except JaxcatError as failure:
-        raise CheckpointError(f"{reason}; nor can it be made again: {failure}") from failure
+        raise CheckpointError(f"{reason}; it cannot be made again: {failure}") from failure
     if digests(tree) != wanted:
-        raise CheckpointError(f"{reason}; what it was made from has changed since")
+        raise CheckpointError(f"{reason}; it cannot be made again, because what it was made from has changed")
     if jax.process_index() == 0:
-        logger.warning("%s; made again from what the run began with, the same to the bit", reason)
+        logger.warning("%s; it was made again from the origin of the run and is the same to the bit", reason)
     checkpoints.save_frozen(workdir, tree)
     return jax.device_put(tree, sharding)
 
 
 def warn_of_lost_checkpoints(workdir: Path) -> None:
-    """Warn if a workdir without a checkpoint has the figures of an earlier start: the run begins again."""
+    """Warns if a workdir has the metrics of an earlier start but no checkpoint, so that the run starts over."""
     try:
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
         epochs = sum(json.loads(line).get("event") == "epoch" for line in lines)
@@ -155,5 +155,5 @@ def warn_of_lost_checkpoints(workdir: Path) -> None:
         return
     if epochs and jax.process_index() == 0:
         logger.warning(
-            "%s has the figures of %d epochs and no checkpoint: it starts from the beginning", workdir, epochs
+            "%s has the metrics of %d epochs and no checkpoint: the run starts from the beginning", workdir, epochs
         )

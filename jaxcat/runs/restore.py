@@ -1,4 +1,4 @@
-"""A run's network and numbers, from its workdir and nothing else."""
+"""Restores the network of a run, with its parameters and statistics, from its workdir alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
-    """A network with its numbers on the devices.
+    """A network with its parameters and statistics on the devices.
 
     Attributes:
         frozen, trained: `{"params": …, "stats": …}` of the prefix and of the suffix, by stage.
@@ -31,7 +31,7 @@ class Restored(NamedTuple):
 
 
 def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
-    """Read one checkpoint of a run, all of it checked against its digests.
+    """Restores the network from one checkpoint of a run; every array is checked against its digest.
 
     Args:
         step: "best" (highest validation accuracy, then lowest loss, then earliest), "latest" or a step number.
@@ -47,7 +47,7 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     try:
         network = network_of(meta)
     except ConfigError as error:
-        raise CheckpointError(f"{folder}: step {number} describes a network that cannot be: {error}") from error
+        raise CheckpointError(f"{folder}: step {number} describes an impossible network: {error}") from error
     frozen, trained = network.split(*network.shapes())
     sharding = replicated(make_mesh())
     frozen = checkpoints.restore_frozen(folder, shapes=frozen, wanted=meta.frozen_digests, sharding=sharding)
@@ -55,7 +55,7 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
 
 
 def network_of(meta: Meta) -> Network:
-    """The network that a meta describes. Raises ConfigError if it cannot be."""
+    """The network that a meta describes. Raises ConfigError if the network is impossible."""
     return Network(
         meta.config.model,
         classes=len(meta.classes),
@@ -68,12 +68,12 @@ def choose(workdir: Path, step: str | int) -> int:
     """`best`, `latest` or a step number → the step of a finished checkpoint.
 
     Raises:
-        CheckpointError: there is none, or not that one; names those there are.
+        CheckpointError: there is no checkpoint, or not this one; the message lists those there are.
     """
     there = steps(workdir)
     for number, old in numbered(workdir / REPLACED).items():
         if number not in there:
-            logger.warning("%s is waiting to be put back: the train command of this run does that", old)
+            logger.warning("%s was moved aside and is not used: the train command of this run moves it back", old)
     if not there:
         raise CheckpointError(
             f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run?"
@@ -85,21 +85,21 @@ def choose(workdir: Path, step: str | int) -> int:
     if STEP.fullmatch(str(step)) and int(step) in there:
         return int(step)
     raise CheckpointError(
-        f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or say best, latest"
+        f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or use best or latest"
     )
 
 
 def _best(workdir: Path, there: list[int]) -> int:
-    """The best of the steps that are there, with a warning if a better one is missing."""
+    """The best step of those that are there; warns if a better one is missing."""
     history = read_meta(workdir, there[-1]).history
     best, found = best_epoch(history), best_epoch([record for record in history if record["step"] in there])
     if best is None or found is None:
         if best is not None:
-            logger.warning("%s: no checkpoint of a whole epoch is left; taking step %d", workdir, there[-1])
+            logger.warning("%s: no checkpoint of a whole epoch is left; using step %d", workdir, there[-1])
         return there[-1]
     if best["step"] != found["step"]:
         logger.warning(
-            "%s: the best checkpoint, step %d, is missing; taking step %d, the best of those there",
+            "%s: the best checkpoint, step %d, is missing; using step %d, the best of those there",
             *(workdir, best["step"], found["step"]),
         )
     return found["step"]

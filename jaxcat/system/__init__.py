@@ -1,1 +1,1 @@
-"""The machine: command line, console, files, devices, processes, signals, compilation. Knows nothing of networks."""
+"""Command line, console, files, devices, processes, signals, compilation; independent of networks and data."""

@@ -1,4 +1,4 @@
-"""What all commands share: a parser of flags, exit statuses, and one line for any error that a user can cause."""
+"""What all commands share: a parser of flags, exit statuses, and one-line messages for errors of the user."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from jaxcat.errors import JaxcatError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line; the exit status is 2, as argparse's own."""
+    """An argparse parser that reports an error in one line; the exit status is 2, as in argparse."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags by which the processes of one run find each other; see `processes.initialize_distributed`."""
+    """Adds the flags with which the processes of one run find each other; see `processes.initialize_distributed`."""
     several = parser.add_argument_group("several processes", "needed only if JAX does not detect the cluster itself")
-    several.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0; or auto")
-    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
-    several.add_argument("--process-id", type=int, metavar="N", help="which one this is, from 0")
+    several.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0; auto: ask JAX")
+    several.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
+    several.add_argument("--process-id", type=int, metavar="N", help="number of this process, from 0")
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
-    """Call `main(arguments)` and end this process with the status that it returns or that its error carries."""
+    """Calls `main(argv)` and exits with the status that it returns or that belongs to the error it raises."""
     logging.getLogger("absl").addFilter(_not_about_items)
-    together = False  # whether the other processes of this run end too
+    together = False  # whether the other processes of this run end normally too
     try:
         status = main(sys.argv[1:] if argv is None else argv) or 0
         together = True
@@ -41,17 +41,17 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         with contextlib.suppress(OSError):
             sys.stdout.close()
         status = 0
     except Exception as error:
-        processes = sys.modules.get("jaxcat.system.processes")  # a command without JAX has no other process to lose
+        processes = sys.modules.get("jaxcat.system.processes")  # None in a command without JAX
         reason = processes and processes.lost_process(error)
         if reason:
             print(
                 f"error: another process of this run has ended or cannot be reached ({reason}); its own output says "
-                "why. The same command in every process continues from the last checkpoint",
+                "why. To continue from the last checkpoint, start every process again with the same command",
                 file=sys.stderr,
             )
         elif _one_of_several():
@@ -60,7 +60,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
             raise
         status = 1
     if not together and _one_of_several():
-        # JAX would wait for the others at exit, and they for this one; the closed connections tell them at once
+        # at exit, JAX and the other processes would wait for each other; os._exit closes the connections, so they end
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # the reader of our output may have gone
                 stream.flush()
@@ -69,7 +69,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
 
 
 def _not_about_items(record: logging.LogRecord) -> bool:
-    """False for Orbax's warning that a part of a checkpoint lacks a file that only whole checkpoints have."""
+    """False for Orbax's warning that an item lacks a metadata file, which only whole checkpoints have."""
     return not record.getMessage().startswith("Metadata file does not exist")
 
 

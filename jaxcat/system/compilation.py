@@ -1,4 +1,4 @@
-"""How functions are compiled: fast convolutions on CPU, a cache of programs on disk, and the versions of it all."""
+"""Compilation: options for fast convolutions on CPU, the cache of compiled programs, and versions of packages."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ import jax
 from jaxcat.system.files import cache_dir
 
 # XLA:CPU of jaxlib ≥ 0.10 sends convolutions to YNNPACK, which takes twice as long as Eigen on Inception-v3. Limiting
-# YNNPACK to dot products brings Eigen back; results move by at most 1e-6.
+# YNNPACK to dot products brings Eigen back; results change by at most 1e-6.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-    """The options for this backend: `CPU_OPTIONS` on CPU where this jaxlib knows them, else none."""
+    """The options for this backend: `CPU_OPTIONS` on CPU if this jaxlib knows them, else none."""
     if jax.default_backend() != "cpu":
         return {}
     try:
         jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(1.0).compile()
-    except Exception as error:  # jaxlib has no class of its own for an option it does not know
+    except Exception as error:  # jaxlib has no error class for unknown options
         logging.warning("this jaxlib does not take %s; convolutions may be slow: %s", CPU_OPTIONS, error)
         return {}
     return CPU_OPTIONS
 
 
 def jit(function: Callable, **arguments: Any) -> Callable:
-    """`jax.jit` with `compiler_options()`; for outermost functions only, as XLA wants it."""
+    """`jax.jit` with `compiler_options()`; for outermost functions only, because JAX refuses options on inner ones."""
     return jax.jit(function, compiler_options=compiler_options() or None, **arguments)
 
 
 def xla_flags() -> list[str]:
-    """The flags in XLA_FLAGS, sorted; without the number of CPU devices, which changes no program."""
+    """The flags in XLA_FLAGS, sorted, without the number of CPU devices, which does not change a program."""
     flags = os.environ.get("XLA_FLAGS", "").split()
     return sorted(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count"))
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs under the cache directory, so that the next run starts at once.
+    """Keeps compiled programs under the cache directory, so that the next run does not compile them again.
 
-    Other XLA_FLAGS get another folder. JAX tells programs apart by these flags, but XLA keeps there too which kernels
-    were fastest, and does not: on a GPU, a run told to be deterministic would be given the choice of one that was not.
+    Each set of XLA_FLAGS has its own folder. JAX keeps the programs of different flags apart, but XLA also stores there
+    which kernels were fastest, whatever the flags. Thus a deterministic run on a GPU could get another run's kernels.
     """
     flags = " ".join(xla_flags())
     name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
@@ -57,7 +57,7 @@ def enable_compilation_cache() -> None:
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """Of these packages; without those that are not installed."""
+    """The versions of these packages, without those that are not installed."""
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Where commands print: a console that outlives its reader, and how far long work has come."""
+"""Output of commands: a console that survives a closed pipe, and the progress of long work."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from collections.abc import Callable, Iterator
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-SECONDS_BETWEEN_LINES = 30.0  # of progress, where the output is not a terminal
+SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 
 
 class Console(rich.console.Console):
-    """rich's console without its colours for numbers; it breaks no line, unless it is for tables."""
+    """A rich console without colours for numbers; it wraps lines only if it is for tables."""
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, tables: bool = False):
         super().__init__(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=not tables)
 
     def on_broken_pipe(self) -> None:
-        """The reader, such as `head`, has seen enough: the work goes on in silence. (rich would end the process.)"""
+        """Makes the console silent if the reader, such as `head`, has closed the pipe; rich would end the process."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())  # what is still in its buffer, and what others print
+        os.dup2(nowhere, self.file.fileno())  # discards what is buffered and what other code prints
         os.close(nowhere)
 
 
 @contextlib.contextmanager
 def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
-    """Show `what` with the number done of `total` and the time that is left, until the end of the block: a bar on a
-    terminal, else a line now and then.
+    """Shows how many of `total` are done and the time left while the block runs: a bar on a terminal, else lines.
 
-    Gives a function to be told how many more are done.
+    Yields a function; the block must call it with the number of items that it has just done.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = said = time.monotonic()

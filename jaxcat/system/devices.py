@@ -1,7 +1,7 @@
-"""Where arrays live: one mesh axis over every device, and two placements.
+"""Placement of arrays: a mesh with one axis over all devices, and two ways to place an array on it.
 
-Everything that changes with the batch is split over the axis ``data``; everything else is on every device. A batch that
-does not divide by the number of devices is padded by the pipeline and masked, so any batch size runs on any mesh.
+Everything that changes with the batch is split over the axis ``data``; everything else is on every device. If the size
+of a batch is no multiple of the number of devices, the batch is padded and masked, so any size works on any mesh.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 def make_mesh() -> Mesh:
     """A 1-D mesh, axis ``data``, over all devices of all processes.
 
-    Devices are in order of process, so that process p of n owns the p-th n-th of every batch; ``jax.make_mesh`` may
-    order a TPU's devices by their wiring instead.
+    Devices are in order of process, so that process p of n has the p-th of n parts of every batch. ``jax.make_mesh``
+    may order a TPU's devices by their wiring instead.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -45,19 +45,21 @@ def to_global(mesh: Mesh, local_batch: Mapping[str, np.ndarray], *, stacked: boo
 
     Args:
         mesh: from `make_mesh`.
-        local_batch: arrays (P / number of processes, ...), the same share of the P padded rows in every process.
+        local_batch: arrays (P / number of processes, ...): this process's part of the P rows, padding included.
         stacked: whether the arrays are several batches, (K, P / number of processes, ...).
 
     Returns:
-        The same names with arrays (P, ...) or (K, P, ...); the transfer goes on while the caller does other work.
+        The same names with arrays (P, ...) or (K, P, ...); the transfer is asynchronous.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, "data")) if stacked else by_batch(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local_batch.items()}
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array to fill and hand to `to_global`: XLA takes memory of a CPU as it is where its address divides by 64,
-    NumPy's mostly divide by 16 only, and are copied."""
+    """An array to fill for `to_global`, at an address that is a multiple of 64: on a CPU, XLA uses it without a copy.
+
+    NumPy aligns most arrays to 16 bytes only, and XLA copies these.
+    """
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64

@@ -1,4 +1,4 @@
-"""Files: where the cache is, how a file is replaced whole or not at all, and locks between processes."""
+"""The cache directory, replacement of files (completely or not at all), and locks between processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASIDE = ".aside"  # suffix of files that are not complete yet
 
 
 def never() -> int:
-    """The `stop` of work that nothing interrupts."""
+    """A `stop` function that never asks to stop: it always returns 0."""
     return 0
 
 
@@ -26,10 +26,10 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a new name beside `path` to write to; at the end of the block it becomes `path`.
+    """Yields a new name beside `path` to write to; at the end of the block, the new file replaces `path`.
 
-    If the block raises, `path` stays as it was and what was written is removed. The name is new, so a link that someone
-    planted in a workdir is never written through.
+    If the block raises an error, `path` stays as it was and the new file is removed. The name is random, so that a
+    link that someone planted in a workdir is never followed.
     """
     aside = path.with_name(f".{uuid.uuid4().hex}{ASIDE}")
     try:
@@ -41,31 +41,31 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, or leave the old one."""
+    """Writes a UTF-8 file completely, or leaves the old one."""
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file, or leave the old one; on the disk when this returns."""
+    """Writes a file completely, or leaves the old one; the file is on the disk when this returns."""
     with replacing(path) as aside, open(aside, "wb") as file:
         file.write(content)
         flush(file)
 
 
 def flush(file) -> None:
-    """Have the system write what a file holds to the disk."""
+    """Flushes what was written to a file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, waiting: Callable[[], None], stop: Callable[[], int] = never) -> Iterator[int]:
-    """Hold the lock file `path` while the block runs; call `waiting` once if another process holds it.
+    """Holds the lock file `path` while the block runs; calls `waiting` once if another process holds it.
 
     The system releases a lock when its holder dies, so waiting cannot last for ever.
 
-    Gives 0, or what `stop` answered while waiting: the lock is not held then.
+    Yields 0 if the lock is held. If `stop` answers other than 0 during the wait, yields its answer without the lock.
 
     Raises:
         OSError: the lock file cannot be made.

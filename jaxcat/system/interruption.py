@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request: finish the step, write a checkpoint, leave. A second one leaves at once."""
+"""SIGINT and SIGTERM as a request to finish the step, save and exit. A second signal ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from jax.sharding import Mesh
 
 from jaxcat.system.devices import by_batch, replicated
 
-EVERY = 4  # looks between two questions to the other processes
+EVERY = 4  # calls of `stop` between two exchanges with the other processes
 
 
 class Interruption:
-    """While entered, notes the first SIGINT or SIGTERM instead of obeying it.
+    """A context manager that notes the first SIGINT or SIGTERM, which then does not end the process.
 
-    In a run of several processes a signal to any of them stops all of them at the same step: every `EVERY` looks they
-    take the maximum of what each has received, an all-reduce of one number per device, and read it `EVERY` looks later,
-    when the devices have long been through with it. So nobody waits, and the run stops 2 × `EVERY` looks after the
-    signal at the latest.
+    In a run of several processes, a signal to any of them stops all of them at the same step. At every `EVERY`-th call
+    of `stop`, they start an all-reduce (maximum) of the signals received, one number per device, and read the result of
+    the one before, which is ready by then. So no process waits, and the run stops at most 2 × `EVERY` calls after the
+    signal.
 
     Attributes:
         received: the number of the signal that has come to this process, or 0.
-        status: what `stop` said last.
+        status: the last answer of `stop`.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +42,7 @@ class Interruption:
         self._before: dict[signal.Signals, Callable | int | None] = {}
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only here
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
@@ -52,9 +52,9 @@ class Interruption:
         self._before = {}
 
     def stop(self) -> int:
-        """0 to go on; else stop here, with this status: 128 plus the signal's number, 130 or 143, as schedulers expect.
+        """Returns 0 to go on, or the exit status to stop with: 128 plus the number of the signal, so 130 or 143.
 
-        To be called after every step or compiled loop of steps, by every process of the run; all get the same answer.
+        Every process of the run must call it after every step or compiled loop of steps; all get the same answer.
         """
         if jax.process_count() == 1:
             agreed = self.received
@@ -65,7 +65,7 @@ class Interruption:
         return self.status
 
     def _of_any_process(self) -> int:
-        """The signal that any process had received at the question before this one, or 0; asks again."""
+        """The signal that any process had received at the previous exchange, or 0; starts the next exchange."""
         answer = int(self._asked.popleft()) if self._asked else 0
         mine = np.full(len(self._mesh.local_devices), self.received, np.int32)
         self._asked.append(self._maximum(jax.make_array_from_process_local_data(by_batch(self._mesh), mine)))
@@ -74,4 +74,4 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         for each in self.SIGNALS:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends the process, with the same status
+            signal.signal(each, signal.SIG_DFL)  # a second signal ends the process, with the same status

@@ -10,27 +10,27 @@ from jax.experimental import multihost_utils
 
 from jaxcat.errors import ConfigError
 
-# Set by the launcher in every process it starts: srun and mpirun give the number of processes, TPU hosts a comma list.
+# Set by the launcher in each process: srun and mpirun set a number of processes, TPU hosts a list of hosts with commas.
 LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 LAUNCHER_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
-LOST_AFTER = 20  # seconds without a sign of life after which a process counts as lost, and the others end too
+LOST_AFTER = 20  # seconds without a heartbeat after which a process counts as lost and the others end too
 
 
 def values_of_processes(value: int) -> list[int]:
-    """The value that each process of the run gives here, by process number; all of them must call it."""
+    """The values that the processes of the run pass here, by process number; every process must call it."""
     if jax.process_count() == 1:
         return [int(value)]
     return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
 
 
 def barrier() -> None:
-    """Return when every process of the run has come here."""
+    """Returns when every process of the run has called it."""
     values_of_processes(True)
 
 
 def lost_process(error: BaseException) -> str:
-    """What JAX says of another process of this run that cannot be reached, if that is behind `error`; else ""."""
+    """JAX's message that another process of this run cannot be reached, if that caused `error`; else ""."""
     link: BaseException | None = error
     while link is not None and jax.process_count() > 1:
         if isinstance(link, jax.errors.JaxRuntimeError):
@@ -42,11 +42,11 @@ def lost_process(error: BaseException) -> str:
 def initialize_distributed(
     coordinator: str = "", *, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins this process to the others of the run; does nothing for a run of one process. Call before any other JAX.
+    """Joins this process to the others of the run, if there are any. Must be called before any other use of JAX.
 
     Args:
-        coordinator: ``HOST:PORT`` of process 0, with both numbers; ``auto`` for whatever cluster JAX detects; "" to
-            ask JAX only where a launcher's environment variables say that it started several processes.
+        coordinator: ``HOST:PORT`` of process 0, with both numbers; ``auto`` to let JAX detect the cluster; "" to do so
+            only if a launcher's environment variables say that it started several processes.
         num_processes: how many processes there are.
         process_id: which one this is, from 0.
 

@@ -1,1 +1,1 @@
-"""Making a run: steps, optimizers, where its numbers begin, the loop, and what it reports."""
+"""Training of a run: steps, optimizers, the origin of its parameters, the loop, and reports."""

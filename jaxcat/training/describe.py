@@ -1,4 +1,4 @@
-"""What a run says of itself before it compiles, and what comes after it."""
+"""What a run prints about itself before it compiles, and the command to run after it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jaxcat.training.start import Start
 
 
 def next_command(workdir: Path) -> str:
-    """What to run after training."""
+    """The command to run after training."""
     return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
 
 
 def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
-    """How long the run is, and where it stands."""
+    """One line: the length of the run and its current step."""
     return f"length   {config.epochs} epochs of {steps_per_epoch} steps, now at step {step}"
 
 
 def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
-    """Print a table of weights, data, and what is trained and frozen; `source` are the words of `Source.describe`."""
+    """Prints a table of weights, data, and what is trained and frozen; `source` is the text of `Source.describe`."""
     meta, data, optim = run.meta, config.data, config.optim
     provenance, classes = meta.provenance, meta.classes
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
@@ -38,7 +38,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)
     padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
-    statistics = ", BatchNorm on stored statistics" if any(run.frozen["stats"].values()) else ""
+    statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -47,7 +47,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         ("data", f"{data.source} {data.dir or data.name}  {source}"),
         ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
-        ("", f"{meta.conventions.preprocessing}, average pooling {border} the border"),
+        ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         ("trained", _sizes(run.trained["params"], run.network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
         ("frozen", f"{_sizes(run.frozen['params'], run.network)}{statistics}"),
@@ -65,14 +65,14 @@ def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
         yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
     if config.bottleneck.views == 1 and config.data.augment != "none":
         yield (
-            f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows one view in every "
-            "epoch: keep more views, or augment anew with --config.bottleneck.views=0"
+            f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows the same view of "
+            "an image in every epoch: set more views, or --config.bottleneck.views=0 for a new view in every epoch"
         )
     published = run.meta.provenance.get("evaluation") or {}
     if published.get("resize", config.data.resize) != config.data.resize:
         yield (
-            f"these weights were measured with --config.data.resize={published['resize']}, this run has "
-            f"{config.data.resize}"
+            f"the publisher of these weights evaluated them with --config.data.resize={published['resize']}, this run "
+            f"has {config.data.resize}"
         )
     if run.meta.provenance["source"] == "scratch" and jax.tree.leaves(run.frozen):
         yield "the frozen blocks were never trained: --config.model.weights=none without --config.init_from"

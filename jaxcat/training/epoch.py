@@ -1,4 +1,4 @@
-"""One epoch: train steps until the records are through, then one exact validation."""
+"""One epoch: train steps over all records of train, then one exact validation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SMALLER_STEPS = (
 
 
 class Plan:
-    """Lengths, in numbers of images and steps.
+    """Numbers of images and steps.
 
     Attributes:
         images, validation: in train and in validation.
         batch_size: of training, over all devices and hosts.
-        steps: in an epoch.
+        steps: number of steps in an epoch.
     """
 
     def __init__(self, config: ConfigDict, *, images: int, validation: int):
@@ -45,7 +45,7 @@ class Plan:
         self._every = config.checkpoint.every_steps
 
     def saves_after(self, epoch: int, step: int) -> bool:
-        """Whether a checkpoint is due within an epoch, after so many of its steps."""
+        """Whether a checkpoint is due after step `step` of an epoch, before the end of the epoch."""
         return bool(self._every) and (epoch * self.steps + step) % self._every == 0 and step < self.steps
 
 
@@ -53,9 +53,9 @@ class Program(NamedTuple):
     """The two functions that run on the devices; each is compiled at its first call.
 
     Attributes:
-        take: (state, batch) → state; takes over the memory of the state.
+        take: (state, batch) → state; reuses the memory of the given state (donation).
         evaluate: (state, batch) → masked sums.
-        metrics: names of what is measured beside the loss.
+        metrics: names of the metrics besides the loss.
     """
 
     take: Callable[[TrainState, Batch], TrainState]
@@ -78,7 +78,7 @@ def compile_steps(
 
     def take(state: TrainState, batch: Batch) -> TrainState:
         state = (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
-        line.add(jnp.copy(state.step))  # the next step takes the state's own memory
+        line.add(jnp.copy(state.step))  # a copy: the next step reuses the state's memory
         return state
 
     def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
@@ -100,15 +100,15 @@ def run_epoch(
     save: Callable[[TrainState], None],
     stop: Callable[[], int],
 ) -> tuple[TrainState, dict[str, Any] | None]:
-    """Train the rest of an epoch and validate.
+    """Trains the rest of an epoch and validates.
 
     Args:
         epoch: its number, from 0. `state.step` says how much of it is done already.
         save: writes a checkpoint of a state.
-        stop: asked after every step and every batch of validation; if it answers other than 0, the epoch ends there.
+        stop: asked after every step and every batch of validation; if its answer is not 0, the epoch ends there.
 
     Returns:
-        The state, and the record for metrics.jsonl or None if the epoch was ended.
+        The state and the record for metrics.jsonl; None instead of the record if `stop` ended the epoch.
     """
     began, first = time.perf_counter(), int(state.step) - epoch * plan.steps
     pace = Pace(first, images=plan.images, batch_size=plan.batch_size)
@@ -122,7 +122,7 @@ def run_epoch(
             pace.restart()
         if report.due():
             report.live(epoch + 1, pace, trained_so_far(state, program.metrics), steps=plan.steps)
-        if stop():  # once a step: a signal may come between two looks
+        if stop():  # called once for each step: a second call could answer otherwise
             return state, None
         if plan.saves_after(epoch, pace.step):
             save(state)
@@ -140,7 +140,7 @@ def run_epoch(
 
 
 def epoch_record(epoch: int, *, step: int, **metrics: dict[str, float]) -> dict[str, Any]:
-    """A record of metrics.jsonl, without times; each metric is named after its split."""
+    """A record of metrics.jsonl, without times; the name of each metric begins with its split."""
     named = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
     return {"event": "epoch", "epoch": epoch, "step": step, **named}
 
@@ -153,7 +153,7 @@ def validate(
     program: Program,
     stop: Callable[[], int],
 ) -> dict[str, float] | None:
-    """Loss and metrics on all validation records, each counted once; None if `stop` answered other than 0."""
+    """Loss and metrics on all validation records, each counted once; None if `stop` ended it."""
     parts = []
     for batch in batches:
         parts.append(evaluate(batch))
@@ -161,7 +161,7 @@ def validate(
             return None
     total = {name: sum(float(part[name]) for part in parts) for name in parts[0]}
     if total["count"] != plan.validation:
-        raise TrainingError(f"validated {total['count']:.0f} of {plan.validation} images: this is a defect of jaxcat")
+        raise TrainingError(f"validated {total['count']:.0f} of {plan.validation} images: this is a bug in jaxcat")
     if not math.isfinite(total["loss"]):
         raise TrainingError(f"the validation loss is not finite; {SMALLER_STEPS}")
     return averages(total, program.metrics)
@@ -171,7 +171,7 @@ def trained_so_far(state: TrainState, metrics: tuple[str, ...]) -> dict[str, flo
     """Loss and metrics of the epoch so far; waits for the device.
 
     Raises:
-        TrainingError: the loss of a step was not finite. The checkpoints on disk are from before it.
+        TrainingError: the loss of a step was not finite. The checkpoints on disk are from before that step.
     """
     sums = jax.device_get(state.sums)
     if sums["bad_step"] >= 0:
@@ -180,10 +180,10 @@ def trained_so_far(state: TrainState, metrics: tuple[str, ...]) -> dict[str, flo
 
 
 def checked(state: TrainState) -> TrainState:
-    """The same state, on its way to the disk.
+    """Checks a state before it is saved, and returns it.
 
     Raises:
-        TrainingError: the loss of a step was not finite, or the last step has left a value that is not.
+        TrainingError: the loss of a step, or a value in the state, is not finite.
     """
     trained_so_far(state, ())
     for path, leaf in jax.tree_util.tree_flatten_with_path((state.trained, state.stats, state.opt_state))[0]:

@@ -1,4 +1,4 @@
-"""Training from the first look at the workdir to the last checkpoint: what happens, in this order, in a run."""
+"""A run from the first look at the workdir to the last checkpoint, in the order in which things happen."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from jaxcat.training.steps import TrainState, items_of, new_sums
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
-    """Train as a checked `config` says, or continue what `workdir` holds.
+    """Trains a new run as the checked `config` says, or continues the run in `workdir`.
 
     Returns:
-        The exit status: 0, or 130 or 143 if SIGINT or SIGTERM ended it after a checkpoint.
+        The exit status: 0; or, after a checkpoint, 130 if SIGINT and 143 if SIGTERM interrupted the run.
 
     Raises:
-        JaxcatError: the request, the data, the weights or the run itself cannot go on; the message says what to do.
+        JaxcatError: the request, data, weights or workdir cannot be used, or training fails; the error says what to do.
     """
-    config = config.copy_and_resolve_references()  # the caller's stays as it is
+    config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete_model(config.model)
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
             tidy_finished(config, workdir, meta=meta)
             if jax.process_index() == 0:
-                print(f"this run is finished: {reason}; {next_command(workdir)} measures it")
+                print(f"this run is finished: {reason}; to evaluate it: {next_command(workdir)}")
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
 
 
 def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> Source:
-    """Bottlenecks if `bottleneck.views` asks for them, else the images."""
+    """The source of batches: bottlenecks if `bottleneck.views` asks for them, else images."""
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
     key = key_of(config, run.network, frozen_digests=run.meta.frozen_digests)
@@ -71,9 +71,9 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Source, mesh: Mesh) -> int:
-    """Epochs until there is a reason to stop; after each of them one exact validation and one checkpoint."""
+    """Trains epochs until there is a reason to stop, each with an exact validation and a checkpoint."""
     history = list(run.meta.history)
-    if not config.data.skip_bad:  # else it is not known yet which images there are
+    if not config.data.skip_bad:  # else the readable images are not known yet
         check_records(run.meta, workdir, records=records_of(source.splits, config))
     with (
         Checkpoints(workdir, keep=config.checkpoint.keep, history=history) as checkpoints,
@@ -125,12 +125,12 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
 
 
 def records_of(splits: Mapping[str, Split], config: ConfigDict) -> Records:
-    """What an epoch of these splits is made of."""
+    """The `Records` that describe these splits."""
     return Records(len(splits["train"]), config.batch_size, fingerprint(splits))
 
 
 def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
-    """Refuse to continue a run on other records: it would lose its place, and might validate what it was trained on.
+    """Refuses to continue a run on other records: it would lose its place, or validate on images it was trained on.
 
     Returns:
         `records`.
@@ -145,21 +145,21 @@ def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
     raise ConfigError(
         f"--workdir {workdir}: this run was trained on {before.images} images in batches of {before.batch_size}, now "
         f"there are {records.images} in batches of {records.batch_size}"
-        f"{', and names or labels have changed' if renamed else ''}: its steps no longer mean the same. Restore the "
-        "images, or go on in a new --workdir with --config.init_from"
+        f"{', and names or labels have changed' if renamed else ''}: its steps no longer count the same images. "
+        "Restore the images, or start from this run in a new --workdir with --config.init_from"
     )
 
 
 def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
-    """Do what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
+    """Finishes a run that was killed between its last checkpoint and its end; usually there is nothing to do."""
     with Checkpoints(workdir, keep=config.checkpoint.keep, history=list(meta.history)):
-        pass  # removes old checkpoints
+        pass  # leaving removes old checkpoints
     if jax.process_index() == 0:
         complete_reports(workdir, list(meta.history))
 
 
 def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
-    """Why training should end after these epochs, or "" to go on; a pure function, so a resumed run agrees."""
+    """Why training should end after these epochs, or "" to go on; a continued run gets the same answer."""
     if not history:
         return ""
     last, stop = history[-1], config.stop
@@ -173,14 +173,14 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Hold the workdir against a second run; made if it is not there. Process 0 holds it for all of its run."""
+    """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
     lock, refusal = FileLock(workdir / ".lock"), ""
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            refusal = "another run holds it; wait for it, or use another --workdir"
+            refusal = "another run holds it; wait until that ends, or use another --workdir"
         except OSError as error:
             refusal = f"cannot be written: {error.strerror}"
     try:

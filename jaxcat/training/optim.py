@@ -1,7 +1,7 @@
 """Optimizers and schedules by name, and the partition that keeps frozen parameters as they are.
 
-A new optimizer or schedule is one row of its table. The rows are given the module optax when they are built, so the
-tables import no framework: commands that must start at once check settings against them.
+A new optimizer or schedule is one row of its table. The functions in a row take the module optax as an argument,
+so the tables import no framework, and commands check settings against them before they import JAX.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Optimizer(NamedTuple):
 
     Attributes:
         meaning: one line for `--help`.
-        build: module optax → how gradients are scaled, before weight decay and the learning rate.
-        needs_decay: whether it is another optimizer without `optim.weight_decay`.
+        build: module optax → transformation of gradients, before weight decay and the learning rate.
+        needs_decay: whether it needs `optim.weight_decay`, and without it is the same as another optimizer.
     """
 
     meaning: str
@@ -29,7 +29,7 @@ class Optimizer(NamedTuple):
     needs_decay: bool = False
 
 
-# Constants not in the config are the defaults of the Keras optimizer of that name, so that recipes carry over.
+# Constants not in the config are the defaults of the Keras optimizer of that name, so that settings carry over.
 OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": Optimizer(
         "as in Keras, bit for bit",  # eps inside the root, accumulator from 0
@@ -42,7 +42,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         needs_decay=True,
     ),
     "adagrad": Optimizer("as in Keras", lambda optax: optax.scale_by_rss(initial_accumulator_value=0.1, eps=1e-7)),
-    "sgd": Optimizer("with momentum 0.9 (Keras's has none)", lambda optax: optax.trace(decay=0.9)),
+    "sgd": Optimizer("with momentum 0.9 (0 in Keras)", lambda optax: optax.trace(decay=0.9)),
 }
 
 
@@ -59,7 +59,7 @@ class Schedule(NamedTuple):
 
 
 SCHEDULES: dict[str, Schedule] = {
-    "constant": Schedule("stays as it is", lambda optax, rate, steps: optax.constant_schedule(rate)),
+    "constant": Schedule("stays the same", lambda optax, rate, steps: optax.constant_schedule(rate)),
     "cosine": Schedule(
         "falls to 0 at the last step", lambda optax, rate, steps: optax.cosine_decay_schedule(rate, steps)
     ),
@@ -83,7 +83,7 @@ def make_optimizer(
     """The transformation for parameters that `labels` marks `head`, `backbone` or `frozen`.
 
     Clipping and weight decay act inside the trained branches, so they can neither see nor change what is frozen. Decay
-    is decoupled and of kernels only: biases and offsets of batch normalisation need none.
+    is decoupled and acts on kernels only: biases and offsets of batch normalisation need none.
     """
     import optax
 

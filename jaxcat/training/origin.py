@@ -1,4 +1,4 @@
-"""Where the numbers of a run begin: its own checkpoint, another run, pretrained weights, or scratch."""
+"""The origin of a run's first parameters: its own checkpoint, another run, pretrained weights, or scratch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jaxcat.weights.load import load_pretrained
 
 
 class Origin(NamedTuple):
-    """Numbers a run begins with, and what they were trained to see.
+    """The parameters and statistics that a run begins with, and their conventions.
 
     Attributes:
-        provenance: where they come from, plain JSON.
-        conventions: how images are fed, and the pooling rule.
-        params, stats: by stage; stages that are not there start fresh.
+        provenance: where the parameters come from, plain JSON.
+        conventions: how pixels are scaled, and the pooling rule.
+        params, stats: by stage; a stage that is missing gets new values.
     """
 
     provenance: dict[str, Any]
@@ -33,27 +33,27 @@ class Origin(NamedTuple):
 
 
 def find_origin(config: ConfigDict, workdir: Path, *, meta: Meta | None, classes: tuple[str, ...]) -> Origin:
-    """Which numbers a run begins with. The first of these that applies:
+    """The origin of a run: the first of these that applies.
 
     1. its own checkpoint in the workdir (`meta`, from `previous_run`); `start` restores it;
-    2. another run, `init_from`: its best backbone, and its head if classes, pooled features and shapes agree;
+    2. another run, `init_from`: its best checkpoint, without the head if classes, features or shapes differ;
     3. pretrained weights, `model.weights`, under a fresh head;
     4. scratch.
 
-    Called before any image is decoded: a damaged weights file should not be found out an hour later.
+    Called before any image is decoded, so that a damaged weights file is reported at once.
     """
     if meta is not None:
         if meta.classes != classes:
             raise ConfigError(
-                f"--workdir {workdir}: trained on classes {list(meta.classes)}, the data have {list(classes)}"
+                f"--workdir {workdir}: trained on classes {list(meta.classes)}, but the data have {list(classes)}"
             )
-        check_train_bn(config, meta.provenance, where=f"the run in --workdir {workdir}")  # resume=force may ask
+        check_train_bn(config, meta.provenance, where=f"the run in --workdir {workdir}")  # may be new with resume=force
         return Origin(meta.provenance, meta.conventions, {}, {})
     return beginning(config, classes)
 
 
 def beginning(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
-    """What a run without a checkpoint of its own begins with: 2, 3 or 4 of `find_origin`."""
+    """The origin of a run without a checkpoint of its own: 2, 3 or 4 of `find_origin`."""
     if config.init_from:
         return from_run(config, classes)
     if config.model.weights != "none":
@@ -62,10 +62,10 @@ def beginning(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
 
 
 def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
-    """The best step of the run in `init_from`.
+    """The origin from the best checkpoint of the run in `init_from`.
 
     Raises:
-        ConfigError: its backbone, width, cut, preprocessing or normalisation cannot serve this configuration.
+        ConfigError: its backbone, width, cut, preprocessing or BatchNorm does not fit this configuration.
     """
     try:
         other = restore(config.init_from, step="best")
@@ -81,7 +81,7 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
     place = BACKBONES[ours.backbone].stages.index
     if place(ours.cut) > place(theirs.cut):
         raise ConfigError(
-            f"{where} ends at {theirs.cut}: --config.model.cut={ours.cut} is beyond; use at most {theirs.cut}"
+            f"{where} ends at {theirs.cut}: --config.model.cut={ours.cut} lies beyond; use at most {theirs.cut}"
         )
     check_train_bn(config, other.meta.provenance, where=where)
     conventions = other.meta.conventions
@@ -89,7 +89,7 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
         preprocessing = conventions.preprocessing
         raise ConfigError(
             f"{where} was trained on pixels normalised by mean {preprocessing.mean}, std {preprocessing.std}: "
-            f"--config.model.preprocessing={ours.preprocessing} would feed it others; use weights"
+            f"--config.model.preprocessing={ours.preprocessing} would change them; set it to weights"
         )
     params, stats = ({**other.frozen[name], **other.trained[name]} for name in ("params", "stats"))
     if other.meta.classes != classes or _features(theirs) != _features(ours):
@@ -102,15 +102,15 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
 
 
 def _features(model: ConfigDict) -> tuple[tuple[str, ...], str, int]:
-    """What a head sees: equal shapes are no proof of equal features."""
+    """What determines the features of a head; compared because other features may have the same shapes."""
     return pooled_blocks(model), model.pool, model.pool_grid
 
 
 def from_weights(config: ConfigDict) -> Origin:
-    """Pretrained weights by registry name or file.
+    """The origin from pretrained weights: a name in the registry, or a file.
 
     Raises:
-        ConfigError: `train_bn`, and BatchNorm's scale is folded into their kernels.
+        ConfigError: `train_bn` is True and BatchNorm's scale is folded into the kernels.
         WeightsError: see `load_pretrained`.
     """
     model = config.model
@@ -120,14 +120,14 @@ def from_weights(config: ConfigDict) -> Origin:
 
 
 def check_train_bn(config: ConfigDict, provenance: Any, *, where: str) -> None:
-    """Refuse `train_bn` for numbers whose BatchNorm scale was folded into the kernels, here or in an origin's origin.
+    """Refuses `train_bn` if BatchNorm's scale was folded into the kernels, in this origin or in one that it came from.
 
-    Batch statistics would divide the scale out again.
+    Batch statistics would remove the scale again.
 
     Raises:
-        ConfigError: `train_bn` for such numbers.
+        ConfigError: `train_bn` is True and the scale was folded.
     """
-    while config.model.train_bn and isinstance(provenance, dict):  # a file says of itself what it likes
+    while config.model.train_bn and isinstance(provenance, dict):  # provenance from a file may be anything
         if str(provenance.get("batch_norm_scale")).startswith("folded"):
             raise ConfigError(
                 f"--config.model.train_bn=True: BatchNorm's scale in {where} is folded into the kernels, which is "
@@ -137,7 +137,7 @@ def check_train_bn(config: ConfigDict, provenance: Any, *, where: str) -> None:
 
 
 def _fed(config: ConfigDict, conventions: Conventions) -> Conventions:
-    """The conventions of the numbers, with the pixels that `model.preprocessing` asks for."""
+    """The conventions of the weights, with the scaling of pixels that `model.preprocessing` asks for."""
     if config.model.preprocessing == "zero_one":
         return dataclasses.replace(conventions, preprocessing=ZERO_TO_ONE)
     return conventions

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: the live line, the list of writers, the learning curve at the end."""
+"""What a run shows and writes: the live line, the records of epochs, and the learning curve at the end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, 
 
 
 class Pace:
-    """Where an epoch stands and how fast it goes.
+    """The progress and speed of an epoch.
 
     Attributes:
-        step: of the epoch, done.
+        step: number of steps of the epoch that are done.
     """
 
     def __init__(self, step: int, *, images: int, batch_size: int):
@@ -30,7 +30,7 @@ class Pace:
         self._from, self._began = step, time.perf_counter()
 
     def restart(self) -> None:
-        """Measure from here on, to leave compilation out; unless nothing of the epoch is left to measure."""
+        """Measures speed from here on, to leave compilation out; does nothing if no images of the epoch are left."""
         if self.step * self._batch_size < self._images:
             self._from, self._began = self.step, time.perf_counter()
 
@@ -42,7 +42,7 @@ class Pace:
 class Reporter:
     """Shows one run and hands its epochs to the writers. Use as a context manager.
 
-    Silent, and without writers, if not `leading` (process 0).
+    Prints and writes only if `leading`, as in process 0.
 
     Attributes:
         console: where the run prints.
@@ -73,27 +73,27 @@ class Reporter:
             writer.close()
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Prints a line."""
         self._stop_progress()
         self.console.print(text, markup=False)
 
     def compiling(self) -> None:
-        """Say that the first step is being compiled; `first_step` is told when it is done."""
+        """Says that the first step is being compiled; `first_step` must be called when it is done."""
         self.say("compiling the first step …")
         self.awaits_first_step, self._compiling = True, time.perf_counter()
 
     def first_step(self) -> None:
         self.awaits_first_step = False
         seconds = time.perf_counter() - self._compiling
-        self.say(f"first step {seconds:.1f} s from here, compilation included")
+        self.say(f"first step done after {seconds:.1f} s, compilation included")
 
     def due(self) -> bool:
-        """Whether the live line wants fresh figures; never if the output is not a terminal."""
+        """Whether it is time to update the live line; never if the output is not a terminal."""
         waited = time.monotonic() - self._updated
         return self.console.is_terminal and self._leading and waited > SECONDS_BETWEEN_UPDATES
 
     def live(self, epoch: int, pace: Pace, measured: Mapping[str, float], *, steps: int) -> None:
-        """Update the line of the epoch under way."""
+        """Updates the live line of the current epoch."""
         if self._progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._progress = Progress(
@@ -112,23 +112,23 @@ class Reporter:
             self._progress = None
 
     def epoch(self, record: dict) -> None:
-        """Hand the record of an epoch to the writers."""
+        """Hands the record of an epoch to the writers."""
         self._stop_progress()
         for writer in self._writers:
             writer.epoch(record)
 
     def finish(self, history: Sequence[dict], reason: str) -> None:
-        """Draw the learning curve; say why training ended, which epoch was best, and what comes next."""
+        """Draws the learning curve; says why training ended, which epoch was best, and what to run next."""
         best = best_epoch(history)
         if self._leading and best is not None:
             with writing_to(self._workdir):
                 learning_curve(history, self._workdir / "learning_curve.png")
             accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(f"done: {reason}; {accuracy}; {next_command(self._workdir)} measures it")
+            self.say(f"done: {reason}; {accuracy}; to evaluate it: {next_command(self._workdir)}")
 
 
 def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
-    """Write what a kill between the last checkpoint and the end of a run has left undone; usually nothing."""
+    """Completes the metrics and learning curve of a run that was killed after its last checkpoint."""
     metrics, curve, text = workdir / "metrics.jsonl", workdir / "learning_curve.png", lines_of(history)
     with writing_to(workdir):
         if not metrics.is_file() or metrics.read_text() != text:
@@ -138,7 +138,7 @@ def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
 
 
 def learning_curve(history: Sequence[dict], path: Path) -> None:
-    """A PNG of loss and accuracy, train and validation, by epoch."""
+    """Draws loss and accuracy of train and validation by epoch, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")

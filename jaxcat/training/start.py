@@ -1,4 +1,4 @@
-"""How a run starts: whether the workdir lets it, and the network and numbers it begins with."""
+"""The start of a run: whether it fits what is in the workdir, and the network and parameters it begins with."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """A run about to begin or to go on; `first_state` gives it the state to train.
+    """A run that is about to begin or continue; `first_state` makes the state to train.
 
     Attributes:
         meta: goes into every checkpoint, with another step and history.
         frozen: `{"params", "stats"}` of the prefix, on the devices.
-        trained: the same of the suffix, numpy; only shapes if a checkpoint has the numbers.
-        resumed: whether the run goes on from a checkpoint, that of `meta.step`.
+        trained: the same of the suffix, as NumPy arrays; only shapes if the run continues from a checkpoint.
+        resumed: whether the run continues from the checkpoint of `meta.step`.
     """
 
     network: Network
@@ -50,8 +50,8 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
     """The meta of the newest good checkpoint in `workdir`, if there is one that `config` may continue.
 
     Raises:
-        ConfigError: the workdir holds a run that was configured otherwise, or `resume=never`.
-        CheckpointError: it holds a run, and none of its checkpoints is good.
+        ConfigError: the workdir holds a run with another configuration, or any run if `resume=never`.
+        CheckpointError: it holds a run, but none of its checkpoints is good.
     """
     recovery.put_back(workdir)
     meta, damaged = recovery.newest_good(workdir)
@@ -67,20 +67,20 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
     if changes and config.resume != "force":
         raise ConfigError(
             f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
-            "use another --workdir, or continue it all the same with --config.resume=force"
+            "use another --workdir, or continue the run with the new settings: --config.resume=force"
         )
     recovery.set_aside(workdir, damaged, good=meta.step)
     _keep_beginning(config, before)
     if config.epochs != before.epochs and config.optim.schedule != "constant":
         logger.warning(
-            "--config.epochs=%d, the run was begun with %d: the %s schedule now ends there, so the learning rate jumps",
+            "--config.epochs=%d, the run was begun with %d: the %s schedule has a new end, so the learning rate jumps",
             *(config.epochs, before.epochs, config.optim.schedule),
         )
     return meta
 
 
 def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
-    """Set back what only the beginning of a run can use: its checkpoints are read and repaired by it."""
+    """Restores settings that only the start of a run uses; its checkpoints are read and repaired with them."""
     sections = (
         (config, before, ("init_from",)),
         (config.model, before.model, ("backbone", "weights", "preprocessing")),
@@ -88,15 +88,15 @@ def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
     for section, began, names in sections:
         for name in names:
             if section[name] != began[name]:
-                logger.warning("--config.resume=force: %s stays %r, with which the run began", name, began[name])
+                logger.warning("--config.resume=force: %s stays %r, as when the run began", name, began[name])
                 section[name] = began[name]
 
 
 def check_pixels(config: ConfigDict, meta: Meta, workdir: Path) -> Meta:
-    """Refuse to continue a run whose images were decoded or resized by another version of jaxcat.
+    """Refuses to continue a run whose images were decoded or resized by another version of jaxcat.
 
     Returns:
-        The meta to go on with: with today's versions if `resume=force` asks for it.
+        The meta to go on with; it has the present versions if `resume=force` allows the change.
 
     Raises:
         ConfigError: names the versions.
@@ -105,15 +105,15 @@ def check_pixels(config: ConfigDict, meta: Meta, workdir: Path) -> Meta:
         return meta
     if config.resume != "force":
         raise ConfigError(
-            f"--workdir {workdir}: the run began with other pixels ({', '.join(changes)}): continue it with the jaxcat "
-            "that began it, or all the same with --config.resume=force"
+            f"--workdir {workdir}: it was trained on other pixels ({', '.join(changes)}): continue it with the jaxcat "
+            "that began it, or accept the new pixels with --config.resume=force"
         )
     logger.warning("--config.resume=force: from here on the run sees other pixels (%s)", ", ".join(changes))
     return dataclasses.replace(meta, step_versions=step_versions())
 
 
 def pixel_changes(meta: Meta) -> list[str]:
-    """What makes pixels differ from those that a run was trained on, such as `resize version 1 → 2`."""
+    """The changes that make pixels differ from those that a run was trained on, such as `resize version 1 → 2`."""
     before, now = meta.step_versions, step_versions()
     return [
         f"{name} version {before[name]} → {now[name]}" for name in ("decode", "resize") if before[name] != now[name]
@@ -123,7 +123,7 @@ def pixel_changes(meta: Meta) -> list[str]:
 def start(
     config: ConfigDict, workdir: Path, *, origin: Origin, meta: Meta | None, classes: tuple[str, ...], mesh: Mesh
 ) -> Start:
-    """Begin a run with the numbers of `origin`, or go on with the one that `meta` describes."""
+    """Begins a run with the parameters of `origin`, or continues the one that `meta` describes."""
     if meta is not None:
         began, meta = meta, dataclasses.replace(meta, config=config)  # data.dir and others may have changed
         network = network_of(meta)
@@ -153,7 +153,7 @@ def start(
 
 
 def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state to train, on the devices: from the checkpoint, or new, with the frozen tree written to the workdir."""
+    """The state to train, on the devices: from the checkpoint, or new. For a new run, writes the frozen tree too."""
     fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
@@ -164,13 +164,13 @@ def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, 
 
 
 def _frozen_again(meta: Meta, network: Network) -> Tree:
-    """The frozen numbers from where the run that `meta` describes once took them."""
+    """The frozen tree, made again from the origin of the run that `meta` describes."""
     origin = beginning(meta.config, meta.classes)
     return network.split(*_fill(network, origin, meta.config.seed))[0]
 
 
 def _fill(network: Network, origin: Origin, seed: int) -> tuple[Tree, Tree]:
-    """Fresh numbers, with those of `origin` in place of theirs; a head of another shape stays fresh."""
+    """New parameters and statistics, replaced by those that `origin` has; a head of another shape stays new."""
     params, stats = network.initialize(seed)
     shapes = {stage: leaves for stage, leaves in jax.tree.map(np.shape, params).items() if network.is_head(stage)}
     head = {stage: leaves for stage, leaves in origin.params.items() if network.is_head(stage)}

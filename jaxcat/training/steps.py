@@ -1,4 +1,4 @@
-"""The train step and the evaluation step: pure functions; and how many of them the device is given ahead."""
+"""The train step and the evaluation step, pure functions, and a limit on steps that are queued on the device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jaxcat.objectives.metrics import masked_sums, zero_sums
 
 Batch = dict[str, Array]
 
-# Enough that the device never waits for Python; few enough that a wait for images is one of the device too, that a
-# signal is answered soon, and that batches do not pile up in its memory (JAX alone lets 32 steps wait in line).
+# Steps that may be queued on the device; JAX alone allows 32. With two, the device never waits for Python. With more,
+# signals are answered late, batches fill the device's memory, and a measured wait for images is not the device's.
 STEPS_AHEAD = 2
 
 
@@ -28,10 +28,10 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32 (), optimizer steps taken.
         trained: parameters of the suffix.
-        stats: BatchNorm statistics of the suffix; they move with `model.train_bn` only.
+        stats: BatchNorm statistics of the suffix; they change only with `model.train_bn`.
         opt_state: of the trained parameters.
-        sums: `loss` float32, `count` and a sum for each metric int32, of this epoch so far; `bad_step` int32, the first
-            step of it whose loss was not finite, or -1.
+        sums: of this epoch so far: `loss` float32, `count` and a sum for each metric int32; also `bad_step` int32, the
+            first step of the epoch whose loss was not finite, or -1.
     """
 
     step: Array
@@ -50,7 +50,7 @@ def new_state(
 
 
 def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """The sums of an epoch that begins."""
+    """The sums at the beginning of an epoch."""
     return zero_sums(metrics) | {"bad_step": np.full((), -1, np.int32)}
 
 
@@ -76,11 +76,11 @@ def make_train_step(
     metrics: Sequence[str] = ("accuracy",),
     class_weights: np.ndarray | None = None,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
-    """`step(state, frozen, batch) -> state`.
+    """The train step, `step(state, frozen, batch) -> state`.
 
     `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
-    and `mask` bool (B,). Only the suffix is differentiated, so the backward pass of the prefix does not exist.
-    The dropout key is a function of seed and step: nothing to save.
+    and `mask` bool (B,). Only the suffix is differentiated, so the prefix has no backward pass.
+    The dropout key depends on seed and step only, so it is not saved.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
@@ -105,7 +105,7 @@ def make_train_step(
 
 
 def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
-    """What enters the first trained stage: read from the batch if it is cached, else computed by the prefix."""
+    """The input of the boundary stage: the bottlenecks in the batch if it has them, else computed by the prefix."""
     if "bottleneck" in batch:
         return batch["bottleneck"].astype(network.dtype)
     return network.prefix(frozen, batch["image"])
@@ -126,13 +126,13 @@ def steps_in(batch: Batch) -> int:
 
 
 class InLine:
-    """The steps that the device has been given and nobody has waited for: at most `STEPS_AHEAD`."""
+    """The queue of steps on the device, limited to `STEPS_AHEAD` that have not ended."""
 
     def __init__(self) -> None:
         self._results: collections.deque[Array] = collections.deque()
 
     def add(self, result: Array) -> None:
-        """Note a result of the newest step, and wait for the oldest one if there are more than `STEPS_AHEAD`.
+        """Notes a result of the newest step, and waits for the oldest if there are more than `STEPS_AHEAD`.
 
         Args:
             result: an array that no later step takes over (donates).
@@ -145,7 +145,7 @@ class InLine:
 def make_eval_step(
     network: Network, metrics: Sequence[str] = ("accuracy",)
 ) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:
-    """`step(trained, stats, frozen, batch) -> (logits (B, outputs), masked sums)`, in inference mode."""
+    """The evaluation step, `step(trained, stats, frozen, batch) -> (logits (B, outputs), masked sums)`."""
 
     def step(trained: Tree, stats: Tree, frozen: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
         logits, _ = network.suffix(trained, stats, boundary_input(network, frozen, batch))

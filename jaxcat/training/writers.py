@@ -1,4 +1,4 @@
-"""Where the record of every epoch goes: a list of writers. A new one is a class here and an entry in `WRITERS`."""
+"""Writers, which receive the record of every epoch. A new writer is a class here and an entry in `WRITERS`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from jaxcat.system.files import write_text
 
 
 class Writer(Protocol):
-    """Gets the epochs of one run, in process 0 only."""
+    """Receives the epochs of one run, in process 0 only."""
 
     def begin(self, history: Sequence[dict]) -> None:
-        """Start, or go on after the epochs in `history`: what an earlier start wrote after them is taken back."""
+        """Starts, or continues after the epochs in `history`; removes what an earlier start wrote after them."""
 
     def epoch(self, record: dict) -> None:
-        """Write one more epoch."""
+        """Writes one more epoch."""
 
     def close(self) -> None:
-        """End, whether or not the run came to its end."""
+        """Closes the writer, also if the run did not finish."""
 
 
 @contextlib.contextmanager
 def writing_to(workdir: Path) -> Iterator[None]:
-    """Turn errors of the system into one that says what to do."""
+    """Turns system errors into one that says what to do."""
     try:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: make room or give "
+            f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: free space or give "
             "access, and the same command continues"
         ) from error
 
 
 class MetricsFile:
-    """metrics.jsonl, one JSON object a line; and config.json, to be read: the config in the checkpoint counts."""
+    """metrics.jsonl, a JSON object for each epoch; and config.json for people (jaxcat reads that in a checkpoint)."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
         self._workdir, self._config = workdir, config
@@ -62,7 +62,7 @@ class MetricsFile:
 
 
 class EpochLines:
-    """One line an epoch on the console."""
+    """One line for each epoch on the console."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
         self._epochs, self._console = config.epochs, Console()
@@ -104,12 +104,12 @@ class TensorBoard:
 
     def close(self) -> None:
         if self._board is not None:
-            with contextlib.suppress(OSError):  # a disk that is full: said where it matters, at the checkpoint
+            with contextlib.suppress(OSError):  # a full disk is reported when the checkpoint is written
                 self._board.close()
 
 
 class WeightsAndBiases:
-    """A run of the project `log.wandb`, for the extra `wandb`; WANDB_MODE=offline keeps it on this machine."""
+    """A run in the project `log.wandb`; needs the extra `wandb`. WANDB_MODE=offline keeps it on this machine."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
         self._workdir, self._config = workdir, config
@@ -125,7 +125,7 @@ class WeightsAndBiases:
                 f"--config.log.wandb={project}: Weights & Biases is not installed; install jaxcat with its extra: "
                 'pip install "jaxcat[wandb]"'
             ) from error
-        identity = self._workdir / "wandb-run-id"  # a run that goes on is the same one there
+        identity = self._workdir / "wandb-run-id"  # a continued run is the same run there
         with writing_to(self._workdir):
             if not identity.exists():
                 write_text(identity, uuid.uuid4().hex)
@@ -140,7 +140,7 @@ class WeightsAndBiases:
                 config=self._config.to_dict(),
                 settings=wandb.Settings(silent=True),
             )
-        except Exception as error:  # wandb has many kinds: no key, no network, a project that is not there
+        except Exception as error:  # wandb raises many types: no key, no network, no such project
             raise ConfigError(
                 f"--config.log.wandb={project}: {one_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
             ) from error
@@ -169,5 +169,5 @@ def figures_of(record: dict[str, Any], split: str) -> str:
 
 
 def measured(record: dict[str, Any]) -> dict[str, float]:
-    """What of a record is a measurement."""
+    """The measurements in a record: its values of type float."""
     return {name: value for name, value in record.items() if isinstance(value, float)}

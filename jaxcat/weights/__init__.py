@@ -1,1 +1,1 @@
-"""Published numbers made ours: a registry, a verified download, names of other frameworks, and a strict load."""
+"""Weights files in jaxcat: a registry, a verified download, the names of other frameworks, and a strict load."""

@@ -1,4 +1,4 @@
-"""What numbers need to mean anything, beside the numbers: from the file itself, or from published weights like it."""
+"""What weights need besides their values, such as preprocessing: from the file itself, or from weights like it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jaxcat.weights.formats.contents import Contents
 from jaxcat.weights.imagenet import imagenet_classes
 from jaxcat.weights.registry import CANONICAL, REGISTRY, RESIZES, TORCH, Evaluation, WeightsSpec
 
-LARGEST_IMAGE = 4096  # pixels a side; the same bound as of `data.image_size`
-_FLOAT32 = np.finfo(np.float32)  # pixels are normalised in it
+LARGEST_IMAGE = 4096  # pixels a side; the same limit as for `data.image_size`
+_FLOAT32 = np.finfo(np.float32)  # pixels are normalised in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What numbers need to mean anything, beside the numbers.
+    """What weights need besides their values.
 
     Attributes:
-        conventions: how images are fed, and the pooling rule.
+        conventions: preprocessing of the images, and the pooling rule.
         evaluation: how the published accuracy was measured, if that is known.
-        classes: names of the top's outputs.
+        classes: names of the outputs of the top (the published classification layers).
     """
 
     conventions: Conventions
@@ -42,10 +42,10 @@ def like(name: str | None) -> WeightsSpec | None:
 
 
 def of_file(contents: Contents, spec: WeightsSpec | None, *, path: Path) -> Description:
-    """A canonical file's own description, else that of the published weights that it is or follows.
+    """The description of a file: that of `spec`, else a canonical file's own, else that of its framework's weights.
 
     Raises:
-        WeightsError: a canonical file does not say, or says what cannot be.
+        WeightsError: the description of a canonical file is missing or impossible.
     """
     if spec is None and contents.layout == CANONICAL:
         found = _described(contents.description, path=path)
@@ -58,7 +58,7 @@ def of_file(contents: Contents, spec: WeightsSpec | None, *, path: Path) -> Desc
 
 
 def _frameworks_own(contents: Contents) -> WeightsSpec:
-    """What a file follows that says nothing of itself: its framework's own weights of that backbone."""
+    """The published weights that a file without a description follows: those of its framework and backbone."""
     usual = REGISTRY[BACKBONES[contents.backbone].weights]  # Keras's
     if contents.layout != TORCH:
         return usual
@@ -74,7 +74,7 @@ def _described(about: dict[str, Any], *, path: Path) -> Description:
 
 
 def _flaw(found: Description, *, backbone: str, outputs: int) -> str:
-    """The first value that cannot be, and why, or "". `image_size` and `resize` go straight into a config."""
+    """The first impossible value and why, or "". `image_size` and `resize` are checked as they go into a config."""
     preprocessing, evaluation = found.conventions.preprocessing, found.evaluation
     least, of_top = BACKBONES[backbone].least_image_size, BACKBONES[backbone].top.image_size
     if not all(abs(value) <= _FLOAT32.max for value in preprocessing.mean):

@@ -1,11 +1,11 @@
 """The cache of published weights files: each is downloaded once, checked against its hash, and then given its name.
 
-Bytes arrive in `FILE.part` under a lock, so a half-written or foreign file never carries the name that others read,
+A download is written to `FILE.part` under a lock. So a half-written or wrong file never has the name that others read,
 two processes that start together download once, and an interrupted download continues where it stopped.
 """
 
-# Not pooch (1.9): it deletes what arrived before a connection broke, compares whole hashes only (torchvision publishes
-# the beginning of one), and has neither a limit on the size nor the trust on first use of files without a hash.
+# pooch (1.9) does not fit: it deletes what arrived before a connection broke, compares whole hashes only (torchvision
+# publishes the beginning of one), has no limit on the size and does not trust on first use files without a hash.
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from jaxcat.system.files import cache_dir, locked, write_text
 from jaxcat.weights.formats.detection import OF_LAYOUT, looks_like
 from jaxcat.weights.registry import WeightsSpec
 
-CHUNK = 64 * 1024  # bytes; what is lost when a connection breaks
+CHUNK = 64 * 1024  # bytes; at most so many are lost if a connection breaks
 
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """How long a download may take to fail; seconds.
+    """Time limits of a download, in seconds, and the number of attempts.
 
     Attributes:
-        connect: until the server answers at all.
-        read: between two packets; a server that stalls longer is left.
-        attempts: connections in all.
-        pause: before the second attempt, doubled before each further one.
+        connect: longest time until the server answers.
+        read: longest time between two packets.
+        attempts: number of connections in all.
+        pause: time before the second attempt; it doubles before each further one.
     """
 
     connect: float = 10.0
@@ -50,7 +50,7 @@ PATIENCE = Patience()
 
 
 class _Interrupted(Exception):
-    """This attempt failed, the next may not."""
+    """One attempt has failed, and the next may succeed."""
 
 
 def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Patience = PATIENCE) -> Path:
@@ -58,7 +58,7 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
 
     Args:
         spec: what to fetch; size and hashes are checked on every call (0.2 s for 88 MB).
-        limit: bytes that a download may have, whatever the server says.
+        limit: most bytes that a download may have, whatever the server says.
         progress: whether to draw a bar on standard error.
         patience: time limits of the download.
 
@@ -94,20 +94,20 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
 
 
 def remember(spec: WeightsSpec, path: Path, sha256: str) -> None:
-    """Trust on first use: if no hash is published, note that of the first file with the right structure.
+    """Trusts on first use: if no hash is published, notes the hash of the first file with the right structure.
 
-    `fetch` compares with it ever after. Does nothing if a hash is published or noted already. If it cannot be written,
-    as in a read-only cache, it is printed all the same: the user can compare.
+    From then on `fetch` compares files with that hash. Does nothing if a hash is published or noted already. If it
+    cannot be written, as in a read-only cache, it is still printed, so that the user can compare it.
     """
     noted = _noted(path)
     if spec.md5 or spec.sha256 or noted.exists():
         return
     try:
         write_text(noted, sha256 + "\n")
-        where = f"noted in {noted}"
+        where = f"is noted in {noted}"
     except OSError as error:  # a cache prepared by someone else may be read-only
         where = f"cannot be noted in {noted} ({one_line(error)}), so the next file is not compared with it"
-    Console(stderr=True).print(f"no hash of {spec.name} is published: trusted on first use, sha256 {sha256} {where}")
+    Console(stderr=True).print(f"no hash of {spec.name} is published: trusted on first use; sha256 {sha256} {where}")
 
 
 def _noted(path: Path) -> Path:
@@ -116,7 +116,7 @@ def _noted(path: Path) -> Path:
 
 def _by_hand(path: Path) -> str:
     return (
-        f"Without a network: get that file on another machine and put it at {path}, or anywhere and set "
+        f"Without a network: get that file on another machine and put it at {path}, or put it anywhere and set "
         "--config.model.weights=PATH."
     )
 
@@ -148,15 +148,15 @@ def _difference(path: Path, spec: WeightsSpec) -> str | None:
 
 
 def _foreign(part: Path, spec: WeightsSpec) -> str | None:
-    """What a file that has neither size nor hash to be known by is instead of weights, such as a login page."""
+    """If neither size nor hash is published: what the file is instead of weights, such as a login page, or None."""
     if spec.size is not None or spec.md5 or spec.sha256:
         return None
     kind, wanted = looks_like(part), OF_LAYOUT[spec.layout]
-    return None if kind in wanted else f"it is {kind}, the published file {' or '.join(wanted)}"
+    return None if kind in wanted else f"it is {kind}, but the published file is {' or '.join(wanted)}"
 
 
 def _download(spec: WeightsSpec, part: Path, *, path: Path, limit: int, console: Console, patience: Patience) -> None:
-    """Fill `part`, reconnecting as often as `patience` allows."""
+    """Fills `part`, and reconnects as often as `patience` allows."""
     console.print(f"downloading {spec.url} to {path}")
     console.print(f"licence {spec.licence}: {spec.notice}")
     columns = (TextColumn(spec.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -170,7 +170,7 @@ def _download(spec: WeightsSpec, part: Path, *, path: Path, limit: int, console:
             except (_Interrupted, requests.RequestException) as error:
                 reason = _reason(error)
     arrived = part.exists() and part.stat().st_size > 0
-    kept = "What has arrived is kept, the next run continues there. " if arrived else ""
+    kept = "What has arrived is kept, and the next run continues there. " if arrived else ""
     raise WeightsError(
         f"{spec.url} could not be downloaded in {patience.attempts} attempts, the last of which ended with: {reason}. "
         f"{kept}{_by_hand(path)}"
@@ -184,7 +184,7 @@ def _reason(error: Exception) -> str:
 
 
 def _transfer(spec: WeightsSpec, part: Path, *, path: Path, limit: int, bar: Progress, patience: Patience) -> None:
-    """One connection: append to `part` what it lacks, or start it anew if the server cannot resume."""
+    """Makes one connection: appends to `part` what is missing, or starts it anew if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     if spec.size is not None and have == spec.size:
         return
@@ -205,7 +205,7 @@ def _transfer(spec: WeightsSpec, part: Path, *, path: Path, limit: int, bar: Pro
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 written += len(chunk)
-                if written > limit:  # a server that does not say how much it sends
+                if written > limit:  # possible if the server does not say how much it sends
                     raise WeightsError(f"{spec.url} sends more than {limit:,} bytes. {_by_hand(path)}")
                 bar.update(task, completed=written)
     if total is not None and written < total:
@@ -217,7 +217,7 @@ def _resumes(response: requests.Response, have: int) -> bool:
 
 
 def _total(response: requests.Response, spec: WeightsSpec, *, path: Path, limit: int) -> int | None:
-    """Bytes of the whole file, from an answer that promises the right one."""
+    """The size of the whole file, if known. Raises an error if the response cannot be the published file."""
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code in (408, 425, 429) or response.status_code >= 500:
         raise _Interrupted(status)

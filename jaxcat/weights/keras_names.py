@@ -1,8 +1,8 @@
-"""Keras's names made ours: which of its layers is which of a backbone's. Pure: names in, names out.
+"""Translates Keras's names of layers and variables into jaxcat's, for each backbone. No values are read.
 
-Keras numbers the layers of Inception-v3 in the order of creation, so the number of a layer is the only name its tensors
-have in the legacy format; Keras 3 forgets even that, and VGG's own names, and counts them anew. Several layers share a
-shape, so a mix-up would load without complaint: never sort these names as strings.
+Keras numbers the layers of Inception-v3 in the order of creation. In the legacy format, only this number identifies the
+tensors of a layer. Keras 3 drops this number, and VGG's layer names too, and numbers the layers in another order.
+Several layers share a shape, so a mix-up would load without an error: never sort these names as strings.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ _VGG_UNITS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class KerasNames:
-    """How Keras names what is in one backbone.
+    """Keras's names for the layers of one backbone.
 
     Attributes:
-        application: the function in `keras.applications` that builds it.
-        units: our path of each convolution, in the order in which Keras creates them; if normalised, that is
-            `UNIT/conv` and `UNIT/bn`, else the unit itself.
-        keras_3_order: places in `units` by the number of the group.
-        legacy: layer → unit, for layers that have names of their own.
-        dense: our names of the dense layers, in the order the data flows.
-        outputs: our block → Keras's layer with the same output.
+        application: the function in `keras.applications` that builds the backbone.
+        units: jaxcat's path of each convolution, in the order in which Keras creates them. A normalised convolution
+            has `UNIT/conv` and `UNIT/bn`, any other has the unit itself.
+        keras_3_order: for the number of each Keras 3 group, its place in `units`.
+        legacy: Keras's layer → unit, for layers that have names of their own.
+        dense: jaxcat's names of the dense layers, in the order the data flows.
+        outputs: jaxcat's block → Keras's layer with the same output.
         batch_norm: whether the convolutions are normalised.
     """
 
@@ -101,11 +101,11 @@ class KerasNames:
 
     @property
     def numbered(self) -> bool:
-        """Whether the legacy format knows the convolutions by their numbers only."""
+        """Whether the legacy format identifies the convolutions only by number."""
         return not set(self.units) <= set(self.legacy.values())
 
     def place(self, kind: str, number: int, variable: str) -> str | None:
-        """Our path of a variable of the layer that was created `number` places after the first of its kind, or None."""
+        """jaxcat's path of a variable of layer `number` (from 0) of its kind, or None if there is no such variable."""
         units = self.dense if kind == "dense" else self.units
         below = _VARIABLES.get((kind, variable))
         if below is None or number >= len(units):
@@ -138,15 +138,15 @@ KERAS_NAMES = {
 # Kind of layer and variable in the file → path below a normalised unit, or below a dense layer.
 _VARIABLES = {
     ("conv2d", "kernel"): "conv/kernel",
-    ("conv2d", "bias"): "conv/bias",  # Inception-v3 has none: named so that the strict load can refuse it
+    ("conv2d", "bias"): "conv/bias",  # not in Inception-v3; it has a name so that the strict load can refuse it
     ("batch_normalization", "beta"): "bn/bias",
-    ("batch_normalization", "gamma"): "bn/scale",  # likewise
+    ("batch_normalization", "gamma"): "bn/scale",  # not in Inception-v3 either
     ("batch_normalization", "moving_mean"): "bn/mean",
     ("batch_normalization", "moving_variance"): "bn/var",
     ("dense", "kernel"): "kernel",
     ("dense", "bias"): "bias",
 }
-# The same for Keras 3, where a tensor is known by its number in `layer.variables`.
+# Keras 3 identifies a variable by its number in `layer.variables`; these are the variables in that order.
 _NUMBERED = {
     "conv2d": ("kernel", "bias"),
     "batch_normalization": ("beta", "moving_mean", "moving_variance"),
@@ -163,14 +163,14 @@ def is_keras_3(names: Iterable[str]) -> bool:
 
 
 def from_legacy(found: dict[str, Tensor], backbone: str) -> Contents:
-    """What `model.save("x.h5")`, `model.save_weights("x.h5")` of Keras 2 and Keras Applications write.
+    """The contents of a file of `model.save("x.h5")`, `model.save_weights("x.h5")` of Keras 2 or Keras Applications.
 
     Args:
-        found: by name in the file, such as `conv2d_N/…/kernel:0` (HWIO), `batch_normalization_N/…/beta:0`,
-            `moving_mean:0`, `moving_variance:0` for any N to start with, or `block1_conv1/…/kernel:0`, and perhaps
-            `predictions/…/kernel:0`, `bias:0`. `model.save` puts `model_weights/` before all of them, and a network
-            inside another model has that layer's name before it.
-        backbone: whose names they are.
+        found: tensors by name in the file: `conv2d_N/…/kernel:0` (HWIO), `batch_normalization_N/…/beta:0`,
+            `moving_mean:0` and `moving_variance:0` with any first N, or `block1_conv1/…/kernel:0`; perhaps also
+            `predictions/…/kernel:0` and `bias:0`. `model.save` adds `model_weights/` before every name. If the network
+            is a layer of another model, the name of that layer comes first.
+        backbone: the backbone whose names these are.
     """
     table = KERAS_NAMES[backbone]
     layers: dict[str, Tensor] = {}
@@ -194,13 +194,14 @@ def from_legacy(found: dict[str, Tensor], backbone: str) -> Contents:
 
 
 def from_keras_3(found: dict[str, Tensor], backbone: str) -> Contents:
-    """What `model.save_weights("x.weights.h5")` of Keras 3 writes, and `model.save("x.keras")` puts into its archive.
+    """The contents of a file of Keras 3's `model.save_weights("x.weights.h5")`, or of the one in a `.keras` archive.
 
     Args:
-        found: by name in the file, `layers/conv2d_K/vars/0` (HWIO) and perhaps `1`,
-            `layers/batch_normalization_K/vars/0` … `2` for beta, mean and variance, and perhaps `layers/dense/vars/0`,
-            `1` for the top; see `KERAS_3_ORDER` for K. A network inside another model is `layers/functional/layers/…`.
-        backbone: whose layers they are.
+        found: tensors by name in the file: `layers/conv2d_K/vars/0` (HWIO) and perhaps `1`,
+            `layers/batch_normalization_K/vars/0` … `2` for beta, mean and variance, and perhaps `layers/dense/vars/0`
+            and `1` for the top; see `KERAS_3_ORDER` for K. If the network is a layer of another model, its names begin
+            with `layers/functional/layers/`.
+        backbone: the backbone whose layers these are.
     """
     table = KERAS_NAMES[backbone]
     layers: dict[str, Tensor] = {}
@@ -223,7 +224,7 @@ def from_keras_3(found: dict[str, Tensor], backbone: str) -> Contents:
 
 
 def _network(layers: dict[str, Tensor], *, separator: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The layers of a network that is itself a layer, such as Sequential([InceptionV3(…), Dense(2)]), and the rest."""
+    """Separates a network that is itself a layer, as in Sequential([InceptionV3(…), Dense(2)]), from the others."""
     convolution = r"(conv2d(_\d+)?|block\d_conv\d)"
     inner = re.compile(rf"([^/]+){separator}{convolution}/")
     parents = {match[1] for match in map(inner.match, layers) if match and not re.fullmatch(convolution, match[1])}
@@ -235,15 +236,15 @@ def _network(layers: dict[str, Tensor], *, separator: str) -> tuple[dict[str, Te
 
 
 def _ranks(names: Iterable[str], kind: str, *, places: int) -> dict[str, int]:
-    """Layer name → place in the order of creation, for the layers of one kind, wherever their numbering starts.
+    """Maps each layer of one kind to its place in the order of creation, whatever number the first layer has.
 
-    With other than `places` of them the ranks mean nothing: they are then counted from the published 1, or from the
-    lowest number if the numbers are not the published ones, so that the strict load can name what is missing or too
-    much.
+    If there are not exactly `places` such layers, the ranks only serve an error message. They are then counted from 1,
+    as in the published files, or from the lowest number if the numbers are not between 1 and `places`, so that the
+    strict load can name what is missing or superfluous.
     """
     layers = {name.partition("/")[0] for name in names}
     matches = {layer: re.fullmatch(rf"{kind}(?:_(\d{{1,9}}))?", layer) for layer in layers}
-    numbers = {layer: int(match[1] or 0) for layer, match in matches.items() if match}  # Keras 3 starts without number
+    numbers = {layer: int(match[1] or 0) for layer, match in matches.items() if match}  # Keras 3's first has no number
     ordered = sorted(numbers.values())
     if len(ordered) == places:
         return {layer: ordered.index(number) for layer, number in numbers.items()}

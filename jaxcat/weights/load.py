@@ -1,4 +1,4 @@
-"""Pretrained numbers of a backbone, from a published file or one of the user's."""
+"""Loads pretrained weights of a backbone, from a published file or a file of the user's."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from jaxcat.weights.torch_names import from_torch
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Numbers, and what they need to mean anything.
+    """Pretrained weights, and what they need besides their values.
 
     Attributes:
-        params: stage → … → tensor, nested dicts of float32 arrays, as `nnx.to_pure_dict` of the stages' `nnx.Param`;
-            with the published top also its layers, `logits` the last: `kernel` (inputs, outputs) and `bias` (outputs,).
+        params: nested dicts stage → … → float32 array, as `nnx.to_pure_dict` gives for the stages' `nnx.Param`. With
+            the published top, its layers come too, `logits` last: `kernel` (inputs, outputs) and `bias` (outputs,).
             Arrays of a safetensors file may be read-only views of it.
         stats: the same for `nnx.BatchStat`; {} for a stage without statistics.
-        conventions: how images are fed, and the pooling rule.
-        provenance: where the numbers come from, as plain JSON for the checkpoint.
+        conventions: preprocessing of the images, and the pooling rule.
+        provenance: where the weights come from, as plain JSON for the checkpoint.
         evaluation: how the published accuracy was measured, if that is known.
         classes: names of the top's 1,000 outputs, empty without a top.
-        backbone: whose numbers they are; a name in `BACKBONES`.
+        backbone: the backbone of the weights, a name in `BACKBONES`.
     """
 
     params: dict[str, Any]
@@ -61,21 +61,22 @@ def load_pretrained(
     with_top: bool = False,
     like: str | None = None,
 ) -> Pretrained:
-    """Load a backbone from a published file (downloaded once) or a file of the user's.
+    """Loads the weights of a backbone from a published file (downloaded once) or a file of the user's.
 
     Args:
-        source: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file says how it was
-            trained; any other is taken to be trained as its framework's own weights were.
-        backbone: a name in `BACKBONES`, or None for whichever it is.
-        cut: the last stage wanted; later ones must be in the file but are left out. "" is the backbone's last.
-        width: of the network the numbers are for; published files have 1.0.
+        source: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file
+            (in jaxcat's own layout) says how it was trained. Any other file is taken to be trained as its framework's
+            own weights were.
+        backbone: a name in `BACKBONES`, or None to accept any of them.
+        cut: the last stage wanted; later ones must be in the file but are left out. "" means the backbone's last stage.
+        width: the width of the network; published files have 1.0.
         with_top: whether to load the layers of the 1,000 classes too, which needs the whole backbone.
-        like: a name in `REGISTRY` whose conventions a file follows, if its framework's are not right.
+        like: a name in `REGISTRY` whose conventions the file follows, if it does not follow its framework's.
 
     Raises:
-        WeightsError: no such file or name, a download failed, another format, backbone or network, a canonical file
-            that says impossible things of itself, or missing, superfluous, misshapen or impossible tensors; the message
-            shows them as a diff of expected (-) and found (+).
+        WeightsError: there is no such file or name, a download failed, the file is of another format, backbone or
+            network, a canonical file has an impossible description, or tensors are missing, superfluous, misshapen or
+            impossible. The message shows tensors as a diff of expected (-) and found (+).
     """
     spec = _spec(source, with_top=with_top)
     if spec:
@@ -111,16 +112,16 @@ def load_pretrained(
 
 @contextlib.contextmanager
 def open_weights(path: Path, *, backbone: str | None = None, label_offset: int = 0) -> Iterator[Contents]:
-    """What `path` holds under our names; values can be read inside the `with` only.
+    """The contents of `path` under jaxcat's names. Values can be read only inside the `with`.
 
     Args:
-        path: the file; its content decides what it is.
-        backbone: whose names its tensors have. If None, that of which the file is whole, else the first of the table.
+        path: the file; its format is detected from its content.
+        backbone: the backbone whose names the tensors have. If None, one that is whole in the file, else the first.
         label_offset: leading outputs of the top to drop.
 
     Raises:
-        WeightsError: the file is of no format that is known, is damaged, tries something that no weights file does, or
-            is the whole of another backbone.
+        WeightsError: the format of the file is unknown, the file is damaged, it does something that no weights file
+            does, or it holds the whole of another backbone.
     """
     with open_tensors(path, strict.limits(backbone)) as (kind, found, about):
         named = partial(_named, kind, found, about, label_offset=label_offset)
@@ -134,7 +135,7 @@ def open_weights(path: Path, *, backbone: str | None = None, label_offset: int =
 
 
 def _named(kind: str, found: dict[str, Tensor], about: dict[str, Any], backbone: str, *, label_offset: int) -> Contents:
-    """The tensors of a file under our names, if they are of that backbone."""
+    """The tensors of a file under jaxcat's names, taken to be those of `backbone`."""
     if about:
         return Contents(CANONICAL, backbone, found, description=about)
     if kind not in (HDF5, KERAS_ARCHIVE):
@@ -153,7 +154,7 @@ def _tree(arrays: dict[str, np.ndarray], stages: list[str]) -> dict[str, Any]:
 
 
 def _spec(source: str, *, with_top: bool) -> WeightsSpec | None:
-    """The registry's entry, or its sibling with the top."""
+    """The registry's entry for `source`; if the top is asked for, the entry of the file with the top."""
     spec = REGISTRY.get(source)
     if spec and with_top and not spec.with_top:
         return REGISTRY.get(f"{source}-top", spec)
@@ -161,7 +162,7 @@ def _spec(source: str, *, with_top: bool) -> WeightsSpec | None:
 
 
 def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
-    """The verified file, once it is clear that it can serve the request."""
+    """The verified file. Raises WeightsError before any download if the file cannot serve the request."""
     if width != 1.0:
         raise WeightsError(
             f"the weights {spec.name!r} are of width 1.0, the network has {width:g}: set --config.model.width=1.0, or "
@@ -174,7 +175,7 @@ def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
 
 
 def find_file(source: str) -> Path:
-    """The file that a name (downloaded first if need be) or a path stands for. Raises WeightsError."""
+    """The file of a name (downloaded first if needed) or of a path. Raises WeightsError if there is none."""
     spec = REGISTRY.get(source)
     return _published(spec, width=1.0, with_top=False) if spec else _existing(source)
 
@@ -192,7 +193,7 @@ def _existing(source: str) -> Path:
     raise WeightsError(
         f"weights {source!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
-        + "Set --config.model.weights=PATH or to one of the names"
+        + "Set --config.model.weights to a path or to one of the names"
     )
 
 

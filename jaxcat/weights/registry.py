@@ -1,7 +1,7 @@
-"""Published weights by name: where each file lies, how to recognise it, and what its numbers were trained to expect.
+"""Published weights by name: the URL of each file, how to recognise the file, and the input its network expects.
 
-Different weights want different preprocessing and pooling, so both stand here beside the hash and travel with the
-numbers ever after. Imports no framework.
+Different weights need different preprocessing and pooling, so both are recorded here beside the hash, and jaxcat keeps
+them with the weights from then on. This module imports no framework.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, MINUS_ONE_TO_ONE, Conventions, Preprocessing
 
-# How the tensors of a file are named and ordered. `load.open_weights` finds out which one a file has.
+# How the tensors of a file are named and ordered. `load.open_weights` detects the layout of a file.
 KERAS_LEGACY_H5 = "keras-legacy-h5"  # Keras 2 and Keras Applications, or model.save("x.h5")
 KERAS_3 = "keras-3"  # x.weights.h5 of Keras 3, and the one inside a .keras archive
 TORCH = "torch"  # torchvision's names, which timm shares, in a .pth or a safetensors file
-CANONICAL = "jaxcat"  # our own names in a safetensors file that describes itself
+CANONICAL = "jaxcat"  # jaxcat's names in a safetensors file that describes itself
 
 # Values of `data.resize`. Repeated here because weights and data do not import each other, and a file's description is
 # checked against them; a test compares them with the table of data/resizing.py.
@@ -24,7 +24,7 @@ RESIZES = (SQUASH, CENTER_CROP, TIMM_RESIZE, TORCHVISION_RESIZE) = ("squash", "c
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How images became pixels when the published accuracy was measured.
+    """How images were resized when the published accuracy was measured.
 
     Attributes:
         image_size: pixels a side.
@@ -52,25 +52,25 @@ class WeightsSpec:
 
     Attributes:
         name: what `--config.model.weights` calls it.
-        backbone: the network they are for; a name in `models.backbone.BACKBONES`.
+        backbone: the backbone of the weights; a name in `models.backbone.BACKBONES`.
         url: where it is published.
         file: its name in the cache.
-        size: bytes, or None where the publisher does not say.
+        size: bytes, or None if the publisher does not say.
         md5: hexadecimal, or None.
-        sha256: hexadecimal or the beginning of it, or None. Where neither md5 nor sha256 is known, the first file that
+        sha256: hexadecimal or the beginning of it, or None. If neither md5 nor sha256 is known, the first file that
             arrives and has the right structure is trusted, and later ones must equal it.
         with_top: whether the layers of the 1,000 classes are in the file.
         layout: how the tensors are named and ordered; one of the constants above.
-        conventions: how images are fed, and the pooling rule.
+        conventions: preprocessing of the images, and the pooling rule.
         licence: short name of the licence of the weights.
-        notice: who made them from what, and where the licence is stated. Printed with the download and kept in the
-            provenance of every run that begins with them.
+        notice: who made the weights from what, and where the licence is stated. Printed with the download and kept in
+            the provenance of every run that begins with these weights.
         top1: published accuracy on the ImageNet validation set, per cent.
-        top5: the same, any of five guesses.
+        top5: the same, if any of the five best guesses counts.
         accuracy_source: where top1 and top5 are published.
         hash_source: where md5 or sha256 are published, or why there is none.
         label_offset: outputs before the first of the 1000 classes, such as TF-slim's background class.
-        evaluation: how top1 and top5 were measured, or None where the publisher does not say.
+        evaluation: how top1 and top5 were measured, or None if the publisher does not say.
     """
 
     name: str
@@ -119,7 +119,7 @@ _KERAS_NO_TOP = WeightsSpec(
 
 
 def _with_top(spec: WeightsSpec, *, md5: str) -> WeightsSpec:
-    """The sibling of Keras's file without the top."""
+    """The entry of Keras's file with the top, from the entry `spec` of the file without it."""
     return dataclasses.replace(
         spec,
         name=f"{spec.name}-top",
@@ -198,7 +198,7 @@ def _timm(
     sha256: str | None = None,
     hash_source: str = "none found that could be cited: trusted on first use",
 ) -> WeightsSpec:
-    """One of timm's four, from the hub's plain file URLs.
+    """One of timm's four files, by its plain URL on the Hugging Face hub.
 
     Preprocessing, crop and licence: `_cfg` and `default_cfgs` in timm/models/inception_v3.py (1.0.31); the files hold
     1000 outputs, `any source label offset has already been applied` (timm/models/_hub.py). Pooling: nn.AvgPool2d(3,

@@ -1,6 +1,6 @@
-"""A whole network or nothing: every tensor of a backbone is there, fits and is finite before any of them is used.
+"""Loads a whole network or nothing: all tensors of a backbone must be there, fit and be finite before any is used.
 
-Only the published top is excused, and only by name: one that nobody asked for is left out.
+Only the published top may be missing, if nobody asked for it. If part of it is in the file, all of it must fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxcat.models.layers import Options
 from jaxcat.weights.formats.contents import Contents, Limits, Tensor
 from jaxcat.weights.registry import TORCH
 
-DIFF_LINES = 20  # of each sign; the rest is counted
+DIFF_LINES = 20  # lines of each sign; further ones are only counted
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,7 +32,7 @@ def expected(backbone: str, width: float) -> Shapes:
 
 
 def expected_top(backbone: str, width: float) -> Shapes:
-    """The same of its published top; only the number of inputs goes by `width`."""
+    """The same for its published top; `width` changes only the number of inputs."""
     return _shapes(backbone, width)[1]
 
 
@@ -65,9 +65,9 @@ def _shapes(backbone: str, width: float) -> tuple[Shapes, Shapes]:
 
 @functools.cache
 def limits(backbone: str | None) -> Limits:
-    """What a file may make its reader do, if it is of that backbone, or of any if None.
+    """The limits for reading a file of that backbone, or of any backbone if None.
 
-    The weights have room for their published top and both slots of Adam.
+    They leave room for the published top and for both slots of Adam.
     """
     if backbone is None:
         each = [limits(name) for name in BACKBONES]
@@ -77,15 +77,15 @@ def limits(backbone: str | None) -> Limits:
 
 
 def is_whole(contents: Contents) -> bool:
-    """Whether every tensor of the blocks is there, of whatever shape."""
+    """Whether every tensor of the blocks is there, in any shape."""
     return expected(contents.backbone, 1.0).keys() <= contents.tensors.keys()
 
 
 def read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dict[str, np.ndarray]:
-    """All values, once every shape is known to be right: nothing is read from a file of another network.
+    """Reads all values, after checking all shapes: no value is read from a file of another network.
 
     Raises:
-        WeightsError: tensors are missing, superfluous, misshapen or impossible; shown as a diff.
+        WeightsError: tensors are missing, superfluous, misshapen or impossible; the message shows a diff.
     """
     shapes, top = expected(contents.backbone, width), expected_top(contents.backbone, width)
     if contents.layout == TORCH:
@@ -103,7 +103,7 @@ def read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dic
 
 
 def fold_scale(arrays: dict[str, np.ndarray]) -> str | None:
-    """Take BatchNorm's scale γ out of `arrays`: γ((Wx) - μ)/σ + β = ((γW)x - γμ)/σ + β, whatever γ's sign.
+    """Folds BatchNorm's scale γ into kernel W and mean μ: γ((Wx) - μ)/σ + β = ((γW)x - γμ)/σ + β, for any sign of γ.
 
     Returns:
         What was done, for the provenance; None for layouts that have no scale.
@@ -120,19 +120,19 @@ def fold_scale(arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def _hint(shapes: Shapes, found: dict[str, Tensor], top: Shapes) -> str:
-    """What else it may be, after a comma, or ""."""
+    """What the file may be instead, as a text that begins with a comma, or ""."""
     if not shapes.keys() & found.keys():
         return ", it holds another network"
     bias = found.get("logits/bias")
     if bias is not None and bias.shape == (1008,):
-        return ", it has the 1008 outputs of the FID variant, which pools otherwise"
+        return ", it has the 1008 outputs of the FID variant of the network, which pools differently"
     if bias is not None and bias.shape != top["logits/bias"]:
         return f", its top has {bias.shape[0] if bias.shape else 0} classes and not ImageNet's 1000"
     return ""
 
 
 def _diff(shapes: dict, found: dict, flaw: Callable[[str, Any], str]) -> str | None:
-    """Expected against found, a line per tensor that is missing, superfluous, misshapen or flawed, or None."""
+    """A line for each tensor that is missing, superfluous, misshapen or flawed, or None if there is none."""
     lines: dict[str, list[str]] = {"-": [], "+": []}
     for name in [*shapes, *(name for name in found if name not in shapes)]:
         reason = flaw(name, found[name]) if name in found else ""

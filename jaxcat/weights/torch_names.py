@@ -1,4 +1,4 @@
-"""torchvision's names, which timm shares, made ours; Inception-v3 only. Pure: names in, names out."""
+"""Translates torchvision's names, which timm shares, into jaxcat's, for Inception-v3 only. No values are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCKS = {
     "mixed9": "Mixed_7b",
     "mixed10": "Mixed_7c",
 }
-# In the last two blocks some branches are called otherwise; a is 1×3, b is 3×1. All other branches have our names.
+# In the last two blocks some branches have other names (a is 1×3, b is 3×1). All others have jaxcat's names.
 _BRANCHES = {
     "branch3x3": "branch3x3_1",
     "branch3x3_1x3": "branch3x3_2a",
@@ -37,7 +37,7 @@ _BRANCHES = {
 }
 _TENSORS = {
     "conv.weight": "conv/kernel",  # OIHW
-    "conv.bias": "conv/bias",  # Inception-v3 has none: named so that the strict load can refuse it
+    "conv.bias": "conv/bias",  # not in Inception-v3; it has a name so that the strict load can refuse it
     "bn.weight": "bn/scale",
     "bn.bias": "bn/bias",
     "bn.running_mean": "bn/mean",
@@ -55,19 +55,19 @@ def _unit(unit: str) -> str:
     return f"{_BLOCKS[stage]}.{renamed}"
 
 
-OUTPUTS = {ours: theirs for ours, theirs in _BLOCKS.items() if "/" not in ours}  # our block → torch's module
-TORCH_UNITS = {_unit(unit): unit for unit in UNITS}  # torchvision's name of a unit → ours
-BACKBONE = "inception_v3"  # whose names these are
+OUTPUTS = {ours: theirs for ours, theirs in _BLOCKS.items() if "/" not in ours}  # jaxcat's block → torch's module
+TORCH_UNITS = {_unit(unit): unit for unit in UNITS}  # torchvision's name of a unit → jaxcat's
+BACKBONE = "inception_v3"  # the backbone whose names these are
 
 
 def from_torch(found: dict[str, Tensor], backbone: str, *, label_offset: int = 0) -> Contents:
-    """What `torch.save(model.state_dict(), …)` and timm's safetensors files hold, with or without auxiliary classifier.
+    """The contents of a file of `torch.save(model.state_dict(), …)` or timm, without the auxiliary classifier if any.
 
     BatchNorm's scale comes as `bn/scale`, which jaxcat's network does not have: the strict load folds it.
 
     Args:
-        found: by name in the file, in torch's order of axes.
-        backbone: whose names they are; nothing is known of others than Inception-v3.
+        found: tensors by name in the file, in torch's order of axes.
+        backbone: the backbone whose names these are; only the names of Inception-v3 are known.
         label_offset: leading outputs of `fc` to drop.
     """
     tensors: dict[str, Tensor] = {}
@@ -86,12 +86,12 @@ def from_torch(found: dict[str, Tensor], backbone: str, *, label_offset: int = 0
 
 
 def bare_name(name: str) -> str:
-    """Without what torch.nn.DataParallel puts before it."""
+    """The name without the prefix that torch.nn.DataParallel adds."""
     return name.removeprefix("module.")
 
 
 def _ours(tensor: Tensor, *, skip: int = 0) -> Tensor:
-    """OIHW → HWIO, (outputs, inputs) → (inputs, outputs) without the first `skip` outputs."""
+    """Converts OIHW to HWIO, or (outputs, inputs) to (inputs, outputs) without the first `skip` outputs."""
 
     def read() -> np.ndarray:
         array = tensor.read()

@@ -1,4 +1,4 @@
-"""A backbone's outputs at every block, ours and those of the framework that a file comes from, to be compared.
+"""Compares a backbone's outputs at every block between jaxcat and the framework that a file comes from.
 
 The frameworks are imported only by the functions that need them.
 """
@@ -31,11 +31,11 @@ Outputs = dict[str, np.ndarray]
 
 
 class NotInstalled(WeightsError):
-    """The framework that a file comes from is not there to compare with."""
+    """The framework that a file comes from, and that is to be compared with, is not installed."""
 
 
 def sizes(backbone: str) -> tuple[tuple[int, int], ...]:
-    """Heights and widths in pixels to compare at: the least, twice that, the published one, and one that is odd."""
+    """Heights and widths in pixels to compare at: the least, twice that, the published one, and an odd rectangle."""
     table = BACKBONES[backbone]
     sides = (table.least_image_size, 2 * table.least_image_size, table.image_size)
     return (*((side, side) for side in sides), (151, 203))
@@ -49,7 +49,7 @@ def random_images(height: int, width: int, *, batch: int = 1) -> np.ndarray:
 def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "float32") -> Outputs:
     """Every block's output (B, H, W, C) by name, `average` (B, C) of the last and, with a top, `logits` (B, 1000).
 
-    A top that needs another image size than that of `images` gives no logits.
+    There are no logits if the top needs another image size than that of `images`.
     """
     table = BACKBONES[pretrained.backbone]
     options = Options(pool_counts_padding=pretrained.conventions.pool_counts_padding, dtype=dtype)
@@ -75,7 +75,7 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
 
 
 def keras_outputs(model: Any, images: np.ndarray, *, backbone: str = "inception_v3") -> Outputs:
-    """The same from a model of Keras Applications, with or without top, by its layers applied to any image size."""
+    """The same from a model of Keras Applications, with or without top; its layers are applied to any image size."""
     import keras
 
     names = KERAS_NAMES[backbone]
@@ -132,11 +132,11 @@ def differences(found: Outputs, reference: Outputs) -> dict[str, float]:
 
 
 def reference(path: Path) -> tuple[str, Callable[[np.ndarray], Outputs]]:
-    """The framework that `path` comes from, by name, and its outputs with that file's numbers, read by itself.
+    """The framework that `path` comes from, by name, and its outputs as a function of images; it reads the file itself.
 
     Raises:
-        NotInstalled: the framework is not there to compare with.
-        WeightsError: the file is of ours, which no other reads, or holds the network as a layer of another model.
+        NotInstalled: the framework is not installed.
+        WeightsError: the file is canonical, which no framework reads, or has the network as a layer of another model.
     """
     kind = file_format(path)
     try:
@@ -157,13 +157,13 @@ def _keras_reference(path: Path, kind: str) -> Callable[[np.ndarray], Outputs]:
         with_top, layout, backbone = "logits/kernel" in contents.tensors, contents.layout, contents.backbone
         if contents.left_out:
             raise WeightsError(
-                f"{path} holds the network as a layer of another model, beside {contents.left_out[0]}, and Keras does "
+                f"{path} holds the network as a layer of another model, beside {contents.left_out[0]}. Keras does "
                 f"not load that into {BACKBONES[backbone].title} alone: leave --verify out"
             )
     suffix = ".keras" if kind == KERAS_ARCHIVE else ".weights.h5" if layout == KERAS_3 else ".h5"
     application = getattr(keras.applications, KERAS_NAMES[backbone].application)
     model = application(weights=None, include_top=with_top, classifier_activation=None)
-    with tempfile.TemporaryDirectory() as folder:  # Keras goes by the name, jaxcat by the content
+    with tempfile.TemporaryDirectory() as folder:  # Keras detects the format from the name, jaxcat from the content
         named = Path(folder) / f"weights{suffix}"
         shutil.copyfile(path, named)
         model.load_weights(named)
@@ -182,7 +182,7 @@ def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray],
         name, model = "torchvision", torchvision.models.inception_v3(aux_logits=auxiliary, **options)
     else:
         if safetensors_file.read(path)[1]:
-            raise WeightsError(f"{path} is a canonical file: name the file it was made from to compare with")
+            raise WeightsError(f"{path} is a canonical file: to compare, give the file that it was made from")
         import timm
         from safetensors.torch import load_file
 
@@ -197,5 +197,5 @@ def _torch_reference(path: Path, kind: str) -> tuple[str, Callable[[np.ndarray],
 
 
 def bare_state(saved: Any) -> dict[str, Any]:
-    """The tensors that the loader takes from what `torch.load` gave, by the names that the model has for them."""
+    """The tensors that the loader takes from the result of `torch.load`, by the names that the model gives them."""
     return {bare_name(name): value for name, value in unwrapped(saved).items() if hasattr(value, "shape")}

@@ -1,1 +1,1 @@
-"""Bytes of weights files that nobody has checked: each format's reader decides what its library may be given."""
+"""Readers of untrusted weights files, one per format; each checks the bytes before its library gets them."""

@@ -1,4 +1,4 @@
-"""What a weights file holds, before its values are read: the common form that every reader gives."""
+"""The contents of a weights file before its values are read: the common form that every reader returns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_TENSORS = 20_000  # in one file; a Keras model with its optimizer's slots ha
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a file of one backbone may make its reader do; see `strict.limits`.
+    """The limits for reading a file of one backbone; see `strict.limits`.
 
     Attributes:
-        values: in one array.
-        size: bytes of the file, or of the weights inside an archive.
+        values: most values in one array.
+        size: most bytes of the file, or of the weights inside an archive.
     """
 
     values: int
@@ -29,10 +29,10 @@ class Tensor:
     """One tensor of a file.
 
     Attributes:
-        shape: its sizes; in our order of axes once it is one of `Contents`.
-        dtype: name as numpy or torch give it; readers leave it to the strict load to refuse what is no floating point.
-        read: gives the values, float32 and of `shape`. Not called before the shape is known to be right, so a file that
-            declares huge arrays costs nothing.
+        shape: the sizes of its axes; in `Contents`, in jaxcat's order of axes.
+        dtype: its name in NumPy or torch. The strict load, not the reader, refuses a dtype that is not floating-point.
+        read: gives the values, float32 and of `shape`. It is not called before the shape is known to be right, so a
+            file that declares huge arrays costs nothing.
     """
 
     shape: tuple[int, ...]
@@ -46,15 +46,15 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """A file's tensors under our names.
+    """A file's tensors under jaxcat's names.
 
     Attributes:
         layout: one of the layouts in weights/registry.py.
-        backbone: the network by whose names the tensors were understood; a name in `BACKBONES`.
-        tensors: by path in the network, such as `stem/conv1/conv/kernel`; the top's last layer is `logits/…`. What has
-            no place there keeps its name in the file, in brackets. Nothing is checked for completeness.
-        left_out: names of what stands beside the network and is not read, such as the layers of somebody's head.
-        description: what a file of ours says of itself, else empty.
+        backbone: the backbone whose names the tensors were taken to have; a name in `BACKBONES`.
+        tensors: by path in the network, such as `stem/conv1/conv/kernel`; the top's last layer is `logits/…`. A
+            tensor without such a path keeps its name in the file, in brackets. Completeness is not checked.
+        left_out: names of tensors beside the network, which are not read, such as those of a user's head.
+        description: how a canonical file describes itself; empty for any other file.
     """
 
     layout: str

@@ -1,4 +1,4 @@
-"""Which format a file has, found out from its bytes, never from its name, and the reader that it needs."""
+"""Detects the format of a file from its bytes, never from its name, and opens it with the right reader."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _MAX_DIRECTORY = 2**22  # bytes of a zip archive's list of members; torch writes
 
 @contextlib.contextmanager
 def open_tensors(path: Path, limits: Limits) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Any]]]:
-    """The format of `path`, its tensors by their names in the file, and what a file of ours says of itself, else {}.
+    """The format of `path`, its tensors by their names in the file, and a canonical file's description, else {}.
 
-    Values can be read inside the `with` only.
+    Values can be read only inside the `with`.
 
     Raises:
-        WeightsError: the file is of no format that is known, is damaged, or tries something that no weights file does.
+        WeightsError: its format is unknown, it is damaged, or it does something that no weights file does.
     """
     kind = file_format(path)
     if kind in (HDF5, KERAS_ARCHIVE):
@@ -52,7 +52,7 @@ def file_format(path: Path) -> str:
     """`HDF5`, `KERAS_ARCHIVE`, `PYTORCH` or `SAFETENSORS`, from the first bytes.
 
     Raises:
-        WeightsError: it is none of them; says what it looks like.
+        WeightsError: it is none of them; the message says what it looks like.
     """
     try:
         kind = looks_like(path)
@@ -73,7 +73,7 @@ def looks_like(path: Path) -> str:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return HDF5
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
-        return SAFETENSORS  # asked before the others: its first bytes are a length, any length
+        return SAFETENSORS  # tested before the others: its first bytes are a length, so they may be any bytes
     if head.startswith(b"PK"):
         return _archive(path)
     if head.startswith(b"\x80"):
@@ -101,11 +101,11 @@ def _archive(path: Path) -> str:
 
 
 def _directory_size(path: Path) -> int:
-    """Bytes of a zip archive's list of members, the largest of what its end says; 0 if there is no such end."""
+    """The size of a zip archive's list of members: the largest that an end record states; 0 without an end record."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16 - 100))
         tail, sizes = file.read(), [0]
-        for end in re.finditer(rb"PK\x05\x06", tail):  # which of several counts is for zipfile to say
+        for end in re.finditer(rb"PK\x05\x06", tail):  # zipfile decides which of several is valid
             at = end.start()
             sizes.append(int.from_bytes(tail[at + 12 : at + 16], "little"))
             if tail[at - 20 : at - 16] == b"PK\6\7":  # zip64: a record before the end has the size in 8 bytes
@@ -122,12 +122,12 @@ def _member(path: Path, limits: Limits) -> BinaryIO:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(_MEMBER)
             size = member.file_size
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack unbounded
-                raise WeightsError(f"{path}: {_MEMBER} is packed otherwise than with deflate; Keras packs it in no way")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without limit
+                raise WeightsError(f"{path}: {_MEMBER} is packed otherwise than with deflate; Keras does not pack it")
             if size > limits.size:
                 raise WeightsError(
                     f"{path}: {_MEMBER} has {size:,} bytes unpacked; this backbone has less than {limits.size:,}. Is "
-                    "it another one's? See --config.model.backbone"
+                    "it of another backbone? See --config.model.backbone"
                 )
             content = io.BytesIO()
             with archive.open(_MEMBER) as file:
@@ -135,7 +135,7 @@ def _member(path: Path, limits: Limits) -> BinaryIO:
             return content
     except WeightsError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # zipfile raises nearly every kind on damaged files
         raise _unreadable(path, error) from error
 
 
@@ -152,4 +152,4 @@ def _hdf5(path: Path, source: Path | BinaryIO, limits: Limits) -> Iterator[dict[
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {one_line(error)}")
+    return WeightsError(f"{path} cannot be read as HDF5; it may be incomplete: {one_line(error)}")

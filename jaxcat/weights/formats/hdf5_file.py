@@ -1,4 +1,4 @@
-"""HDF5 without its traps: what a stranger's file may make libhdf5 do is decided here, before libhdf5 does it."""
+"""Reads untrusted HDF5 files: checks what a file would make libhdf5 do before libhdf5 does it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxcat.weights.formats.contents import MAX_TENSORS, Limits, Tensor
 # libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
 
-MAX_PARTS = 2**17  # stored pieces of all arrays in one file; Keras writes one an array
+MAX_PARTS = 2**17  # stored pieces of all arrays in one file; Keras writes one per array
 MAX_PIECE = 2**24  # values in one stored piece, unless the whole array has more; HDF5 holds a piece in memory whole
 
 _PROBE = Path(__file__).with_name("hdf5_probe.py")
@@ -30,25 +30,25 @@ _SECONDS = 300  # wall time; the probe itself has a limit of processor time
 
 
 def probe(path: Path, source: Path | BinaryIO, limits: Limits) -> None:
-    """Let another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged ones.
+    """Lets another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged files.
 
     Raises:
-        WeightsError: that process came to harm.
+        WeightsError: that process failed, crashed or did not end.
     """
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
     content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
-    # Bytes beside its imports: half a GiB, or the content, grown as it arrives, and the largest array if that is more
+    # Bytes beyond its imports: half a GiB or, if more, the content (which grows as it arrives) and the largest array.
     memory = max(2**29, len(content) * 9 // 8 + 8 * limits.values)
-    seconds = -(-limits.size // 2**26)  # of processor time, gzip included; a sound file takes a fifth of it
+    seconds = -(-limits.size // 2**26)  # of processor time, gzip included; an undamaged file takes a fifth of it
     command = [sys.executable, str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
     command += map(str, (limits.values, memory, seconds))
     try:
         done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise WeightsError(f"{path} is damaged: the HDF5 library does not come to an end with it") from error
+        raise WeightsError(f"{path} is damaged: the HDF5 library does not finish reading it") from error
     if done.returncode > 0:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
-        raise WeightsError(f"{path} cannot be read as HDF5, it may be incomplete: {reason}")
+        raise WeightsError(f"{path} cannot be read as HDF5; it may be incomplete: {reason}")
     if done.returncode < 0:
         raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
 
@@ -57,8 +57,9 @@ def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
     """Every data set in the file by its full name; links to other places and files are not followed.
 
     Raises:
-        WeightsError: a data set keeps its values in another file or shares bytes with another. So does reading one that
-            is packed otherwise than with gzip, unpacks to another size, has larger pieces than values, or lacks values.
+        WeightsError: a data set keeps its values in another file or shares bytes with another one. `Tensor.read` raises
+            it if the data set is packed otherwise than with gzip, unpacks to another size, is stored in pieces larger
+            than itself, or lacks values.
     """
     found: dict[str, Tensor] = {}
     stored: list[tuple[int, int, str]] = []
@@ -90,9 +91,9 @@ def _places(item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo]) -> Iterator[tu
 
 
 def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
-    """Its stored parts, none where it is stored in one piece.
+    """The stored parts of a data set; empty if it is stored in one piece.
 
-    In one walk: asking for them by number takes libhdf5 a walk for each, which is minutes for many.
+    It takes one walk. If asked for parts by number, libhdf5 walks once for each, which takes minutes for many parts.
     """
     chunks: list[h5py.h5d.StoreInfo] = []
 
@@ -117,14 +118,14 @@ def _tensor(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, 
 
 
 def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> None:
-    """Refuses what would run code, unpack without limit, or be filled with zeros where values are missing."""
+    """Refuses a data set that would run code, unpack without limit, or get zeros in place of missing values."""
     properties = item.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     if not set(filters) <= _FILTERS.keys() or len(set(filters)) < len(filters):
         raise WeightsError(f"{path}: tensor {name} is packed with an HDF5 filter other than gzip; write it without one")
     if item.chunks is None:
         if item.id.get_storage_size() != item.size * item.dtype.itemsize:
-            raise WeightsError(f"{path}: tensor {name} is declared and its values are missing")
+            raise WeightsError(f"{path}: tensor {name} is declared, but its values are missing")
         return
     if math.prod(item.chunks) > max(item.size, MAX_PIECE):
         raise WeightsError(f"{path}: tensor {name} is stored in pieces larger than itself")
@@ -134,7 +135,7 @@ def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInf
     if h5py.h5z.FILTER_DEFLATE in filters:
         # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
         limit = math.prod(item.chunks) * item.dtype.itemsize
-        left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # where packing would have gained nothing
+        left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # the mask of a chunk that packing would not shrink
         for chunk in chunks:
             if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
                 raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")

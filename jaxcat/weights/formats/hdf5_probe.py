@@ -1,6 +1,6 @@
-"""Reads everything in an HDF5 file, and nothing more: run as a script, for its exit status.
+"""A script that only reads everything in an HDF5 file, to show by its exit status whether that is possible.
 
-libhdf5 can loop for ever or crash on damaged files. In a process of its own, with limits, that is a refusal:
+libhdf5 can loop for ever or crash on damaged files. In a process of its own, with limits, this only ends that process:
 
     python hdf5_probe.py PATH VALUES MEMORY SECONDS
 
@@ -17,7 +17,7 @@ import h5py
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Set limits if the system has such; else the caller's timeout has to do."""
+    """Sets limits if the system supports them; if not, only the caller's timeout ends the process."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -33,7 +33,7 @@ def visit(item: object, values: int) -> None:
         if item.chunks is not None:
             item.id.get_num_chunks()
         if math.prod(item.shape) <= values:
-            with contextlib.suppress(OSError, ValueError, TypeError):  # the strict load says it better
+            with contextlib.suppress(OSError, ValueError, TypeError):  # the strict load reports it better
                 item[()]
 
 
@@ -44,5 +44,5 @@ if __name__ == "__main__":
         source = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
         with h5py.File(source, "r") as opened:
             opened.visititems(lambda _, item: visit(item, most_values))
-    except Exception as error:  # h5py passes on nearly every kind; here also what a limit of memory makes of a loop
+    except Exception as error:  # h5py passes on nearly every kind; also a loop that meets the memory limit
         sys.exit(" ".join(str(error).split()) or type(error).__name__)

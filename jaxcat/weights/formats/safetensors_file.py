@@ -1,6 +1,6 @@
-"""safetensors files: timm's, and our own canonical one, which describes itself. Both are mapped, not copied.
+"""Reads safetensors files: timm's, and jaxcat's canonical files, which describe themselves. Both are memory-mapped.
 
-A canonical file has our names and layout and, in its header's metadata under "jaxcat", JSON with `width`,
+A canonical file has jaxcat's names and layout and, in its header's metadata under "jaxcat", JSON with `width`,
 `preprocessing`, `pool_counts_padding`, `evaluation`, `classes` (of the top, or null) and `provenance`.
 """
 
@@ -19,8 +19,8 @@ from jaxcat.errors import WeightsError, one_line
 from jaxcat.system.files import replacing
 from jaxcat.weights.formats.contents import Tensor
 
-KEY = "jaxcat"  # of our description in the metadata
-MAX_HEADER = 2**20  # bytes; ours, with 1000 class names, has about 80,000
+KEY = "jaxcat"  # the key of jaxcat's description in the metadata
+MAX_HEADER = 2**20  # bytes; that of a canonical file with 1000 class names has about 80,000
 _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -30,18 +30,18 @@ _DTYPES = {
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name in the file, and our description of them, empty for other people's files.
+    """The tensors by name in the file, and a canonical file's description, which is empty for any other file.
 
     Raises:
-        WeightsError: the header is no valid one, or does not fit the file.
+        WeightsError: the header is not valid, or does not fit the file.
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
-            raise WeightsError(f"{path}: a safetensors header of {length:,} bytes; ours has about 80,000")
+            raise WeightsError(f"{path} has a safetensors header of {length:,} bytes; jaxcat's has about 80,000")
         encoded = file.read(length)
     try:
-        with safe_open(path, framework="numpy"):  # refuses gaps, overlaps, wrong lengths, and what is no safetensors
+        with safe_open(path, framework="numpy"):  # refuses gaps, overlaps, wrong lengths, and files of other formats
             header = json.loads(encoded)
         metadata = header.pop("__metadata__", {})
         description = json.loads(metadata[KEY]) if KEY in metadata else {}
@@ -50,7 +50,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
         return {name: _tensor(entry, data) for name, entry in header.items()}, description
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors, it may be incomplete: {one_line(error)}") from error
+        raise WeightsError(f"{path} cannot be read as safetensors; it may be incomplete: {one_line(error)}") from error
 
 
 def _tensor(entry: dict[str, Any], data: np.ndarray) -> Tensor:
@@ -62,11 +62,11 @@ def _tensor(entry: dict[str, Any], data: np.ndarray) -> Tensor:
 
 
 def write(path: Path, tensors: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-    """Write a canonical file, whole or not at all.
+    """Writes a canonical file, whole or not at all.
 
     Args:
         tensors: float32, by path in the network.
-        description: plain JSON; see the top of this page.
+        description: plain JSON; see the top of this module.
     """
     try:
         with replacing(path) as aside:

@@ -1,4 +1,4 @@
-"""PyTorch files, `.pth`: a pickle is a program, so every name in it is looked at before torch unpickles anything."""
+"""Reads PyTorch files, `.pth`. A pickle is a program, so every name in it is checked before torch unpickles it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 from jaxcat.errors import WeightsError, one_line
 from jaxcat.weights.formats.contents import MAX_TENSORS, Tensor
 
-# What a state dict of tensors needs, and all that is let through to torch's own restricted unpickler.
+# The names that a state dict of tensors needs. Only pickles with no other name reach torch's restricted unpickler.
 _GLOBALS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -37,7 +37,8 @@ def read_pth(path: Path) -> dict[str, Tensor]:
         except ImportError as error:
             raise WeightsError(
                 f"{path} is a PyTorch file, which needs PyTorch to be read: install jaxcat with its torch extra. "
-                "Without it, set --config.model.weights=timm/inception_v3.tv_in1k, the same network as safetensors"
+                "Without it, set --config.model.weights=timm/inception_v3.tv_in1k, the same network in a safetensors "
+                "file"
             ) from error
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
         state = unwrapped(state)
@@ -49,7 +50,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
 
 
 def unwrapped(saved: Any) -> Any:
-    """The state dict inside a training script's checkpoint; anything else as it is."""
+    """The state dict inside a training script's checkpoint; anything else is returned unchanged."""
     if not isinstance(saved, dict):
         return saved
     return next((saved[key] for key in ("state_dict", "model") if key in saved), saved)
@@ -74,12 +75,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # torch, pickle and zipfile raise nearly every kind on damaged files
         raise WeightsError(
-            f"{path} cannot be read as PyTorch weights, it may be incomplete: {one_line(error)}"
+            f"{path} cannot be read as PyTorch weights; it may be incomplete: {one_line(error)}"
         ) from error
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save packs nothing, so a compressed or overlapping member is somebody's trap."""
+    """Refuses compressed and overlapping members: torch.save writes none, so they may be an attack."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
@@ -96,7 +97,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_places(archive: zipfile.ZipFile, *, path: Path) -> None:
-    """Every member lies behind the one before it; torch maps them as they are declared."""
+    """Refuses a member that overlaps another: torch maps members as they are declared."""
     free = 0
     with open(path, "rb") as file:
         for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
@@ -110,14 +111,14 @@ def _check_places(archive: zipfile.ZipFile, *, path: Path) -> None:
 
 
 def _check_pickles(path: Path) -> None:
-    """The older format: magic number, version, machine, object, keys; the values follow the fifth pickle."""
+    """Checks the five pickles of the older format: magic number, version, machine, object, keys. Values follow."""
     with open(path, "rb") as file:
         for _ in range(5):
             _check_pickle(file, path=path)
 
 
 def _check_pickle(file: IO[bytes], *, path: Path) -> None:
-    """Only tensors and containers: every name that the pickle would import must be one of `_GLOBALS`."""
+    """Refuses all but tensors and containers: every name that the pickle would import must be in `_GLOBALS`."""
     start = file.tell()
     for operation, argument, _ in pickletools.genops(file):
         if file.tell() - start > _MAX_PICKLE:
