@@ -60,12 +60,15 @@ def stores_of(config: ConfigDict, *names: str) -> dict[str, Store]:
     return open_stores({name: splits[name] for name in names}, sizes=sizes, mode="squash", cache_gb=1.0)
 
 
-def tested(workdir: Path) -> tuple[float, float]:
+def tested(workdir: Path, *, aloud: bool) -> tuple[float, float]:
     """(accuracy on the test split, seconds of all epochs) of the last step: no choice is made on validation."""
     classifier = jaxcat.load(workdir, step="latest")
     (store,) = stores_of(classifier.config, "test").values()
     predicted = evaluate(classifier, store).argmax(axis=1)
-    return float((predicted == store.split.labels).mean()), sum(record["seconds"] for record in classifier.meta.history)
+    accuracy = float((predicted == store.split.labels).mean())
+    if aloud:
+        print(f"accuracy on {len(store):,} test images: {accuracy:.3f}", flush=True)
+    return accuracy, sum(record["seconds"] for record in classifier.meta.history)
 
 
 def pixels_tested(config: ConfigDict) -> tuple[float, float]:
@@ -120,21 +123,21 @@ def learn(root: Path, *, seed: int, aloud: bool, baselines: bool) -> dict[str, t
     untrained, scratch = root / f"untrained-{seed}", root / f"scratch-{seed}"
     config, results = config_of("transfer", seed=seed, init_from=source), {}
     run(config, transfer, aloud=aloud, heading="a new head for ten digits, the letters' backbone frozen")
-    results["head on the letters' backbone, frozen"] = tested(transfer)
+    results["head on the letters' backbone, frozen"] = tested(transfer, aloud=aloud)
     tuned = config_of("finetune", seed=seed, init_from=str(transfer))
     run(tuned, finetune, aloud=aloud, heading="fine-tune the blocks above the stem as well")
-    results["the same, blocks above the stem fine-tuned"] = tested(finetune)
+    results["the same, blocks above the stem fine-tuned"] = tested(finetune, aloud=aloud)
     if aloud:
         print("\n== baselines, for comparison", flush=True)
         write_examples(root, config)
     bare = config_of("transfer", seed=seed, init_from="")
     run(bare, untrained, aloud=False, heading=f"seed {seed}: the head on an untrained backbone")
-    results["head on an untrained backbone"] = tested(untrained)
+    results["head on an untrained backbone"] = tested(untrained, aloud=False)
     if baselines:
         results["logistic regression on pixels"] = pixels_tested(config)
         whole = config_of("transfer", seed=seed, init_from="", model__train_from="stem", model__train_bn=True)
         run(whole, scratch, aloud=False, heading=f"seed {seed}: the whole network from scratch")
-        results["the whole network from scratch"] = tested(scratch)
+        results["the whole network from scratch"] = tested(scratch, aloud=False)
     return results
 
 

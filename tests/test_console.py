@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 
@@ -55,3 +56,9 @@ def test_work_goes_on_when_the_reader_has_seen_enough(tmp_path):
         assert process.wait(timeout=60) == 0, process.stderr.read()
         assert process.stderr.read() == ""
     assert done.exists()
+
+
+def test_unwanted_lines_are_left_out_and_others_stay(capfd):
+    with console.without_lines("a notice"):
+        os.write(2, b"I0000 a notice of a library\nan error that matters\n")
+    assert capfd.readouterr().err == "an error that matters\n"

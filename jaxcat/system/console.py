@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,6 +27,29 @@ class Console(rich.console.Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())  # discards what is buffered and what other code prints
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def without_lines(*unwanted: str) -> Iterator[None]:
+    """Leaves lines with one of these texts out of what the block writes to standard error, C++ libraries included.
+
+    The other lines appear when the block ends.
+    """
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as written, os.fdopen(stderr, "wb", closefd=True) as before:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            written.seek(0)
+            before.writelines(line for line in written if not any(text.encode() in line for text in unwanted))
 
 
 @contextlib.contextmanager
