@@ -35,7 +35,7 @@ class Pretrained:
         params: nested dicts stage → … → float32 array, as `nnx.to_pure_dict` gives for the stages' `nnx.Param`. With
             the published top, its layers come too, `logits` last: `kernel` (inputs, outputs) and `bias` (outputs,).
             Arrays of a safetensors file may be read-only views of it.
-        stats: the same for `nnx.BatchStat`; {} for a stage without statistics.
+        stats: the same for `nnx.BatchStat`; {} for a block without statistics.
         conventions: preprocessing of the images, and the pooling rule.
         provenance: where the weights come from, as plain JSON for the checkpoint.
         evaluation: how the published accuracy was measured, if that is known.
@@ -93,7 +93,8 @@ def load_pretrained(
         arrays = strict.read(contents, path=path, width=width, with_top=with_top)
     scale = strict.fold_scale(arrays)
     table = BACKBONES[contents.backbone]
-    kept = [*table.up_to(cut or table.stages[-1]), *((*table.top.hidden, "logits") if with_top else ())]
+    blocks = table.up_to(cut or table.stages[-1])
+    kept = [*blocks, *((*table.top.hidden, "logits") if with_top else ())]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
     params = _tree({name: array for name, array in arrays.items() if name not in stats}, kept)
     provenance = _provenance(source, path, spec=spec, contents=contents, about=about)
@@ -101,7 +102,7 @@ def load_pretrained(
         remember(spec, path, provenance["sha256"])
     return Pretrained(
         params=params,
-        stats=dict.fromkeys(params, {}) | _tree(stats, kept),
+        stats=dict.fromkeys(blocks, {}) | _tree(stats, kept),
         conventions=about.conventions,
         provenance=provenance | ({"batch_norm_scale": scale} if scale else {}),
         evaluation=about.evaluation,
@@ -193,7 +194,7 @@ def _existing(source: str) -> Path:
     raise WeightsError(
         f"weights {source!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
-        + "Set --config.model.weights to a path or to one of the names"
+        + "Give a path, --config.model.weights=PATH, or one of the names"
     )
 
 
