@@ -41,15 +41,18 @@ def without_lines(*unwanted: str) -> Iterator[None]:
     except OSError:  # standard error is closed
         yield
         return
-    with tempfile.TemporaryFile() as written, os.fdopen(stderr, "wb", closefd=True) as before:
+    with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
+            os.close(stderr)
             written.seek(0)
-            before.writelines(line for line in written if not any(text.encode() in line for text in unwanted))
+            for line in written:
+                if not any(text.encode() in line for text in unwanted):
+                    os.write(2, line)
 
 
 @contextlib.contextmanager
