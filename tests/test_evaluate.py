@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from scipy.special import log_softmax
 
 import jaxcat
 from jaxcat import evaluate, predict
@@ -84,6 +85,12 @@ def test_figures_by_hand():
     # each image alone in its bin: |1 - 0.9|, |0 - 0.6|, |1 - 0.7|, |0 - 0.8|
     assert figures["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.3 + 0.8) / 4)
     assert figures["per_class"]["dog"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "count": 2}
+
+
+def test_accuracy_is_that_of_the_confusion_matrix_even_if_float32_cannot_tell_the_classes_apart():
+    summary = evaluation.summarize(log_softmax([[0.0, 1e-9], [0.0, -3.0]], axis=1), np.array([1, 0]), ("a", "b"))
+    assert summary["confusion"] == [[1, 0], [0, 1]]
+    assert summary["accuracy"] == 1.0
 
 
 def test_no_area_under_a_curve_where_a_class_has_no_image():

@@ -81,9 +81,10 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
 
 def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Every metric of `METRICS` that is meaningful for this number of classes."""
-    logits, rows = jnp.asarray(log_probabilities), jnp.asarray(labels)
     names = metrics_for(log_probabilities.shape[1])
-    return {name: float(np.mean(np.asarray(METRICS[name].of_rows(logits, rows)))) for name in names}
+    with jax.enable_x64(True):  # in float32, close values tie: accuracy would not fit `confusion`
+        logits, rows = jnp.asarray(log_probabilities), jnp.asarray(labels)
+        return {name: float(np.mean(np.asarray(METRICS[name].of_rows(logits, rows)))) for name in names}
 
 
 def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
