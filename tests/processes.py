@@ -5,6 +5,7 @@ They are forked from one that has imported TensorFlow, JAX and jaxcat: importing
 
 from __future__ import annotations
 
+import atexit
 import functools
 import multiprocessing
 import os
@@ -45,10 +46,13 @@ def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, envir
         stream.reconfigure(line_buffering=True)
     kind, text = program
     sys.argv = [text if kind == "-m" else kind, *arguments]
-    if kind == "-m":
-        runpy.run_module(text, run_name="__main__", alter_sys=True)
-    else:
-        exec(compile(text, "-c", "exec"), {"__name__": "__main__"})
+    try:
+        if kind == "-m":
+            runpy.run_module(text, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(text, "-c", "exec"), {"__name__": "__main__"})
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing skips them; JAX's make the processes of a run leave together
 
 
 class Processes:

@@ -1,14 +1,9 @@
 """Placements on eight devices, and two real processes that see one batch as one process does."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
+from processes import Processes
 
 from jaxcat.errors import ConfigError
 from jaxcat.system import devices, processes
@@ -79,19 +74,23 @@ def test_half_a_request_is_refused(given):
 
 
 PROCESS = """
-import sys
+import argparse
 import jax, numpy as np
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8 // int(sys.argv[2]))
 from jaxcat.data import batches
-from jaxcat.system import devices
-from jaxcat.system import processes
+from jaxcat.system import cli, devices, processes
+
+parser = argparse.ArgumentParser()
+parser.add_argument("result")
+cli.add_process_flags(parser)
+given = parser.parse_args()
 
 class Store:
     def gather(self, indices):
         return np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)[indices]
 
-processes.initialize_distributed(sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]))
+processes.initialize_distributed(
+    given.coordinator, num_processes=given.num_processes, process_id=given.process_id
+)
 mesh = devices.make_mesh()
 weights = devices.place_replicated(mesh, np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3))
 
@@ -104,26 +103,17 @@ results = []
 order = np.random.default_rng(1).permutation(50)
 for batch in batches.batches(Store(), np.arange(50) % 5, order, batch_size=20, size=16, mesh=mesh, augment="article"):
     results.append([float(x) for x in total(weights, batch)])
-np.save(sys.argv[4], results)
+np.save(given.result, results)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_see_the_batches_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(devices.__file__).parent.parent.parent)}
-
-    def start(count: int, process: int) -> subprocess.Popen:
-        result = tmp_path / f"{count}-{process}.npy"
-        command = [sys.executable, "-c", PROCESS, address, str(count), str(process), str(result)]
-        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
     for count in (2, 1):
-        running = [start(count, process) for process in range(count)]
-        outputs = [process.communicate(timeout=120)[0] for process in running]
-        assert [process.returncode for process in running] == [0] * len(running), outputs
+        own = lambda process, count=count: (str(tmp_path / f"{count}-{process}.npy"),)  # noqa: E731
+        logs = tmp_path / f"{count}.logs"
+        with Processes(count, ("-c", PROCESS), (), logs=logs, devices=8 // count, each=own) as run:
+            assert run.statuses() == [0] * count, run.output()
     alone, first, second = (np.load(tmp_path / name) for name in ("1-0.npy", "2-0.npy", "2-1.npy"))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(alone[:, 1], [20, 20, 10])
