@@ -62,3 +62,13 @@ def test_unwanted_lines_are_left_out_and_others_stay(capfd):
     with console.without_lines("a notice"):
         os.write(2, b"I0000 a notice of a library\nan error that matters\n")
     assert capfd.readouterr().err == "an error that matters\n"
+
+
+def test_nothing_is_left_out_if_no_temporary_file_can_be_made(capfd, monkeypatch):
+    def refused():
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(console.tempfile, "TemporaryFile", refused)
+    with console.without_lines("a notice"):
+        os.write(2, b"a notice\n")
+    assert capfd.readouterr().err == "a notice\n"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import rich.console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 
@@ -35,24 +35,31 @@ def without_lines(*unwanted: str) -> Iterator[None]:
 
     The other lines appear when the block ends.
     """
-    sys.stderr.flush()
-    try:
-        stderr = os.dup(2)
-    except OSError:  # standard error is closed
-        yield
-        return
-    with tempfile.TemporaryFile() as written:
+    with contextlib.ExitStack() as stack:
+        try:
+            stderr = os.dup(2)
+            stack.callback(os.close, stderr)
+            written = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # standard error is closed, or no temporary file can be made: show everything
+            yield
+            return
+        sys.stderr.flush()
         os.dup2(written.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
-            os.close(stderr)
             written.seek(0)
-            for line in written:
-                if not any(text.encode() in line for text in unwanted):
-                    os.write(2, line)
+            with contextlib.suppress(OSError):  # the reader of standard error may have gone
+                for line in written:
+                    if not any(text.encode() in line for text in unwanted):
+                        os.write(2, line)
+
+
+def columns() -> tuple[ProgressColumn, ...]:
+    """The columns of a progress bar: what is done, the bar, how many of how many, and the time left."""
+    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
 @contextlib.contextmanager
@@ -61,10 +68,9 @@ def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iter
 
     Yields a function; the block must call it with the number of items that it has just done.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = said = time.monotonic()
     done = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
 
         def advance(count: int) -> None:

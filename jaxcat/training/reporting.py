@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 
 from jaxcat.runs.meta import best_epoch
-from jaxcat.system.console import Console
+from jaxcat.system.console import Console, columns
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import next_command
-from jaxcat.training.writers import WRITERS, Writer, lines_of, writing_to
+from jaxcat.training.writers import WRITERS, Writer, in_words, lines_of, writing_to
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
 
@@ -95,15 +95,12 @@ class Reporter:
     def live(self, epoch: int, pace: Pace, measured: Mapping[str, float], *, steps: int) -> None:
         """Updates the live line of the current epoch."""
         if self._progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(
-                *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
-            )
+            figures = TextColumn("{task.fields[figures]}")
+            self._progress = Progress(*columns(), figures, console=self.console, transient=True)
             self._progress.start()
             self._progress.add_task(f"epoch {epoch}/{self._epochs}", total=steps, figures="")
-        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items())
-        figures = f"{pace.images_per_second():.0f} images/s  {figures}"
-        self._progress.update(self._progress.task_ids[0], completed=pace.step, figures=figures)
+        shown = f"{pace.images_per_second():.0f} images/s  {in_words(measured, between='  ')}"
+        self._progress.update(self._progress.task_ids[0], completed=pace.step, figures=shown)
         self._updated = time.monotonic()
 
     def _stop_progress(self) -> None:

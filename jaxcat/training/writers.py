@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,7 +165,12 @@ def lines_of(history: Sequence[dict]) -> str:
 def figures_of(record: dict[str, Any], split: str) -> str:
     """`loss 0.6931 accuracy 0.5000 …` of one split."""
     found = {name.partition("/")[2]: value for name, value in record.items() if name.startswith(f"{split}/")}
-    return " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+    return in_words(found)
+
+
+def in_words(measurements: Mapping[str, float], *, between: str = " ") -> str:
+    """`loss 0.6931 top 5 accuracy 0.5000`, from values by name."""
+    return between.join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measurements.items())
 
 
 def measured(record: dict[str, Any]) -> dict[str, float]:
