@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from jaxcat.bottlenecks.key import step_versions
 from jaxcat.config import default
 from jaxcat.inference.classifier import Classifier
 from jaxcat.models.backbone import BACKBONES, complete_model
-from jaxcat.models.network import Network
-from jaxcat.objectives.metrics import metrics_for
-from jaxcat.runs.meta import Meta, package_versions
+from jaxcat.runs.meta import new_meta
+from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.weights.load import load_pretrained
 
@@ -32,23 +30,8 @@ def published_classifier(source: str) -> Classifier:
     config.data.image_size = loaded.evaluation.image_size if loaded.evaluation else row.image_size
     config.data.resize = loaded.evaluation.resize if loaded.evaluation else "squash"
     classes = loaded.classes or tuple(f"class {i}" for i in range(loaded.params["logits"]["bias"].size))
-    meta = Meta(
-        config=config,
-        classes=classes,
-        conventions=loaded.conventions,
-        provenance=loaded.provenance,
-        frozen_digests={},
-        versions=package_versions(),
-        step_versions=step_versions(),
-        metrics=metrics_for(len(classes)),
-    )
-    network = Network(
-        config.model,
-        classes=len(classes),
-        image_size=config.data.image_size,
-        conventions=loaded.conventions,
-        top=row.top,
-    )
+    meta = new_meta(config, classes, conventions=loaded.conventions, provenance=loaded.provenance)
+    network = network_of(meta, top=row.top)
     params, stats = ({stage: tree.get(stage, {}) for stage in network.stages} for tree in (loaded.params, loaded.stats))
     frozen, trained = place_replicated(make_mesh(), network.split(params, stats))
     return Classifier(network, meta, frozen=frozen, trained=trained)

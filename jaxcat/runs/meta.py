@@ -22,7 +22,7 @@ from jaxcat.config import check_stored, completed
 from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_line
 from jaxcat.models.backbone import check_model
 from jaxcat.models.preprocessing import Conventions
-from jaxcat.objectives.metrics import METRICS
+from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.workdir import checkpoint, way_out
 from jaxcat.system.compilation import installed_versions
 
@@ -107,6 +107,22 @@ class Meta:
             plain["length"] = length | ({"records": self.records.fingerprint} if self.records.fingerprint else {})
         plain = json.loads(json.dumps(plain))
         return plain | {"meta_digest": meta_digest(plain)}
+
+
+def new_meta(
+    config: ConfigDict, classes: tuple[str, ...], *, conventions: Conventions, provenance: dict[str, Any]
+) -> Meta:
+    """The meta of a run that begins now, with this version of jaxcat; its frozen tree has no digests yet."""
+    return Meta(
+        config=config,
+        classes=classes,
+        conventions=conventions,
+        provenance=provenance,
+        frozen_digests={},
+        versions=package_versions(),
+        step_versions=step_versions(),
+        metrics=metrics_for(len(classes)),
+    )
 
 
 def parse(plain: Any) -> Meta:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.models.backbone import Top
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, best_epoch, read_meta
@@ -54,13 +55,14 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     return Restored(meta, network, frozen, checkpoints.restore_model(folder, meta, shapes=trained, sharding=sharding))
 
 
-def network_of(meta: Meta) -> Network:
-    """The network that a meta describes. Raises ConfigError if the network is impossible."""
+def network_of(meta: Meta, *, top: Top | None = None) -> Network:
+    """The network that a meta describes, with the head or the published `top`. Raises ConfigError if impossible."""
     return Network(
         meta.config.model,
         classes=len(meta.classes),
         image_size=meta.config.data.image_size,
         conventions=meta.conventions,
+        top=top,
     )
 
 

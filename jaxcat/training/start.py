@@ -18,9 +18,8 @@ from jaxcat.bottlenecks.key import step_versions
 from jaxcat.config import difference
 from jaxcat.errors import ConfigError
 from jaxcat.models.network import Network, Tree
-from jaxcat.objectives.metrics import metrics_for
 from jaxcat.runs import checkpoints, recovery
-from jaxcat.runs.meta import Meta, digests, package_versions
+from jaxcat.runs.meta import Meta, digests, new_meta
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import place_replicated, replicated
 from jaxcat.training.origin import Origin, beginning
@@ -136,16 +135,7 @@ def start(
             again=functools.partial(_frozen_again, began, network),
         )
         return Start(network, meta, frozen, trained, resumed=True)
-    meta = Meta(
-        config=config,
-        classes=classes,
-        conventions=origin.conventions,
-        provenance=origin.provenance,
-        frozen_digests={},
-        versions=package_versions(),
-        step_versions=step_versions(),
-        metrics=metrics_for(len(classes)),
-    )
+    meta = new_meta(config, classes, conventions=origin.conventions, provenance=origin.provenance)
     network = network_of(meta)
     frozen, trained = network.split(*_fill(network, origin, config.seed))
     meta = dataclasses.replace(meta, frozen_digests=digests(frozen))

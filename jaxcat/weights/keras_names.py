@@ -11,6 +11,8 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
+from jaxcat.models import vgg
+from jaxcat.models.backbone import BACKBONES
 from jaxcat.weights.formats.contents import Contents, Tensor
 from jaxcat.weights.registry import KERAS_3, KERAS_LEGACY_H5
 
@@ -72,7 +74,7 @@ KERAS_3_ORDER = (
 
 # VGG-19: its layers have names, and Keras 3 counts them in the order the data flows.
 _VGG_UNITS = tuple(
-    f"block{block}/conv{number}" for block, count in enumerate((2, 2, 4, 4, 4), 1) for number in range(1, count + 1)
+    f"{block}/conv{number}" for block, (count, _) in vgg.STAGES.items() for number in range(1, count + 1)
 )
 
 
@@ -121,17 +123,18 @@ KERAS_NAMES = {
         legacy={"predictions": "logits"},
         dense=("logits",),
         outputs={block: block for block in _CREATED if block != "stem"},  # Keras has no name for the stem's end
-        batch_norm=True,
+        batch_norm=BACKBONES["inception_v3"].batch_norm,
     ),
     "vgg19": KerasNames(
         application="VGG19",
         units=_VGG_UNITS,
         keras_3_order=tuple(range(len(_VGG_UNITS))),
         legacy={unit.replace("/", "_"): unit for unit in _VGG_UNITS}
-        | {"fc1": "fc1", "fc2": "fc2", "predictions": "logits"},
-        dense=("fc1", "fc2", "logits"),
-        outputs={f"block{number}": f"block{number}_pool" for number in range(1, 6)},
-        batch_norm=False,
+        | {name: name for name in vgg.TOP_HIDDEN}
+        | {"predictions": "logits"},
+        dense=(*vgg.TOP_HIDDEN, "logits"),
+        outputs={block: f"{block}_pool" for block in vgg.STAGES},
+        batch_norm=BACKBONES["vgg19"].batch_norm,
     ),
 }
 

@@ -61,7 +61,7 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
     def forward(params, stats, x):
         outputs = {}
         for name, graph in graphs.items():
-            x = outputs[name] = nnx.merge(graph, params[name], stats.get(name, {}))(x)
+            x = outputs[name] = nnx.merge(graph, params[name], stats[name])(x)
         outputs["average"] = x.astype(jnp.float32).mean(axis=(1, 2))
         if with_top:
             x = outputs["average"] if table.top.pool == "avg" else x.reshape(len(x), -1)
