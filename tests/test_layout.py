@@ -96,6 +96,7 @@ def test_names_that_say_nothing_or_something_else(name):
         ),
         (["images/train/{}", "images/test/{}", "labels/train", "labels/test"], "images/train", "images/test"),
         (["train/images/{}", "test/images/{}"], "train/images", "test/images"),
+        (["images/Images/{}", "labels/Annotation/cat", "labels/Annotation/dog"], "images/Images", ""),
         (["data/Training/{}", "data/Testing/{}", "__MACOSX/data/Training/{}"], "data/Training", "data/Testing"),
         (["chest/train/{}", "chest/test/{}", "chest/chest/train/{}"], "chest/train", "chest/test"),
         (

@@ -82,6 +82,12 @@ def _only(base: Path, here: Sequence[Path]) -> Path | None:
     with_splits = [path for path in here if is_split(path)]
     if len(with_splits) == 1 and not any(holds_images(path) for path in here if path != with_splits[0]):
         return with_splits[0]
+    inside = {path: {each.name for each in folders(class_root(path))} for path in here if folders(path)}
+    with_images = [path for path in inside if holds_images(path)]
+    if len(with_images) == 1 and len(inside) == len(here) > 1:  # such as "images" and "annotations", by class
+        others = [names for path, names in inside.items() if path != with_images[0]]
+        if all(len(names & inside[with_images[0]]) > 1 for names in others):
+            return with_images[0]
     return None
 
 
