@@ -201,6 +201,17 @@ def test_a_train_folder_beside_others_with_images_is_not_taken_for_granted(tmp_p
     assert opened(tmp_path, train_dir=".").classes == ("bus", "car", "train")
 
 
+@pytest.mark.parametrize("name", ["birds_train", "Birds Testing", "val_birds"])
+def test_a_folder_with_a_splits_name_and_classes_in_it_is_no_class(name, tmp_path):
+    flat(tmp_path / name, **CLASSES)
+    flat(tmp_path, more=3)
+    refused(
+        tmp_path, "may be a split or a class", f"_dir='{tmp_path}/{name}'" if " " in name else f"_dir={tmp_path}/{name}"
+    )
+    assert opened(tmp_path, train_dir=name).classes == ("cat", "dog")
+    assert opened(tmp_path, train_dir=".").classes == tuple(sorted([name, "more"]))
+
+
 def test_two_folders_for_one_split(tmp_path):
     splits(tmp_path, "train", "val", "dev")
     message = refused(tmp_path, "both the validation split")
