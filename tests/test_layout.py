@@ -268,3 +268,18 @@ def test_loops_of_links_end(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data").symlink_to(tmp_path / "data")
     refused(tmp_path / "data", "")
+
+
+def test_what_was_found_is_said_unless_it_is_where_it_usually_is(tmp_path, caplog):
+    splits(tmp_path / "plain", "train", "Val", "test")
+    flat(tmp_path / "flat", **CLASSES)
+    for root in ("plain", "flat"):
+        opened(tmp_path / root)
+        assert "usually" not in caplog.text
+    splits(tmp_path / "data", "Training", "Testing")
+    opened(tmp_path / "data")
+    assert f"train is {tmp_path}/data/Training, test is {tmp_path}/data/Testing" in caplog.text
+    caplog.clear()
+    flat(tmp_path / "deep" / "data" / "data", **CLASSES)
+    opened(tmp_path / "deep")
+    assert f"train is {tmp_path}/deep/data/data" in caplog.text

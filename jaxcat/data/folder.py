@@ -63,6 +63,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
         roots = split_roots(root, config.data)
+        _tell_of_roots(root, roots)
     there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
     available = _available(there["train"])
     chosen = choose_classes(available, config.data.classes)
@@ -123,6 +124,14 @@ def class_folders(root: Path, *, rules: int, apart: Sequence[Path] = ()) -> Clas
         elif not any(path == other or path in other.parents for other in apart if other != root):
             of_class.setdefault(composed(path.name), []).append(path)
     return ClassFolders(root, of_class)
+
+
+def _tell_of_roots(root: Path, roots: Mapping[str, Path]) -> None:
+    """Says which folders are taken for splits, if they are not DIR itself or folders in it with the splits' names."""
+    usual = {name: path for name, path in roots.items() if rules_1.SPLIT_OF.get(path.name.lower()) == name}
+    if roots != {"train": root} and any(usual.get(name) != root / path.name for name, path in roots.items()):
+        found = ", ".join(f"{name} is {printable(str(path))}" for name, path in roots.items())
+        logger.warning("the splits are not where they usually are: %s", found)
 
 
 def _available(train: ClassFolders) -> list[str]:
