@@ -171,7 +171,8 @@ def _images(there: ClassFolders, classes: Sequence[str], skipped: Skipped, *, ru
 
 def _split(name: str, images: Mapping[str, Sequence[Path]], classes: Sequence[str], *, base: tuple[Path, str]) -> Split:
     """The records of these classes, in the order of `images`; their names are `base[1]` and the path from `base[0]`."""
-    found = [(path, classes.index(label)) for label in images if label in classes for path in images[label]]
+    label_of = {class_name: label for label, class_name in enumerate(classes)}
+    found = [(path, label_of[each]) for each in images if each in label_of for path in images[each]]
     files = tuple(base[1] + path.relative_to(base[0]).as_posix() for path, _ in found)
     labels = np.array([label for _, label in found], np.int32)
     return Split(name, files, labels, lambda index: found[index][0])
