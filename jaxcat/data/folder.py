@@ -27,6 +27,7 @@ SPLIT_OF = {
     "dev": "validation",
     "test": "test",
 }
+INDEX_RULES = 1  # version of the rules that say which files are records and how they are named
 _LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # besides names that begin with a dot
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 

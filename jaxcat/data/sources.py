@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
+from jaxcat.data.folder import INDEX_RULES
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
 
@@ -43,11 +44,12 @@ SOURCES: dict[str, DataSource] = {
 }
 
 
-def open_data(config: Any) -> Data:
+def open_data(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """Indexes the data that `config.data` asks for, and warns of what looks odd; decodes nothing.
 
     Args:
         config: has `seed`, `optim.class_weight` and `data.*`; `data.source` is a name in `SOURCES`.
+        rules: version of the rules that say which files are records; a run keeps those it began with.
 
     Returns:
         The data: always "train" and "validation" (held out of train if the data have none), "test" if there is one.
