@@ -54,21 +54,36 @@ class Split:
 
     def digest(self, index: int) -> bytes:
         """A 16-byte hash of the image as it is stored. Raises DataError if the file cannot be read."""
+        return digest_of(_read(self.stored(index)))
+
+    def examine(self, index: int) -> tuple[np.ndarray, bytes]:
+        """What `fetch` and `digest` give, from one read. Raises DataError if the image is unreadable."""
         stored = self.stored(index)
-        if isinstance(stored, np.ndarray):
-            stored = f"{stored.dtype} {stored.shape} ".encode() + stored.tobytes()
-        elif isinstance(stored, Path):
-            try:
-                stored = read_file(stored)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{printable(str(stored))}: {one_line(error)}") from error
-        return hashlib.blake2b(stored, digest_size=16).digest()
+        content = _read(stored)
+        return decode(content, str(stored) if isinstance(stored, Path) else self.files[index]), digest_of(content)
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
         files, stored = tuple(self.files[i] for i in chosen), self.stored
         return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
+
+
+def _read(stored: Path | bytes | np.ndarray) -> bytes | np.ndarray:
+    """The content of a file; bytes and arrays come back as they are. Raises DataError if the file cannot be read."""
+    if not isinstance(stored, Path):
+        return stored
+    try:
+        return read_file(stored)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(str(stored))}: {one_line(error)}") from error
+
+
+def digest_of(content: bytes | np.ndarray) -> bytes:
+    """A 16-byte hash of an encoded image, or of an array with its type and shape."""
+    if isinstance(content, np.ndarray):
+        content = f"{content.dtype} {content.shape} ".encode() + content.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @dataclass(frozen=True)

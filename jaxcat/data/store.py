@@ -35,6 +35,7 @@ class Store:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
         sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
+        digests: after `prepare`, the digest of each record, as `Split.digest` gives it.
         in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
@@ -51,6 +52,7 @@ class Store:
         self.split = split
         self.unreadable: tuple[str, ...] = ()
         self.sketches: tuple[bytes, ...] = ()
+        self.digests: tuple[bytes, ...] = ()
         self.in_memory = memory_needed(split, size) <= cache_gb * 2**30
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -69,27 +71,30 @@ class Store:
         images = np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
         sketches = [b""] * len(self.split)
 
-        def attempt(index: int) -> str:
+        def attempt(index: int) -> tuple[str, bytes]:
             try:
-                image = self.split.fetch(index)
+                image, digest = self.split.examine(index)
             except DataError as error:
-                return str(error)
+                return str(error), b""
             sketches[index] = sketch(image)
             if images is not None:
                 images[index] = resize(image, self._size, mode=self._mode)
-            return ""
+            return "", digest
 
         reasons: list[str] = []
+        digests: list[bytes] = []
         for start in range(0, len(self.split), _CHUNK):
             end = min(start + _CHUNK, len(self.split))
-            for number, reason in enumerate(self._pool.map(attempt, range(start, end)), start + 1):
+            for number, (reason, digest) in enumerate(self._pool.map(attempt, range(start, end)), start + 1):
                 reasons.append(reason)
+                digests.append(digest)
                 if number % _REPORTED == 0 or number == end:
                     progress((number - 1) % _REPORTED + 1)
                 if number % _REPORTED == 0 and (status := stop()):
                     return status
         self._keep(images, reasons)
         self.sketches = tuple(filter(None, sketches))  # those of the readable images
+        self.digests = tuple(digest for digest in digests if digest)
         return 0
 
     def _keep(self, images: np.ndarray | None, reasons: list[str]) -> None:
