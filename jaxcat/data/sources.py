@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
+from jaxcat.data.decoding import decoding_of
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
 
@@ -57,6 +58,6 @@ def open_data(config: Any) -> Data:
     """
     if config.data.source not in SOURCES:
         raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
-    data = SOURCES[config.data.source].open(config)
+    data = SOURCES[config.data.source].open(config).decoded(decoding_of(config))
     checks.warn(data, config)
     return data

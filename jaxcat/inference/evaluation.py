@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
+from jaxcat.data.decoding import decoding_of
 from jaxcat.data.folder import open_labelled_folder
 from jaxcat.data.records import SPLITS, Split, fingerprint
 from jaxcat.data.sources import open_data
@@ -150,7 +152,7 @@ def show(console: Console, summary: dict, title: str) -> None:
 def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Split:
     """The records to measure on: a split of the run's own data, or all of another folder."""
     if data is not None:
-        return open_labelled_folder(data, classifier.classes)
+        return replace(open_labelled_folder(data, classifier.classes), decoding=decoding_of(classifier.config))
     opened = open_data(classifier.config)
     if opened.classes != classifier.classes:
         here = ", ".join(opened.classes)
