@@ -173,8 +173,13 @@ def _eight_bits(image: Image.Image, how: Decoding, *, name: str, encoded: bytes 
             return _of_deep_file(image, how, encoded=encoded, name=name)
     if deep.is_deep_grey(image):
         return Image.fromarray(deep.levels(deep.grey_of(image), how.grey_bits, name))
-    clear = _transparent(image)  # before load(), which makes Pillow forget how many bits there were
+    # Both before load(), which makes Pillow forget how many bits there were, and where.
+    clear, frame = _transparent(image), _frame_of_gif(image)
     image.load()
+    if frame:  # around it browsers show the page, Pillow the GIF's background
+        shown = Image.new("RGBA", image.size)
+        shown.paste(image.convert("RGBA").crop(frame), frame)
+        return shown
     if clear != image.info.get("transparency"):
         image = image.copy()  # the original may belong to the caller
         image.info["transparency"] = clear
@@ -212,6 +217,12 @@ def _transparent(image: Image.Image) -> Any:
     clear, stored = image.info.get("transparency"), deep.raw_mode(image)
     scale = 17 if stored == "L;4" else 85 if stored == "L;2" else 1
     return clear * scale if isinstance(clear, int) else clear
+
+
+def _frame_of_gif(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box of a GIF's first frame if it is smaller than the image."""
+    tiles = getattr(image, "tile", ()) if image.format == "GIF" else ()
+    return next((tile[1] for tile in tiles if tile[1] != (0, 0, *image.size)), None)
 
 
 def _orientation(image: Image.Image) -> object:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from typing import Any
 
 from PIL import (
     AvifImagePlugin,
@@ -53,6 +55,7 @@ PLUGINS = (
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "CUR")
 MAX_PIXELS = 178_956_970  # above it Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
 
+_VIDEO = (1, 6, 14, 15)  # transfer functions of ITU-T H.273 that browsers take for sRGB's in an AVIF
 _CONTAINED = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # entries of `Image.info`
 
 
@@ -80,6 +83,10 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
         )
     if image.format == "JPEG2000" and (place := encoded.find(b"\xff\x51")) >= 0 and place + 40 < len(encoded):
         image.info["significant_bits"] = (encoded[place + 40] & 127) + 1  # of the first channel, in the marker SIZ
+    if image.format == "AVIF" and "icc_profile" not in image.info:
+        image.info |= _code_points(encoded)
+    if image.format == "PNG" and getattr(image, "default_image", False):
+        image.seek(1)  # its first image is for viewers that show no animation
     if image.format == "TIFF":
         _check_first_page(image)
     return image
@@ -104,6 +111,15 @@ def _opened(encoded: bytes) -> tuple[ImageFile.ImageFile | None, str]:
         except Exception as error:  # plugins raise nearly every kind on damaged input, and on a HEIC that is no AVIF
             reason = one_line(error)
     return None, reason
+
+
+def _code_points(avif: bytes) -> dict[str | tuple[int, int], Any]:
+    """ "cicp" of an AVIF without an ICC profile, if it says which colours it has; of its first image."""
+    place = avif.find(b"colrnclx")
+    if not 0 <= place <= len(avif) - 12:
+        return {}
+    primaries, transfer = struct.unpack_from(">HH", avif, place + 8)
+    return {"cicp": (primaries, 13 if transfer in _VIDEO else transfer)}
 
 
 def _check_first_page(image: ImageFile.ImageFile) -> None:

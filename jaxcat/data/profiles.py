@@ -23,10 +23,10 @@ PRIMARIES = {
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, *D65),  # Display P3
 }
 _SRGB_CURVE = (3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # ICC's type 3
-_REC709_CURVE = (3, 1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
+_SRGB_GAMMA = 0.45455  # in a PNG without primaries it stands for sRGB, as does what differs by less than 5 %
 # Transfer of ITU-T H.273 → ICC's parametric curve: its type and numbers.
 TRANSFERS = {
-    **dict.fromkeys((1, 6, 14, 15), _REC709_CURVE),
+    **dict.fromkeys((1, 6, 14, 15), (0, 2.4)),  # video; screens show it so, and so do browsers for PNG
     4: (0, 2.2),
     5: (0, 2.8),
     8: (0, 1.0),
@@ -57,8 +57,8 @@ def to_srgb(image: Image.Image, info: Mapping[Any, Any]) -> Image.Image:
     if not profile:
         return image
     try:
-        if image.mode == "L" and profile is not info.get("icc_profile"):
-            image = image.convert("RGB")  # what is written down in numbers has three primaries, also for grey
+        if image.mode == "L" and profile[16:20] == b"RGB ":
+            image = image.convert("RGB")
         if image.mode != "CMYK" and is_srgb(profile, image.mode):
             return image
         return _converted(image, profile)
@@ -80,7 +80,7 @@ def of_gamma(gamma: float | None, chromaticity: Sequence[float] | None) -> bytes
 
     Raises ValueError if the primaries are impossible.
     """
-    if not gamma and not chromaticity:
+    if not chromaticity and (not gamma or abs(gamma / _SRGB_GAMMA - 1) < 0.05):
         return b""
     primaries = (*chromaticity[2:], *chromaticity[:2]) if chromaticity else PRIMARIES[1]
     return matrix_profile(primaries, (0, 1 / gamma) if gamma else _SRGB_CURVE)
