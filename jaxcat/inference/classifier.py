@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from scipy.special import softmax
 
-from jaxcat.data.decoding import decode
+from jaxcat.data.decoding import decode, decoding_of
 from jaxcat.data.resizing import resize
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta
@@ -96,7 +96,8 @@ class Classifier:
         """Class probabilities, float32 (number of images, number of classes).
 
         Args:
-            images: paths, encoded bytes, Pillow images or uint8 arrays (H, W, 3), in any mixture.
+            images: paths, encoded bytes, Pillow images, or arrays (H, W, 3) or (H, W) of uint8 or uint16, in any
+                mixture.
 
         Raises:
             DataError: an image cannot be read; the message names it.
@@ -133,7 +134,7 @@ class Classifier:
         if isinstance(image, (str, os.PathLike)):
             image, name = Path(image), os.fspath(image)
         data = self.config.data
-        return resize(decode(image, name), data.image_size, mode=data.resize)
+        return resize(decode(image, name, decoding_of(self.config)), data.image_size, mode=data.resize)
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
-from jaxcat.data.decoding import printable
+from jaxcat.data.decoding import decoding_of, printable
 from jaxcat.data.folder import open_labelled_folder
 from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
@@ -201,10 +202,12 @@ def open_split(
         ConfigError, DataError: see `own_records.own_split` and `own_records.moved_split`.
     """
     if data is not None:
-        return open_labelled_folder(data, classifier.classes)
-    if moved is not None:
-        return moved_split(classifier.meta, split, moved=moved, listed=listed)
-    return own_split(classifier.meta, split, listed=listed)
+        found = open_labelled_folder(data, classifier.classes)
+    elif moved is not None:
+        found = moved_split(classifier.meta, split, moved=moved, listed=listed)
+    else:
+        found = own_split(classifier.meta, split, listed=listed)
+    return replace(found, decoding=decoding_of(classifier.config))
 
 
 def name_of(data: Path) -> str:

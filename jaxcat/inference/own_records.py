@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.decoding import printable
-from jaxcat.data.folder import Ignored, walk
 from jaxcat.data.records import Split, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
+from jaxcat.data.walking import walk
 from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.records import FILE, Listed, changed_images, digests_of, read_list, rules_of, some
@@ -162,7 +162,7 @@ def _images_of(meta: Meta, config: Any) -> Split:
 def _images_below(root: Path, where: str) -> Split:
     """All image files below a folder, as one split without labels."""
     paths = []
-    for found in walk(root, Ignored()):
+    for found in walk(root, None):
         if isinstance(found, DataError):
             logger.warning("%s: images there cannot be found", found)
         else:

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.key import key_of
 from jaxcat.bottlenecks.source import BottleneckSource
+from jaxcat.data.decoding import decoding_of
+from jaxcat.data.grey import find_bits
 from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
@@ -58,10 +60,25 @@ def train(config: ConfigDict, workdir: Path) -> int:
         mesh = make_mesh()
         data = open_data(config, rules=rules_of(meta))
         check_agreement(data.splits)
+        data = settle_grey(config, data)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
         run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
         source = open_source(config, data, run=run, mesh=mesh)
         return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
+
+
+def settle_grey(config: ConfigDict, data: Data) -> Data:
+    """Replaces `data.grey_bits=0` by the scale that train's 16-bit images need, in all processes, and says so."""
+    if config.data.grey_bits:
+        return data
+    found = max(values_of_processes(find_bits(data.splits["train"])))
+    config.data.grey_bits = found or 16
+    if found and jax.process_index() == 0:
+        print(
+            f"16-bit images: their values use {found} bits, so a level is min(value >> {found - 8}, 255), in this run"
+            f" and wherever it is used (--config.data.grey_bits={found})"
+        )
+    return data.decoded(decoding_of(config))
 
 
 def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> Source:
