@@ -12,7 +12,6 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from jaxcat.errors import DataError
 from jaxcat.system import cli
@@ -22,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="an image or a directory of images")
+    parser.add_argument("paths", nargs="+", type=cli.path_as_typed, metavar="PATH", help="an image or a directory")
     origin = parser.add_mutually_exclusive_group(required=True)
-    origin.add_argument("--workdir", type=Path, help="directory of a training run")
+    origin.add_argument("--workdir", type=cli.path, help="directory of a training run")
     origin.add_argument("--weights", metavar="NAME", help="published weights: a name, or a file with all layers")
     parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"], help="default: jsonl")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
@@ -52,8 +51,6 @@ def write_rows(arguments: argparse.Namespace) -> int:
     else:
         classifier = load(arguments.workdir, step=arguments.step)
     top = min(arguments.top, len(classifier.classes))
-    for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     table = csv.writer(sys.stdout)
     if arguments.output == "csv":
         runners_up = [f"{column}_{rank}" for rank in range(2, top + 1) for column in ("label", "probability")]

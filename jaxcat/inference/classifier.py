@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
+from jaxcat.system.paths import expanded
 from jaxcat.training.start import pixel_changes
 from jaxcat.training.steps import make_eval_step
 
@@ -104,7 +104,7 @@ class Classifier:
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
         if isinstance(image, (str, os.PathLike)):
-            image, name = Path(image), os.fspath(image)
+            image, name = expanded(image), os.fspath(image)
         data = self.config.data
         return resize(decode(image, name), data.image_size, mode=data.resize)
 

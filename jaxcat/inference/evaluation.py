@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from jaxcat.training.steps import InLine
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 200  # bytes; a file may have 255, and suffixes are added
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 
 
@@ -168,6 +170,11 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
 
 
 def name_of(data: Path) -> str:
-    """Name of the files of an evaluation on another folder; never the name of a split."""
+    """Name of the files of an evaluation on another folder; never the name of a split, and short enough for a file."""
     folder = data.resolve()
-    return f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name
+    name = f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name
+    encoded = os.fsencode(name or "root")
+    if len(encoded) <= LONGEST_NAME:
+        return os.fsdecode(encoded)
+    digest = hashlib.sha256(encoded).hexdigest()[:8]  # two long names may begin alike
+    return encoded[: LONGEST_NAME - 9].decode(errors="ignore") + f"-{digest}"

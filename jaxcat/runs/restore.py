@@ -14,6 +14,7 @@ from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, best_epoch, read_meta
 from jaxcat.runs.workdir import REPLACED, STEP, numbered, steps
 from jaxcat.system.devices import make_mesh, replicated
+from jaxcat.system.paths import typed
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     Raises:
         CheckpointError: no run there, no such step, or damaged files.
     """
-    folder = Path(workdir).absolute()
+    folder = typed(workdir)
     if not os.path.isdir(folder):
         raise CheckpointError(f"--workdir {workdir}: no such directory")
     number = choose(folder, step)

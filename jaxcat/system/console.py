@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,10 +19,10 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 
 
 class Console(rich.console.Console):
-    """A rich console without colours for numbers; it wraps lines only if it is for tables."""
+    """A rich console that shows every text as it is, without markup or colours; it wraps lines only if for tables."""
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, tables: bool = False):
-        super().__init__(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=not tables)
+        super().__init__(quiet=quiet, stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=not tables)
 
     def on_broken_pipe(self) -> None:
         """Makes the console silent if the reader, such as `head`, has closed the pipe; rich would end the process."""
@@ -27,6 +30,33 @@ class Console(rich.console.Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())  # discards what is buffered and what other code prints
         os.close(nowhere)
+
+
+# What jaxcat prints beyond ASCII → the same in ASCII, for terminals and logs of another encoding.
+IN_ASCII = {
+    **{"×": "x", "…": "...", "→": "->", "±": "+-", "°": " degrees", "–": "-", "·": "*"},
+    **dict.fromkeys("━╸╺•─", "-"),
+}
+
+
+def accept_any_text(*streams: Any) -> None:
+    """Makes text streams write what their encoding lacks in another form, where Python would raise an error.
+
+    Undecodable bytes of file names are written as these bytes, known signs in ASCII, and others as escapes.
+    """
+    codecs.register_error("jaxcat", _replaced)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # not if it is closed or replaced, as in tests and notebooks
+            stream.reconfigure(errors="jaxcat")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return IN_ASCII.get(character) or character.encode("unicode_escape").decode(), error.start + 1
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import filelock
 import platformdirs
+
+from jaxcat.errors import ConfigError
+from jaxcat.system import paths
 
 ASIDE = ".aside"  # suffix of files that are not complete yet
 
@@ -20,8 +24,27 @@ def never() -> int:
 
 
 def cache_dir() -> Path:
-    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist."""
-    return Path(os.environ.get("JAXCAT_CACHE") or platformdirs.user_cache_dir("jaxcat"))
+    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist.
+
+    A relative path counts from the working directory at the first call, whatever that is later.
+
+    Raises:
+        ConfigError: JAXCAT_CACHE is no path, or is not set for a user without a home directory.
+    """
+    if wanted := os.environ.get("JAXCAT_CACHE", ""):
+        return _cache_of(wanted)
+    usual = Path(platformdirs.user_cache_dir("jaxcat"))
+    if not usual.is_absolute():  # ~/.cache, where ~ could not be replaced
+        raise ConfigError("this user has no home directory to keep a cache in: set JAXCAT_CACHE to a directory")
+    return usual
+
+
+@functools.cache
+def _cache_of(wanted: str) -> Path:
+    try:
+        return paths.typed(wanted)
+    except ConfigError as error:
+        raise ConfigError(f"JAXCAT_CACHE={error}") from error
 
 
 @contextlib.contextmanager
