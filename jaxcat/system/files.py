@@ -1,4 +1,4 @@
-"""The cache directory, replacement of files (completely or not at all), and locks between processes."""
+"""The cache directory, and replacement of files: completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import contextlib
 import functools
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from jaxcat.errors import ConfigError
@@ -80,31 +79,3 @@ def flush(file) -> None:
     """Flushes what was written to a file to the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, waiting: Callable[[], None], stop: Callable[[], int] = never) -> Iterator[int]:
-    """Holds the lock file `path` while the block runs; calls `waiting` once if another process holds it.
-
-    The system releases a lock when its holder dies, so waiting cannot last for ever.
-
-    Yields 0 if the lock is held. If `stop` answers other than 0 during the wait, yields its answer without the lock.
-
-    Raises:
-        OSError: the lock file cannot be made.
-    """
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        waiting()
-        while not lock.is_locked:
-            if status := stop():
-                yield status
-                return
-            with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=1)
-    try:
-        yield 0
-    finally:
-        lock.release()

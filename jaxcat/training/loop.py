@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -17,12 +16,13 @@ from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.records import Data, Split, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
-from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.models.backbone import complete_model
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, Records, best_epoch
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
+from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
@@ -174,15 +174,14 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
-    lock, refusal = FileLock(workdir / ".lock"), ""
+    lock, refusal = Lock(workdir / ".lock"), ""
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            refusal = "another run holds it; wait until that ends, or use another --workdir"
+            if not lock.acquire():
+                refusal = f"another run holds it: {lock.holder()}; wait until that ends, or use another --workdir"
         except OSError as error:
-            refusal = f"cannot be written: {error.strerror}"
+            refusal = f"cannot be written: {one_line(error)}"
     try:
         if any(values_of_processes(bool(refusal))):
             raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")
