@@ -23,6 +23,7 @@ from jaxcat.data.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model
+from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
 from jaxcat.weights.registry import REGISTRY
@@ -135,6 +136,8 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(f"--config.{name}={values[name]}: {problem}")
     check_model(config.model, image_size=config.data.image_size)
     _check_combinations(config)
+    if config.bottleneck.views:
+        cache_dir()  # raises if there is no place for bottlenecks
 
 
 def _check_combinations(config: ConfigDict) -> None:

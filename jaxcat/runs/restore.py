@@ -44,6 +44,7 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     folder = typed(workdir)
     if not os.path.isdir(folder):
         raise CheckpointError(f"--workdir {workdir}: no such directory")
+    sharding = replicated(make_mesh())
     number = choose(folder, step)
     meta = read_meta(folder, number)
     try:
@@ -51,7 +52,6 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     except ConfigError as error:
         raise CheckpointError(f"{folder}: step {number} describes an impossible network: {error}") from error
     frozen, trained = network.split(*network.shapes())
-    sharding = replicated(make_mesh())
     frozen = checkpoints.restore_frozen(folder, shapes=frozen, wanted=meta.frozen_digests, sharding=sharding)
     return Restored(meta, network, frozen, checkpoints.restore_model(folder, meta, shapes=trained, sharding=sharding))
 

@@ -22,19 +22,27 @@ def never() -> int:
     return 0
 
 
+class NoHomeError(ConfigError):
+    """The cache directory is not known. Work that only gains speed from a cache can do without."""
+
+
 def cache_dir() -> Path:
     """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist.
 
     A relative path counts from the working directory at the first call, whatever that is later.
 
     Raises:
-        ConfigError: JAXCAT_CACHE is no path, or is not set for a user without a home directory.
+        ConfigError: JAXCAT_CACHE is no path.
+        NoHomeError: JAXCAT_CACHE is not set, and this user has no home directory.
     """
     if wanted := os.environ.get("JAXCAT_CACHE", ""):
         return _cache_of(wanted)
-    usual = Path(platformdirs.user_cache_dir("jaxcat"))
-    if not usual.is_absolute():  # ~/.cache, where ~ could not be replaced
-        raise ConfigError("this user has no home directory to keep a cache in: set JAXCAT_CACHE to a directory")
+    try:
+        usual = Path(platformdirs.user_cache_dir("jaxcat"))
+    except RuntimeError:  # of newer versions; older ones leave the ~ in ~/.cache
+        usual = Path("~")
+    if not usual.is_absolute():
+        raise NoHomeError("this user has no home directory to keep a cache in: set JAXCAT_CACHE to a directory")
     return usual
 
 

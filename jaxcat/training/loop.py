@@ -44,6 +44,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete_model(config.model)
+    mesh = make_mesh()
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
@@ -53,7 +54,6 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
-        mesh = make_mesh()
         data = open_data(config)
         check_agreement(data.splits)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
