@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 from jax import Array
+from PIL import Image
 from scipy.special import softmax
 
 from jaxcat.data.decoding import decode
 from jaxcat.data.resizing import resize
+from jaxcat.errors import DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
@@ -94,7 +96,7 @@ class Classifier:
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        if isinstance(images, (str, bytes, os.PathLike)):
+        if _is_single(images):
             raise TypeError("predict takes a list of images: predict([image])")
         pixels = (self.prepare(image, f"image {i}") for i, image in enumerate(images))
         return np.concatenate(
@@ -105,6 +107,15 @@ class Classifier:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
         if isinstance(image, (str, os.PathLike)):
             image, name = expanded(image), os.fspath(image)
+        elif isinstance(image, (bytearray, memoryview)):
+            image = bytes(image)
+        elif not isinstance(image, (bytes, np.ndarray, Image.Image)):
+            if not hasattr(image, "__array__"):  # as the arrays of JAX and torch have
+                raise DataError(
+                    f"{name}: {repr(image)[:60]} ({type(image).__name__}) is no image; give the path of a file, its "
+                    "bytes, a Pillow image, or an array of uint8 (H, W, 3)"
+                )
+            image = np.asarray(image)
         data = self.config.data
         return resize(decode(image, name), data.image_size, mode=data.resize)
 
@@ -123,6 +134,18 @@ class Classifier:
             logits, _ = self.evaluate_batch(to_global(self.mesh, batch))
             yield probabilities(np.asarray(logits)[: len(rows)])
             single = False
+
+
+def _is_single(images: Any) -> bool:
+    """Whether this is one image, or nothing to iterate over, where a list of images is wanted."""
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or not _is_iterable(images):
+        return True
+    shape = getattr(images, "shape", None)
+    return shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
+
+
+def _is_iterable(images: Any) -> bool:
+    return isinstance(images, Iterable) or hasattr(images, "__getitem__")
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
