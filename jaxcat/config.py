@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcat.errors import ConfigError
+from jaxcat.wording import meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +311,8 @@ def check_stored(config: ConfigDict) -> None:
 def check_name(name: str, settings: Iterable[str]) -> None:
     """Raises ConfigError unless `name`, such as "optim.learning_rate", is one of `settings`."""
     if name not in settings:
-        raise ConfigError(f"--config.{name} is not a setting{did_you_mean(name, settings)}")
+        near = meant(name, settings)
+        raise ConfigError(f"--config.{name} is not a setting{f'; did you mean {near}?' if near else ''}")
 
 
 def check_variant(variant: str, variants: Sequence[str]) -> None:

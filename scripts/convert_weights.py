@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flax.traverse_util import flatten_dict
-from rich.console import Console
 from rich.table import Table
 
 from jaxcat.errors import WeightsError
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.system import cli
+from jaxcat.system.console import Console
 from jaxcat.weights.formats import safetensors_file
 from jaxcat.weights.load import Pretrained, find_file, load_pretrained, open_weights
 from jaxcat.weights.registry import REGISTRY
@@ -45,15 +45,14 @@ def inspect(path: Path) -> None:
         for name, tensor in sorted(contents.tensors.items()):
             table.add_row(name, "×".join(map(str, tensor.shape)), tensor.dtype)
         count = sum(1 for name in contents.tensors if not name.startswith("["))
-        console = Console(soft_wrap=True)
-        console.print(table, markup=False)
+        console = Console()
+        console.print(table)
         network = BACKBONES[contents.backbone].title
         console.print(
-            f"{path}: layout {contents.layout}, {count} of {len(contents.tensors)} tensors known as {network}'s",
-            markup=False,
+            f"{path}: layout {contents.layout}, {count} of {len(contents.tensors)} tensors known as {network}'s"
         )
         for name in contents.left_out:
-            console.print(f"not part of the network, ignored: {name}", markup=False)
+            console.print(f"not part of the network, ignored: {name}")
 
 
 def write(loaded: Pretrained, out: Path) -> None:
@@ -89,7 +88,7 @@ def verify(weights: Path, out: Path, *, with_top: bool) -> bool:
         columns.append(differences(jaxcat_outputs(loaded, images), wanted))
     for block in max(columns, key=len):  # some sizes have no logits
         table.add_row(block, *(f"{column[block]:.1e}" if block in column else "" for column in columns))
-    Console().print(table)
+    Console(tables=True).print(table)
     worst = max(max(column.values()) for column in columns)
     print(f"worst difference from {name}: {worst:.1e}, allowed {TOLERANCE:.0e}")
     return worst <= TOLERANCE
@@ -100,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         prog="convert_weights.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", metavar="WEIGHTS")
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT.safetensors")
+    parser.add_argument("out", nargs="?", type=cli.path, metavar="OUT.safetensors")
     parser.add_argument("--inspect", action="store_true", help="print the table of tensors and write nothing")
     parser.add_argument("--verify", action="store_true", help="compare OUT with the framework WEIGHTS comes from")
     parser.add_argument("--no-top", action="store_true", help="leave out the published classification layers (the top)")

@@ -284,7 +284,7 @@ def make(root: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the folder to create; must not exist yet")
+    parser.add_argument("directory", type=cli.path, metavar="DIR", help="the folder to create; must not exist yet")
     arguments = parser.parse_args(argv)
     if arguments.directory.exists():
         parser.error(f"{arguments.directory}: is there already")

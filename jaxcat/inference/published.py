@@ -23,6 +23,7 @@ def published_classifier(weights: str) -> Classifier:
     Raises:
         WeightsError: see `load_pretrained`.
     """
+    mesh = make_mesh()
     loaded = load_pretrained(weights, backbone=None, with_top=True)
     config, row = default(), BACKBONES[loaded.backbone]
     config.model.backbone, config.model.weights = loaded.backbone, weights
@@ -33,7 +34,7 @@ def published_classifier(weights: str) -> Classifier:
     meta = new_meta(config, classes, conventions=loaded.conventions, provenance=loaded.provenance)
     network = network_of(meta, top=row.top)
     params, stats = ({stage: tree.get(stage, {}) for stage in network.stages} for tree in (loaded.params, loaded.stats))
-    frozen, trained = place_replicated(make_mesh(), network.split(params, stats))
+    frozen, trained = place_replicated(mesh, network.split(params, stats))
     return Classifier(network, meta, frozen=frozen, trained=trained)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,13 +18,14 @@ from jaxcat.data.grey import find_bits
 from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.backbone import complete_model
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, best_epoch
 from jaxcat.runs.records import rules_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
+from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
@@ -48,6 +48,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete_model(config.model)
+    mesh = make_mesh()
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
@@ -57,7 +58,6 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
-        mesh = make_mesh()
         data = open_data(config, rules=rules_of(meta))
         check_agreement(data.splits)
         data = settle_grey(config, data)
@@ -168,15 +168,14 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
-    lock, refusal = FileLock(workdir / ".lock"), ""
+    lock, refusal = Lock(workdir / ".lock"), ""
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            refusal = "another run holds it; wait until that ends, or use another --workdir"
+            if not lock.acquire():
+                refusal = f"another run holds it: {lock.holder()}; wait until that ends, or use another --workdir"
         except OSError as error:
-            refusal = f"cannot be written: {error.strerror}"
+            refusal = f"cannot be written: {one_line(error)}"
     try:
         if any(values_of_processes(bool(refusal))):
             raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from jaxcat.errors import WeightsError
+from jaxcat.errors import ConfigError, WeightsError
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.paths import typed
 from jaxcat.weights import description, strict
 from jaxcat.weights.description import Description
 from jaxcat.weights.download import fetch, remember
@@ -182,10 +184,13 @@ def find_file(weights: str) -> Path:
 
 
 def _existing(weights: str) -> Path:
-    path = Path(weights).expanduser()
-    if path.is_file():
+    try:
+        path = typed(weights)
+    except ConfigError as error:
+        raise WeightsError(f"--config.model.weights={error}") from error
+    if os.path.isfile(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         hint = ""
         if (path / "checkpoints").is_dir():
             hint = f"; to start from the run in it, set --config.init_from={weights} and --config.model.weights=none"
