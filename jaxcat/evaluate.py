@@ -1,7 +1,11 @@
-"""python -m jaxcat.evaluate --workdir DIR [--split validation] [--data DIR2] [--step best|latest|N]
+"""python -m jaxcat.evaluate --workdir DIR [--split validation] [--data DIR2 | --moved-data DIR3] [--results-dir DIR4]
 
 Evaluates a trained classifier on every image of a split, or of another folder. Each image is counted once. Prints a
 table and writes DIR/evaluation/NAME.json and NAME.predictions.csv; NAME is that of the split or folder.
+
+A run remembers its records in DIR/records.jsonl. So its train and validation splits stay the same if images are added,
+and --moved-data finds them in another place: by content, then by name. --data warns of images that the run was trained
+on. A run of an older version has no such list: its images are known by their names only, and it says so.
 """
 
 from __future__ import annotations
@@ -19,10 +23,20 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="directory of a training run")
+    parser.add_argument("--workdir", required=True, type=cli.path, help="directory of a training run")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data", type=cli.path, metavar="DIR2", help="measure on all of DIR2/CLASS/…, not on the run's data"
+    )
+    where.add_argument(
+        "--moved-data", type=cli.path, metavar="DIR3", help="the run's own data are now here; every image must be there"
+    )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR2", help="measure on DIR2/CLASS/… instead of the run's own data"
+        "--results-dir",
+        type=cli.path,
+        metavar="DIR4",
+        help="write here, not to DIR/evaluation; made if missing",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
@@ -39,6 +53,7 @@ def measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from jaxcat.data.store import open_stores
+    from jaxcat.inference import own_records
     from jaxcat.inference.classifier import load
     from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
     from jaxcat.system.compilation import enable_compilation_cache
@@ -50,7 +65,13 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     enable_compilation_cache()
     classifier = load(arguments.workdir, step=arguments.step)
-    split, data = open_split(classifier, split=arguments.split, data=arguments.data), classifier.config.data
+    folder = _results(arguments)
+    own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
+    listed = own_records.listed_records(arguments.workdir, classifier.meta)
+    split = open_split(
+        classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
+    )
+    data = classifier.config.data
     (store,) = open_stores(
         {split.name: split},
         sizes={split.name: data.image_size},
@@ -58,18 +79,40 @@ def measure(arguments: argparse.Namespace) -> int:
         cache_gb=0.0,  # each image is read once: nothing to keep
         skip_bad=data.skip_bad,
     ).values()
+    if own and listed:
+        own_records.warn_of_changes(store, listed)
+    if not own or (listed and arguments.split == "test"):
+        own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
     summary["step"] = classifier.step
     if jax.process_index() != 0:
         return 0
-    name = arguments.split if arguments.data is None else name_of(arguments.data)
     show(Console(tables=True), summary, f"{name}, step {classifier.step}")
     written = write_evaluation(
-        arguments.workdir, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)
+        folder, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)
     )
-    print(f"written: {written} and {written.with_suffix('.predictions.csv').name}")
+    print(f"written: {written} and {name}.predictions.csv")
     return 0
+
+
+def _results(arguments: argparse.Namespace) -> Path:
+    """The folder to write to. Process 0 checks it, before any image is read, and all processes end if it cannot be."""
+    import jax
+
+    from jaxcat.errors import CheckpointError, JaxcatError
+    from jaxcat.inference.evaluation import results_folder
+    from jaxcat.system.processes import values_of_processes
+
+    folder, refusal = arguments.results_dir or arguments.workdir / "evaluation", None
+    if jax.process_index() == 0:
+        try:
+            folder = results_folder(arguments.workdir, arguments.results_dir)
+        except JaxcatError as error:
+            refusal = error
+    if any(values_of_processes(refusal is not None)):
+        raise refusal or CheckpointError(f"{folder}: process 0 cannot write there")
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,19 +1,32 @@
 """python -m jaxcat.predict --workdir DIR PATH… [--output csv|jsonl] [--top 5] [--step best|latest|N]
+python -m jaxcat.predict --workdir DIR PATH… --output csv --wide --features FILE
 python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (the published 1,000 classes of ImageNet, no training)
 
 Classifies images and prints one row for each on standard output, in the order given. Directories are searched
 recursively, in sorted order. If an image cannot be read, standard error names it, and the exit status is 1.
+
+--wide prints file, label, probability and then one column for each class, in the order of the classifier. A class that
+is called like a column before it has the column "NAME (class)". In CSV, a cell that a spreadsheet would run as a
+formula has an apostrophe before it; JSON lines keep names as they are.
+
+--features FILE also writes the pooled features that the head sees. FILE.npy is one float32 array (N, features) with a
+row for each printed row, in that order: images that cannot be read have none. FILE.npz holds that array as "features",
+and the paths as "files". The file appears when all images are done.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from jaxcat.data.table import class_columns, escape_cell
 from jaxcat.errors import DataError
 from jaxcat.system import cli
 
@@ -22,60 +35,106 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="an image or a directory of images")
+    parser.add_argument("paths", nargs="+", type=cli.path_as_typed, metavar="PATH", help="an image or a directory")
     origin = parser.add_mutually_exclusive_group(required=True)
-    origin.add_argument("--workdir", type=Path, help="directory of a training run")
+    origin.add_argument("--workdir", type=cli.path, help="directory of a training run")
     origin.add_argument("--weights", metavar="NAME", help="published weights: a name, or a file with all layers")
     parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"], help="default: jsonl")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
+    form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
+    parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
+    if arguments.wide and arguments.output != "csv":
+        parser.error("--wide needs --output csv; JSON lines name the --top classes")
     return write_rows(arguments)
 
 
 def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
-    import numpy as np
-
     from jaxcat.data.skipped import Skipped
     from jaxcat.inference.classifier import load
+    from jaxcat.inference.features_file import check_features_path, features_file
     from jaxcat.inference.prediction import predict
     from jaxcat.inference.published import describe, published_classifier
     from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.system.console import Console
 
+    if arguments.features:
+        check_features_path(arguments.features)
     enable_compilation_cache()
     if arguments.weights:
         classifier = published_classifier(arguments.weights)
         print(describe(classifier), file=sys.stderr)
     else:
         classifier = load(arguments.workdir, step=arguments.step)
-    top = min(arguments.top, len(classifier.classes))
     for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    table = csv.writer(sys.stdout)
-    if arguments.output == "csv":
-        runners_up = [f"{column}_{rank}" for rank in range(2, top + 1) for column in ("label", "probability")]
-        table.writerow(["file", "label", "probability", *runners_up])
+    show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
     failed, skipped = False, Skipped()
-    for result in predict(classifier, arguments.paths, batch_size=arguments.batch_size, skipped=skipped):
-        if isinstance(result, DataError):
-            failed = True
-            print(f"error: {result}", file=sys.stderr, flush=True)
-            continue
-        path, row = result
-        best = [(classifier.classes[i], round(float(row[i]), 6)) for i in np.argsort(-row, kind="stable")[:top]]
-        label, probability = best[0]
-        if arguments.output == "csv":
-            table.writerow([path, *(value for pair in best for value in pair)])
-        else:
-            record = {"file": str(path), "label": label, "probability": probability, "top": best}
-            print(json.dumps(record), flush=True)
+    with contextlib.ExitStack() as stack:
+        keep = None
+        if arguments.features:
+            keep = stack.enter_context(features_file(arguments.features, count=classifier.network.features))
+        for result in predict(
+            classifier,
+            arguments.paths,
+            batch_size=arguments.batch_size,
+            features=keep is not None,
+            skipped=skipped,
+        ):
+            if isinstance(result, DataError):
+                failed = True
+                print(f"error: {result}", file=sys.stderr, flush=True)
+                continue
+            if keep is not None and result.features is not None:
+                keep(result.path, result.features)
+            try:
+                show(result.path, result.probabilities)
+            except BrokenPipeError:  # the reader of our output has ended
+                if keep is None:
+                    raise
+                Console().on_broken_pipe()  # go on without output: the features are wanted all the same
     for line in skipped.lines():
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:
+    """The function that prints the row of an image, as `--output` says; prints the header of a table."""
+    table, columns, top = csv.writer(sys.stdout), ["file", "label", "probability"], min(top, len(classes))
+    cells = [escape_cell(name) for name in classes]
+
+    def best(row: np.ndarray) -> list[int]:
+        return np.argsort(-row, kind="stable")[:top].tolist()
+
+    def json_line(path: Path, row: np.ndarray) -> None:
+        named = [(classes[i], round(float(row[i]), 6)) for i in best(row)]
+        label, probability = named[0]
+        record = {"file": str(path), "label": label, "probability": probability, "top": named}
+        print(json.dumps(record), flush=True)
+
+    def best_of_table(path: Path, row: np.ndarray) -> None:
+        named = [(cells[i], round(float(row[i]), 6)) for i in best(row)]
+        table.writerow([escape_cell(str(path)), *(value for pair in named for value in pair)])
+
+    def wide_row(path: Path, row: np.ndarray) -> None:
+        first = int(row.argmax())
+        figures = [f"{probability:.6f}" for probability in row]
+        table.writerow([escape_cell(str(path)), cells[first], figures[first], *figures])
+
+    if output == "jsonl":
+        return json_line
+    if wide:
+        table.writerow([*columns, *class_columns(classes, columns)])
+        return wide_row
+    runners_up = [f"{column}_{rank}" for rank in range(2, top + 1) for column in columns[1:]]
+    table.writerow([*columns, *runners_up])
+    return best_of_table
 
 
 if __name__ == "__main__":

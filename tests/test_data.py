@@ -325,7 +325,7 @@ def test_labelled_folder(tmp_path):
 
 def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     flat(tmp_path, a=2, b=1)
-    (tmp_path / "a" / "scan.tiff").touch()
+    (tmp_path / "a" / "scan.heic").touch()
     (tmp_path / "unlabelled.png").touch()
     assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
     assert "1 file skipped: images outside the class folders" in caplog.text

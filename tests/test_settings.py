@@ -142,9 +142,14 @@ def test_a_config_file_may_hold_dataclasses_and_settings_of_its_own_are_refused(
 
 def test_paths_become_absolute_and_other_values_are_left_to_the_check(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = flags.resolve_paths(request(data__dir="some/images", init_from="gs://bucket/run", model__weights="none"))
-    assert (config.data.dir, config.init_from) == (str(tmp_path / "some/images"), "gs://bucket/run")
+    config = flags.resolve_paths(request(data__dir="images", init_from="../run/", model__weights="none"))
+    assert (config.data.dir, config.init_from) == (str(tmp_path / "images"), str(tmp_path.parent / "run"))
     assert config.model.weights == "none"
+    bucket = request(data__dir="gs://bucket/sets", data__source="tfds")  # which TFDS itself can read
+    assert flags.resolve_paths(bucket).data.dir == "gs://bucket/sets"
+    for name in ("data.dir", "init_from", "model.weights"):
+        with pytest.raises(ConfigError, match=f"--config.{name}=gs://bucket/x is a URL"):
+            flags.resolve_paths(request(**{name.replace(".", "__"): "gs://bucket/x"}))
     with config.ignore_type():
         config.model.weights = [1]
         config.data = 3

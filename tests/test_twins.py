@@ -13,7 +13,7 @@ from test_checks import warnings
 from test_data import opened
 
 from jaxcat.config import default
-from jaxcat.data import checks, twins
+from jaxcat.data import checks, records, twins
 from jaxcat.data.records import Split
 from jaxcat.data.streaming import decode_all, stores_of
 
@@ -124,15 +124,13 @@ def decoded(folder: Path, **settings) -> int:
     config.data.dir, config.data.image_size = str(folder), 32
     config.data.update(settings)
     data = opened(folder, **settings)
-    fetched = []
-    fetch = Split.fetch
-    try:
-        Split.fetch = lambda split, index: fetched.append(index) or fetch(split, index)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        decode = records.decode
+        patch.setattr(records, "decode", lambda *given, **more: calls.append(given) or decode(*given, **more))
         stores = stores_of(config, data.splits)
         assert decode_all(stores, Console(quiet=True), classes=data.classes, skip_bad=False) == 0
-    finally:
-        Split.fetch = fetch
-    return len(fetched)
+    return len(calls)
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])

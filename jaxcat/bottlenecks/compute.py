@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import time
@@ -20,7 +19,7 @@ from jaxcat.bottlenecks.rows import Rows, cannot_write
 from jaxcat.data.batches import batches
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
-from jaxcat.system.files import locked
+from jaxcat.system.locks import locked
 
 # Images in a batch for each device; larger batches are no faster on a CPU.
 IMAGES_PER_DEVICE = {"cpu": 32}
@@ -165,7 +164,10 @@ def alone(rows: Rows, console: Console, *, stop: Callable[[], int]) -> Iterator[
         yield 0
         return
     with contextlib.ExitStack() as stack:
-        waiting = functools.partial(console.print, "waiting for another run that computes the same bottlenecks")
+
+        def waiting(holder: str) -> None:
+            console.print(f"waiting for another run that computes the same bottlenecks: {holder}")
+
         try:
             status = stack.enter_context(locked(rows.folder / ".lock", waiting=waiting, stop=stop))
         except OSError as error:

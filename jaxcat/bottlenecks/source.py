@@ -52,6 +52,7 @@ class BottleneckSource:
 
     Attributes:
         splits: the records of "train" and "validation"; after `prepare`, unreadable ones are left out.
+        digests: after `look_up`, for each split the digest of every record.
         views: number of views of every training image, at most the number of epochs.
         to_compute: number of rows that `look_up` found missing.
     """
@@ -77,6 +78,7 @@ class BottleneckSource:
         self._passes = [Pass("validation", None)]
         self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
         self.to_compute = 0
+        self.digests: Mapping[str, Sequence[bytes]] = {}
         self._identities: dict[Pass, list[bytes]] = {}
         self._undigested = False
         self._stores: dict[str, Store] = {}
@@ -160,12 +162,12 @@ class BottleneckSource:
 
         self.splits = splits
         with ThreadPoolExecutor() as threads:
-            digests = {
+            self.digests = {
                 name: list(threads.map(functools.partial(digest, split), range(len(split))))
                 for name, split in splits.items()
             }
-        self._undigested = any(b"" in found for found in digests.values())
-        self._identities = {each: identities(digests[each.split], view=each.view) for each in self._passes}
+        self._undigested = any(b"" in found for found in self.digests.values())
+        self._identities = {each: identities(self.digests[each.split], view=each.view) for each in self._passes}
         self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
 
     def _missing(self) -> dict[Pass, np.ndarray]:

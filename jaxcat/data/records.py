@@ -13,13 +13,13 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcat.data.decoding import decode, printable, read_file
+from jaxcat.data.decoding import Decoding, decode, printable, read_file
 from jaxcat.data.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
 
@@ -37,12 +37,14 @@ class Split:
         files: N names that identify the records: paths relative to `data.dir`, or names such as "digits/0123".
         labels: int32 (N,), indices into the class names.
         stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
+        decoding: what settings say about decoding.
     """
 
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
     stored: Callable[[int], Path | bytes | np.ndarray]
+    decoding: Decoding = Decoding()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -50,25 +52,41 @@ class Split:
     def fetch(self, index: int) -> np.ndarray:
         """The decoded image, uint8 (H, W, 3) of any size. Raises DataError if it is unreadable."""
         stored = self.stored(index)
-        return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index])
+        return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index], self.decoding)
 
     def digest(self, index: int) -> bytes:
         """A 16-byte hash of the image as it is stored. Raises DataError if the file cannot be read."""
+        return digest_of(_read(self.stored(index)))
+
+    def examine(self, index: int) -> tuple[np.ndarray, bytes]:
+        """What `fetch` and `digest` give, from one read. Raises DataError if the image is unreadable."""
         stored = self.stored(index)
-        if isinstance(stored, np.ndarray):
-            stored = f"{stored.dtype} {stored.shape} ".encode() + stored.tobytes()
-        elif isinstance(stored, Path):
-            try:
-                stored = read_file(stored)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{printable(str(stored))}: {one_line(error)}") from error
-        return hashlib.blake2b(stored, digest_size=16).digest()
+        content = _read(stored)
+        name = str(stored) if isinstance(stored, Path) else self.files[index]
+        return decode(content, name, self.decoding), digest_of(content)
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
         files, stored = tuple(self.files[i] for i in chosen), self.stored
-        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
+        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]), self.decoding)
+
+
+def _read(stored: Path | bytes | np.ndarray) -> bytes | np.ndarray:
+    """The content of a file; bytes and arrays come back as they are. Raises DataError if the file cannot be read."""
+    if not isinstance(stored, Path):
+        return stored
+    try:
+        return read_file(stored)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(str(stored))}: {one_line(error)}") from error
+
+
+def digest_of(content: bytes | np.ndarray) -> bytes:
+    """A 16-byte hash of an encoded image, or of an array with its type and shape."""
+    if isinstance(content, np.ndarray):
+        content = f"{content.dtype} {content.shape} ".encode() + content.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,10 @@ class Data:
     splits: dict[str, Split]
     skipped: Skipped = field(default_factory=Skipped)
     held_out: bool = False
+
+    def decoded(self, decoding: Decoding) -> Data:
+        """The same records, decoded in another way."""
+        return replace(self, splits={name: replace(split, decoding=decoding) for name, split in self.splits.items()})
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
@@ -186,7 +208,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
     reduced = split.take(kept)
-    return Split(split.name, reduced.files, labels[kept], reduced.stored)
+    return replace(reduced, labels=labels[kept])
 
 
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:

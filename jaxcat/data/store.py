@@ -14,10 +14,12 @@ from jaxcat.data.records import Split
 from jaxcat.data.resizing import resize
 from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
+from jaxcat.system import memory
 from jaxcat.system.files import never
 
 logger = logging.getLogger(__name__)
 
+SHARE_OF_MEMORY = 0.75  # of the memory that is left; the rest is for batches, parameters and the program
 _CHUNK = 1024  # images handed to the threads at a time
 _REPORTED = 128  # images between two calls of `progress`, and of `stop`
 
@@ -35,6 +37,7 @@ class Store:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
         sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
+        digests: after `prepare`, the digest of each record, as `Split.digest` gives it.
         in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
@@ -51,6 +54,7 @@ class Store:
         self.split = split
         self.unreadable: tuple[str, ...] = ()
         self.sketches: tuple[bytes, ...] = ()
+        self.digests: tuple[bytes, ...] = ()
         self.in_memory = memory_needed(split, size) <= cache_gb * 2**30
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -66,31 +70,43 @@ class Store:
         Returns:
             0, or what `stop` returned if that is not 0; the store is then unchanged.
         """
-        images = np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
+        images = self._room()
         sketches = [b""] * len(self.split)
 
-        def attempt(index: int) -> str:
+        def attempt(index: int) -> tuple[str, bytes]:
             try:
-                image = self.split.fetch(index)
+                image, digest = self.split.examine(index)
             except DataError as error:
-                return str(error)
+                return str(error), b""
             sketches[index] = sketch(image)
             if images is not None:
                 images[index] = resize(image, self._size, mode=self._mode)
-            return ""
+            return "", digest
 
         reasons: list[str] = []
+        digests: list[bytes] = []
         for start in range(0, len(self.split), _CHUNK):
             end = min(start + _CHUNK, len(self.split))
-            for number, reason in enumerate(self._pool.map(attempt, range(start, end)), start + 1):
+            for number, (reason, digest) in enumerate(self._pool.map(attempt, range(start, end)), start + 1):
                 reasons.append(reason)
+                digests.append(digest)
                 if number % _REPORTED == 0 or number == end:
                     progress((number - 1) % _REPORTED + 1)
                 if number % _REPORTED == 0 and (status := stop()):
                     return status
         self._keep(images, reasons)
         self.sketches = tuple(filter(None, sketches))  # those of the readable images
+        self.digests = tuple(digest for digest in digests if digest)
         return 0
+
+    def _room(self) -> np.ndarray | None:
+        """An array for all images, or None if they are decoded on demand."""
+        try:
+            return np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
+        except MemoryError:
+            logger.warning("no memory for the decoded images of %s: they are decoded on demand", self.split.name)
+            self.in_memory = False
+            return None
 
     def _keep(self, images: np.ndarray | None, reasons: list[str]) -> None:
         """Keeps the records whose reason is empty, and their images; leaves the others out."""
@@ -129,13 +145,23 @@ def make_stores(
 ) -> dict[str, Store]:
     """Makes one store per split without decoding. The first splits get their part of `cache_gb` first.
 
+    A split that fits in `cache_gb` and not in the memory that is left is decoded on demand too, with a warning.
+
     `sizes` gives the side of the images by split name; the other arguments are those of `Store`.
     """
     stores: dict[str, Store] = {}
+    room = SHARE_OF_MEMORY * memory.available() / 2**30
     for name, split in splits.items():
-        stores[name] = Store(split, size=sizes[name], mode=mode, cache_gb=cache_gb, workers=workers)
+        needed = memory_needed(split, sizes[name]) / 2**30
+        if room < needed <= cache_gb:
+            logger.warning(
+                "--config.data.cache_gb=%g: the decoded images of %s would take %.1f GiB, and of the memory left %.1f "
+                "GiB can be used: they are decoded on demand",
+                *(cache_gb, name, needed, room),
+            )
+        stores[name] = Store(split, size=sizes[name], mode=mode, cache_gb=min(cache_gb, room), workers=workers)
         if stores[name].in_memory:
-            cache_gb -= memory_needed(split, sizes[name]) / 2**30
+            cache_gb, room = cache_gb - needed, room - needed
     return stores
 
 

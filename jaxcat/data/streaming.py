@@ -32,6 +32,10 @@ class Source(Protocol):
     def splits(self) -> Mapping[str, Split]:
         """The records of "train" and "validation"; after `prepare`, unreadable ones are left out."""
 
+    @property
+    def digests(self) -> Mapping[str, Sequence[bytes]]:
+        """After `prepare`: for each split the digest of every record, as `Split.digest` gives it."""
+
     def describe(self) -> str:
         """A few words: the number of records and their kind; after `prepare` also what was found or computed."""
 
@@ -111,6 +115,10 @@ class Streaming:
     @property
     def splits(self) -> dict[str, Split]:
         return {name: store.split for name, store in self._stores.items()}
+
+    @property
+    def digests(self) -> dict[str, Sequence[bytes]]:
+        return {name: store.digests for name, store in self._stores.items()}
 
     def describe(self) -> str:
         held = "in memory" if all(store.in_memory for store in self._stores.values()) else "decoded on demand"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,22 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
+from jaxcat.data.decoding import decoding_of, printable
 from jaxcat.data.folder import open_labelled_folder
-from jaxcat.data.records import SPLITS, Split, fingerprint, printed_order
-from jaxcat.data.sources import open_data
+from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
+from jaxcat.data.table import class_columns, escape_cell
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.classifier import Classifier, with_zero_logit
+from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.runs.records import Listed
 from jaxcat.system.console import Console
-from jaxcat.system.files import replacing, write_text
+from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
 
-logger = logging.getLogger(__name__)
-
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
+MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
 
 
 def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> np.ndarray:
@@ -104,27 +107,57 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:
-    """Writes a CSV file: file, label, predicted, one probability per class."""
+    """Writes a CSV file: file, label, predicted, one probability per class. No cell is a formula to a spreadsheet."""
+    fixed, names = ("file", "label", "predicted"), [escape_cell(name) for name in classes]
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", "predicted", *classes])
+        writer.writerow([*fixed, *class_columns(classes, fixed)])
         for name, label, row in zip(split.files, split.labels, probabilities, strict=True):
-            writer.writerow([name, classes[label], classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+            figures = (f"{p:.6f}" for p in row)
+            writer.writerow([escape_cell(name), names[label], names[int(row.argmax())], *figures])
 
 
-def write_evaluation(workdir: Path, name: str, *, summary: dict, split: Split, probabilities: np.ndarray) -> Path:
-    """Writes both files, each completely or not at all; returns the path of the JSON file."""
-    folder = workdir / "evaluation"
+def results_folder(workdir: Path, results: Path | None) -> Path:
+    """The folder that an evaluation writes to: `results`, or DIR/evaluation. Makes nothing.
+
+    Raises:
+        CheckpointError, ConfigError: it cannot be written, as far as that can be told without writing.
+    """
+    folder = workdir / "evaluation" if results is None else results
+    try:
+        if results is None and folder.is_symlink():
+            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; jaxcat writes to no link, remove it")
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        reason = "" if there.is_dir() else f"{there} is no directory"
+        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+            reason = f"{there} is read-only or not yours"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason and results is None:
+        raise CheckpointError(f"{folder}: cannot be written: {reason}; {_ELSEWHERE}")
+    if reason:
+        raise ConfigError(f"--results-dir {results}: cannot be written: {reason}; give another directory")
+    return folder
+
+
+_ELSEWHERE = "write the files elsewhere with --results-dir DIR"
+
+
+def write_evaluation(folder: Path, name: str, *, summary: dict, split: Split, probabilities: np.ndarray) -> Path:
+    """Writes both files, completely or not at all; returns the path of the JSON file.
+
+    Args:
+        folder: made if missing.
+        name: of the files, without their suffixes.
+    """
     figures = folder / f"{name}.json"
     try:
-        folder.mkdir(exist_ok=True)
-        if folder.is_symlink():
-            raise CheckpointError(f"{folder}: is a link to {os.readlink(folder)}; jaxcat writes to no link, remove it")
-        with replacing(folder / f"{name}.predictions.csv") as aside:
-            write_predictions(aside, split, probabilities, classes=summary["classes"])
-        write_text(figures, json.dumps(summary, indent=2) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{name}.predictions.csv") as rows_aside, replacing(figures) as aside:
+            write_predictions(rows_aside, split, probabilities, classes=summary["classes"])
+            aside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}; {_ELSEWHERE}") from error
     return figures
 
 
@@ -143,33 +176,48 @@ def show(console: Console, summary: dict, title: str) -> None:
         row = summary["per_class"][name]
         mistakes = np.array(summary["confusion"][index])
         mistakes[index] = 0
-        other = f"{summary['classes'][int(mistakes.argmax())]} ({mistakes.max()})" if mistakes.any() else ""
+        other = f"{printable(summary['classes'][int(mistakes.argmax())])} ({mistakes.max()})" if mistakes.any() else ""
         figures = [str(row["count"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))]
-        table.add_row(Text(name), *figures, Text(other))
+        table.add_row(Text(printable(name)), *figures, Text(other))
     console.print(table)
 
 
-def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Split:
-    """The records to measure on: a split of the run's own data, or all of another folder."""
+def open_split(
+    classifier: Classifier,
+    *,
+    split: str,
+    data: Path | None = None,
+    moved: Path | None = None,
+    listed: Mapping[str, Listed] | None = None,
+) -> Split:
+    """The records to measure on: a split of the run's own data, there or moved; or all of another folder.
+
+    Args:
+        split: "train", "validation" or "test".
+        data: another folder, DIR/CLASS/…; `split` is then not used.
+        moved: where the run's own data are now.
+        listed: the result of `own_records.listed_records`.
+
+    Raises:
+        ConfigError, DataError: see `own_records.own_split` and `own_records.moved_split`.
+    """
     if data is not None:
-        return open_labelled_folder(data, classifier.classes)
-    opened = open_data(classifier.config)
-    if opened.classes != classifier.classes:
-        here = ", ".join(opened.classes)
-        raise ConfigError(f"the data now have classes {here}; the run has {', '.join(classifier.classes)}")
-    if split not in opened.splits:
-        raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
-    records = classifier.meta.records
-    before, now = records and records.fingerprint, fingerprint(opened.splits)
-    if not classifier.config.data.skip_bad and before not in (None, now):
-        logger.warning(
-            "the images for training and validation have other names or labels than when the run began: it may "
-            "have been trained on some of the images that are measured now"
-        )
-    return opened.splits[split]
+        found = open_labelled_folder(data, classifier.classes)
+    elif moved is not None:
+        found = moved_split(classifier.meta, split, moved=moved, listed=listed)
+    else:
+        found = own_split(classifier.meta, split, listed=listed)
+    return replace(found, decoding=decoding_of(classifier.config))
 
 
 def name_of(data: Path) -> str:
-    """Name of the files of an evaluation on another folder; never the name of a split."""
+    """Name of the files of an evaluation on another folder: printable, not too long, never the name of a split."""
     folder = data.resolve()
-    return f"{folder.parent.name}-{folder.name}" if folder.name in SPLITS else folder.name
+    name = folder.name or "root"
+    if name.casefold() in SPLITS:
+        name = f"{folder.parent.name or 'root'}-{name}"
+    name = printable(name)
+    if len(name.encode()) > MOST_NAME:
+        known = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+        name = f"{name.encode()[:MOST_NAME].decode(errors='ignore')}-{known}"
+    return name

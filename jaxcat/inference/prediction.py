@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,10 +34,29 @@ def find(paths: Sequence[Path], skipped: Skipped | None = None) -> Iterator[Path
             yield DataError(f"{path}: no images in this directory")
 
 
+class Prediction(NamedTuple):
+    """The result for one image.
+
+    Attributes:
+        path: of the image.
+        probabilities: float32 (classes,).
+        features: float32 (features,), what the head sees; None if they were not asked for.
+    """
+
+    path: Path
+    probabilities: np.ndarray
+    features: np.ndarray | None
+
+
 def predict(
-    classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32, skipped: Skipped | None = None
-) -> Iterator[tuple[Path, np.ndarray] | DataError]:
-    """(path, probabilities (classes,)) or an error for each image below `paths`, in order, a batch at a time.
+    classifier: Classifier,
+    paths: Sequence[Path],
+    *,
+    batch_size: int = 32,
+    features: bool = False,
+    skipped: Skipped | None = None,
+) -> Iterator[Prediction | DataError]:
+    """A prediction or an error for each image below `paths`, in order, a batch at a time.
 
     Other files in directories are added to `skipped`.
     """
@@ -49,14 +69,21 @@ def predict(
         except DataError as error:
             return error
 
+    def outputs(pixels: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        if features:
+            for rows, seen in classifier.outputs_of_pixels(pixels, batch_size=batch_size):
+                yield from zip(rows, seen, strict=True)
+        else:
+            for rows in classifier.predict_pixels(pixels, batch_size=batch_size):
+                yield from ((row, None) for row in rows)
+
     remaining = find(paths, skipped)
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(remaining, batch_size)):
             prepared = list(threads.map(prepare, chunk))
-            pixels = (item for item in prepared if not isinstance(item, DataError))
-            rows = iter([row for batch in classifier.predict_pixels(pixels, batch_size=batch_size) for row in batch])
+            computed = outputs(item for item in prepared if not isinstance(item, DataError))
             for item, result in zip(chunk, prepared, strict=True):
                 if isinstance(result, DataError):
                     yield result
                 elif isinstance(item, Path):
-                    yield item, next(rows)
+                    yield Prediction(item, *next(computed))

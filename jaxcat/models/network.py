@@ -45,6 +45,7 @@ class Network:
         stages: names in the order the data flows; includes "pool", which has no parameters.
         pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
         boundary: name of the first stage that has a trained parameter.
+        features: number of pooled features, which the head sees.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
     """
@@ -71,6 +72,7 @@ class Network:
         self._backbone = BACKBONES[model.backbone]
         self._hidden = tuple(hidden_layers(model, top))
         modules = nnx.eval_shape(lambda: self._modules(image_size, top))
+        self.features = modules["pool"].features
         self.blocks = self._backbone.up_to(model.cut)
         self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
@@ -209,7 +211,27 @@ class Network:
             train: turns on dropout, which needs `key`. With `model.train_bn`, trained blocks also normalise by the
                 rows of this batch whose `mask` (B,) is True, and return updated statistics.
         """
+        logits, stats, _ = self._suffix(trained, stats, x, train=train, mask=mask, key=key)
+        return logits, stats
+
+    def logits_and_features(self, trained: Tree, stats: Tree, x: Array) -> tuple[Array, Array]:
+        """Bottlenecks → (logits float32 (B, outputs), pooled features, which the head sees, float32 (B, features))."""
+        logits, _, features = self._suffix(trained, stats, x)
+        return logits, features.astype(jnp.float32)
+
+    def _suffix(
+        self,
+        trained: Tree,
+        stats: Tree,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Tree, Array]:
+        """What `suffix` gives, and the output of the stage "pool"."""
         stats, maps = dict(stats), []
+        features = x  # if the prefix ends with "pool"
         for stage in self.suffix_stages:
             module = self._merge(stage, trained, stats)
             if stage in self.blocks:
@@ -218,12 +240,12 @@ class Network:
                 if stage in self.pooled:
                     maps.append(x)
             elif stage == "pool":
-                x = module(maps)
+                x = features = module(maps)
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
             elif stage == "logits":
                 x = module(nnx.Dropout(self.config.dropout)(x, deterministic=not train, rngs=key).astype(jnp.float32))
-        return x, stats
+        return x, stats, features
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that

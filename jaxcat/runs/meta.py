@@ -52,11 +52,15 @@ class Records:
         images: number of images in train.
         batch_size: over all devices and hosts.
         fingerprint: of names and labels, from `records.fingerprint`; None in runs of versions without it.
+        rules: version of the rules that say which files are records and how they are named; 1 in runs without it.
+        list_digest: SHA-256 (hex) of DIR/records.jsonl, see runs/records.py; None in runs without that file.
     """
 
     images: int
     batch_size: int
     fingerprint: str | None
+    rules: int = 1
+    list_digest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +106,14 @@ class Meta:
             **{"step": self.step, "digests": dict(self.digests)},
         }
         if self.records:
-            # the key "pictures" has been in checkpoints since the first version
-            length = {"pictures": self.records.images, "batch_size": self.records.batch_size}
-            plain["length"] = length | ({"records": self.records.fingerprint} if self.records.fingerprint else {})
+            length = {
+                "pictures": self.records.images,  # this key has been in checkpoints since the first version
+                "batch_size": self.records.batch_size,
+                "records": self.records.fingerprint,
+                "rules": self.records.rules,
+                "list_digest": self.records.list_digest,
+            }
+            plain["length"] = {name: value for name, value in length.items() if value is not None}
         plain = json.loads(json.dumps(plain))
         return plain | {"meta_digest": meta_digest(plain)}
 
@@ -144,6 +153,8 @@ def parse(plain: Any) -> Meta:
         raise ValueError("history has an entry that is no record of an epoch")
     if length is not None and not _has_ints(length, "pictures", "batch_size"):
         raise ValueError("length does not have two whole numbers")
+    if length is not None and not (_has_ints({"rules": 1} | length, "rules") and _has_texts(length)):
+        raise ValueError("length has rules or digests of a wrong type")
     if not isinstance(metrics, list) or not all(isinstance(name, str) and name in METRICS for name in metrics):
         raise ValueError(f"metrics are {str(metrics)[:80]}, which this version of jaxcat does not know")
     if not _has_ints(found_versions, *step_versions()):
@@ -162,7 +173,18 @@ def parse(plain: Any) -> Meta:
         **{name: plain[name] for name in ("provenance", "frozen_digests", "versions", "history", "step", "digests")},
         step_versions=found_versions,
         metrics=tuple(metrics),
-        records=Records(length["pictures"], length["batch_size"], length.get("records")) if length else None,
+        records=_records(length) if length else None,
+    )
+
+
+def _records(length: Mapping[str, Any]) -> Records:
+    """The records of a checked meta; the fields that older checkpoints lack get the values that fit them."""
+    return Records(
+        images=length["pictures"],
+        batch_size=length["batch_size"],
+        fingerprint=length.get("records"),
+        rules=length.get("rules", 1),
+        list_digest=length.get("list_digest"),
     )
 
 
@@ -236,6 +258,10 @@ def rank(record: dict) -> tuple[float, float, int]:
 
 def _is_record(record: Any) -> bool:
     return _has_ints(record, "epoch", "step") and all(type(record.get(name)) in (int, float) for name in RECORD)
+
+
+def _has_texts(length: Mapping[str, Any]) -> bool:
+    return all(type(length.get(name, "")) is str for name in ("records", "list_digest"))
 
 
 def _has_ints(table: Any, *names: str) -> bool:

@@ -18,6 +18,7 @@ from jaxcat.errors import CheckpointError, JaxcatError, OtherFormatError, one_li
 from jaxcat.models.network import Tree
 from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, check_digests, digests, read_meta
+from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import DAMAGED, REPLACED, checkpoint, numbered, steps, way_out
 from jaxcat.system.processes import barrier, values_of_processes
 
@@ -86,10 +87,10 @@ def verify(workdir: Path, step: int) -> Meta:
     found: dict[str, str] = {}
     for item in checkpoints.ITEMS:
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                described = checkpointer.metadata(folder / item).item_metadata.tree
+            with readable(folder / item) as place, ocp.PyTreeCheckpointer() as checkpointer:
+                described = checkpointer.metadata(place).item_metadata.tree
                 as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
-                tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+                tree = checkpointer.restore(place, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
             raise CheckpointError(f"{folder / item}: cannot be restored: {one_line(error)}") from error
         found |= digests({item: tree})

@@ -41,6 +41,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     padded = padded_batch_size(config.batch_size, mesh)
     padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
     statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
+    grey = f", 16-bit images as {data.grey_bits} bits" if data.grey_bits != 16 else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -48,7 +49,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.dir or data.name}  {source}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
-        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
+        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}{grey}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         ("trained", _sizes(run.trained["params"], run.network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.key import key_of
 from jaxcat.bottlenecks.source import BottleneckSource
-from jaxcat.data.records import Data, Split, fingerprint
+from jaxcat.data.decoding import decoding_of
+from jaxcat.data.grey import find_bits
+from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
-from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.backbone import complete_model
 from jaxcat.runs.checkpoints import Checkpoints
-from jaxcat.runs.meta import Meta, Records, best_epoch
+from jaxcat.runs.meta import Meta, best_epoch
+from jaxcat.runs.records import rules_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
+from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
 from jaxcat.training.optim import make_optimizer
 from jaxcat.training.origin import find_origin
+from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports
 from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
@@ -44,6 +48,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete_model(config.model)
+    mesh = make_mesh()
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
@@ -53,13 +58,27 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
-        mesh = make_mesh()
-        data = open_data(config)
+        data = open_data(config, rules=rules_of(meta))
         check_agreement(data.splits)
+        data = settle_grey(config, data)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
         run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
         source = open_source(config, data, run=run, mesh=mesh)
-        return train_epochs(config, workdir, run=run, source=source, mesh=mesh)
+        return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
+
+
+def settle_grey(config: ConfigDict, data: Data) -> Data:
+    """Replaces `data.grey_bits=0` by the scale that train's 16-bit images need, in all processes, and says so."""
+    if config.data.grey_bits:
+        return data
+    found = max(values_of_processes(find_bits(data.splits["train"])))
+    config.data.grey_bits = found or 16
+    if found and jax.process_index() == 0:
+        print(
+            f"16-bit images: their values use {found} bits, so a level is min(value >> {found - 8}, 255), in this run"
+            f" and wherever it is used (--config.data.grey_bits={found})"
+        )
+    return data.decoded(decoding_of(config))
 
 
 def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> Source:
@@ -70,7 +89,7 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     return BottleneckSource(config, data, network=run.network, frozen=run.frozen, key=key, mesh=mesh)
 
 
-def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Source, mesh: Mesh) -> int:
+def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
     """Trains epochs until there is a reason to stop, each with an exact validation and a checkpoint."""
     history = list(run.meta.history)
     if not config.data.skip_bad:  # else the readable images are not known yet
@@ -84,8 +103,9 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
         if status := source.prepare(report.console, stop=interruption.stop):
             report.say("interrupted while images were prepared: the same command continues from there")
             return status
-        records = records_of(source.splits, config)
-        meta = dataclasses.replace(run.meta, records=check_records(run.meta, workdir, records=records))
+        records = check_records(run.meta, workdir, records=records_of(source.splits, config))
+        records = remember(records, workdir, source=source, data=data, before=run.meta, console=report.console)
+        meta = dataclasses.replace(run.meta, records=records)
 
         plan = Plan(config, images=records.images, validation=len(source.splits["validation"]))
         tx = make_optimizer(
@@ -124,32 +144,6 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, source: Sourc
     return 0
 
 
-def records_of(splits: Mapping[str, Split], config: ConfigDict) -> Records:
-    """The `Records` that describe these splits."""
-    return Records(len(splits["train"]), config.batch_size, fingerprint(splits))
-
-
-def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
-    """Refuses to continue a run on other records: it would lose its place, or validate on images it was trained on.
-
-    Returns:
-        `records`.
-
-    Raises:
-        ConfigError: the run was begun with other records or another batch size.
-    """
-    before = meta.records
-    if before is None or dataclasses.replace(before, fingerprint=before.fingerprint or records.fingerprint) == records:
-        return records
-    renamed = before.fingerprint not in (None, records.fingerprint)
-    raise ConfigError(
-        f"--workdir {workdir}: this run was trained on {before.images} images in batches of {before.batch_size}, now "
-        f"there are {records.images} in batches of {records.batch_size}"
-        f"{', and names or labels have changed' if renamed else ''}: its steps no longer count the same images. "
-        "Restore the images, or start from this run in a new --workdir with --config.init_from"
-    )
-
-
 def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
     """Finishes a run that was killed between its last checkpoint and its end; usually there is nothing to do."""
     with Checkpoints(workdir, keep=config.checkpoint.keep, history=list(meta.history)):
@@ -174,15 +168,14 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
-    lock, refusal = FileLock(workdir / ".lock"), ""
+    lock, refusal = Lock(workdir / ".lock"), ""
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            refusal = "another run holds it; wait until that ends, or use another --workdir"
+            if not lock.acquire():
+                refusal = f"another run holds it: {lock.holder()}; wait until that ends, or use another --workdir"
         except OSError as error:
-            refusal = f"cannot be written: {error.strerror}"
+            refusal = f"cannot be written: {one_line(error)}"
     try:
         if any(values_of_processes(bool(refusal))):
             raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")

@@ -62,6 +62,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
             f"--config.resume=never: {workdir} already holds a run, at step {meta.step}; use another --workdir"
         )
     before = meta.config
+    config.data.grey_bits = config.data.grey_bits or before.data.grey_bits  # 0 stands for what was found then
     changes = difference(before, config)
     if changes and config.resume != "force":
         raise ConfigError(

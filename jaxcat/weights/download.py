@@ -22,7 +22,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from jaxcat.errors import WeightsError, one_line
 from jaxcat.system.console import Console
-from jaxcat.system.files import cache_dir, locked, write_text
+from jaxcat.system.files import cache_dir, write_text
+from jaxcat.system.locks import locked
 from jaxcat.weights.formats.detection import OF_LAYOUT, looks_like
 from jaxcat.weights.registry import WeightsSpec
 
@@ -72,7 +73,10 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
         if path.exists():  # before the lock: a cache prepared by someone else may be read-only
             return _verified(path, spec)
         path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(console.print, f"waiting for another process that downloads {path.name}")
+
+        def waiting(holder: str) -> None:
+            console.print(f"waiting for another process that downloads {path.name}: {holder}")
+
         with locked(path.with_name(f"{path.name}.lock"), waiting=waiting):
             if path.exists():
                 return _verified(path, spec)

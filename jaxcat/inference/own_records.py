@@ -1,0 +1,256 @@
+"""The records of a run, found again in data that were changed or moved: by content, then by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcat.data.decoding import printable
+from jaxcat.data.records import Split, fingerprint
+from jaxcat.data.sources import open_data
+from jaxcat.data.store import Store
+from jaxcat.data.walking import walk
+from jaxcat.errors import CheckpointError, ConfigError, DataError
+from jaxcat.runs.meta import Meta
+from jaxcat.runs.records import FILE, Listed, changed_images, digests_of, read_list, rules_of, some
+from jaxcat.system.console import Console, progress_of
+
+logger = logging.getLogger(__name__)
+
+IN_PACKAGES = ("digits", "glyphs")  # values of data.source whose images come with a package and cannot move
+MOST_NAMED = 100  # missing images that an error names
+
+
+def listed_records(workdir: Path, meta: Meta) -> dict[str, Listed] | None:
+    """The records that the run has listed, by split; None, with a warning, if its list is missing or damaged.
+
+    None without a warning if the run is of a version that wrote no list.
+    """
+    if meta.records is None or meta.records.list_digest is None:
+        return None
+    try:
+        return read_list(workdir, meta.records.list_digest, classes=meta.classes)
+    except CheckpointError as error:
+        logger.warning("%s; the images of the run are now known by their names only", error)
+        return None
+
+
+def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) -> Split:
+    """A split of the run, from the data that its configuration names.
+
+    Train and validation are those that the run was trained and validated on, even if other images have been added.
+
+    Args:
+        listed: the result of `listed_records`; without it, the split is what the run's rules find there now.
+
+    Raises:
+        ConfigError: the data have other classes than the run, or no such split.
+        DataError: the data cannot be opened, or have none of the images.
+    """
+    config, where = meta.config, f"--config.data.dir={meta.config.data.dir}"
+    try:
+        opened = open_data(config, rules=rules_of(meta))
+    except DataError as error:
+        places = (config.data.dir, config.data.get("table"))
+        if any(place and not Path(place).expanduser().exists() for place in places):
+            raise DataError(f"{error}; if the data have moved, give their place with --moved-data DIR") from error
+        raise
+    if opened.classes != meta.classes:
+        raise ConfigError(f"the data now have classes {', '.join(opened.classes)}; the run has {names_of(meta)}")
+    if split == "test" or listed is None or split not in listed:
+        if split not in opened.splits:
+            raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
+        if not len(opened.splits[split]):
+            raise ConfigError(
+                f"--split {split}: this run holds nothing out; measure it on other images with --data DIR, where DIR "
+                "has a folder for each class"
+            )
+        if listed is None and not config.data.skip_bad:  # else the fingerprint leaves out unreadable images
+            _check_fingerprint(meta, opened.splits)
+        return opened.splits[split]
+    now, own = opened.splits.get(split), listed[split]
+    if now is not None and now.files == own.files and np.array_equal(now.labels, own.labels):
+        return now
+    here = config.data.source == "folder"
+    images = _images_below(Path(config.data.dir).expanduser(), where) if here else _images_of(meta, config)
+    found = _find(split, listed, images, where=where, complete=False)
+    if not config.data.skip_bad:  # else the list leaves out unreadable images
+        logger.warning(
+            "the images for training and validation have other names or labels than when the run began: measured are "
+            "the run's own %d of %s",
+            *(len(found), split),
+        )
+    return found
+
+
+def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Listed] | None) -> Split:
+    """A split of the run, found in another place.
+
+    Raises:
+        ConfigError: the data of the run come with a package, or the run had no such split.
+        DataError: an image of the split is not there; or, without a list, names or labels differ.
+    """
+    where = f"--moved-data {moved}"
+    if meta.config.data.source in IN_PACKAGES:
+        source = meta.config.data.source
+        raise ConfigError(f"{where}: the data of this run ({source}) come with a package and cannot move; leave it out")
+    if not os.path.isdir(moved):
+        raise DataError(f"{where}: there is no such folder")
+    config = meta.config.copy_and_resolve_references()
+    config.data.dir = str(moved)
+    if listed is None:
+        return _moved_by_names(meta, split, config=config, where=where)
+    if split not in listed:
+        there = ", ".join(listed)
+        raise ConfigError(f"--split {split}: the run had only {there} when it began; measure a folder with --data DIR")
+    images = _images_of(meta, config) if config.data.source == "tfds" else _images_below(moved, where)
+    return _find(split, listed, images, where=where, complete=True)
+
+
+def _moved_by_names(meta: Meta, split: str, *, config: Any, where: str) -> Split:
+    """For a run without a list: the split that its rules find there, if names and labels are those of the run."""
+    opened = open_data(config, rules=rules_of(meta))
+    if opened.classes != meta.classes:
+        raise ConfigError(f"{where}: has classes {', '.join(opened.classes)}; the run has {names_of(meta)}")
+    if split not in opened.splits:
+        raise ConfigError(f"--split {split}: {where} has only {', '.join(opened.splits)}")
+    before = meta.records and meta.records.fingerprint
+    if before not in (None, fingerprint(opened.splits)) and not config.data.skip_bad:
+        raise DataError(
+            f"{where}: the images for training and validation have other names or labels than those of the run, and "
+            f"the run has no {FILE} that says which ones were its own; put the folder back as it was, or measure "
+            "what is there with --data DIR"
+        )
+    checked = "names and labels agree with its fingerprint" if before and not config.data.skip_bad else "not checked"
+    logger.warning("the run has no usable %s: its %s split was found by names only (%s)", FILE, split, checked)
+    return opened.splits[split]
+
+
+def _check_fingerprint(meta: Meta, splits: Mapping[str, Split]) -> None:
+    """Says of a run without a list by which rules its data are indexed, and whether names and labels have changed."""
+    before = meta.records and meta.records.fingerprint
+    if before is None:
+        return
+    if before != fingerprint(splits):
+        logger.warning(
+            "the images for training and validation have other names or labels than when the run began: it may "
+            "have been trained on some of the images that are measured now"
+        )
+        return
+    logger.warning(
+        "the run has no usable %s: its data are indexed by rules %d, as when it began; names and labels agree with "
+        "its fingerprint",
+        *(FILE, rules_of(meta)),
+    )
+
+
+def _images_of(meta: Meta, config: Any) -> Split:
+    """All images of the data that a configuration names, as one split without labels."""
+    config = config.copy_and_resolve_references()
+    config.data.train_size = config.data.validation_size = 0  # a subset may have been of other images
+    splits = open_data(config, rules=rules_of(meta)).splits.values()
+    places = [(split, index) for split in splits for index in range(len(split))]
+    names = tuple(split.files[index] for split, index in places)
+    return _all(names, lambda i: places[i][0].stored(places[i][1]))
+
+
+def _images_below(root: Path, where: str) -> Split:
+    """All image files below a folder, as one split without labels."""
+    paths = []
+    for found in walk(root, None):
+        if isinstance(found, DataError):
+            logger.warning("%s: images there cannot be found", found)
+        else:
+            paths.append(found)
+    if not paths:
+        raise DataError(f"{where}: no images there")
+    return _all(tuple(path.relative_to(root).as_posix() for path in paths), paths.__getitem__)
+
+
+def _all(names: tuple[str, ...], stored: Callable[[int], Any]) -> Split:
+    return Split("all", names, np.zeros(len(names), np.int32), stored)
+
+
+def _find(split: str, listed: Mapping[str, Listed], images: Split, *, where: str, complete: bool) -> Split:
+    """The records of a split among `images`, with the names and labels of the list.
+
+    An image with the content of a record is that record, whatever its name. Where there is none, the image of the
+    record's name is taken, unless its content is that of another record.
+
+    Args:
+        complete: whether a missing image is an error; else it is left out with a warning.
+    """
+    own = listed[split]
+    with progress_of("images read", total=len(images), console=Console(stderr=True)) as progress:
+        digests = digests_of(images, progress=progress)
+    by_name = {name: index for index, name in enumerate(images.files)}
+    by_content = {digest: index for index, digest in reversed(list(enumerate(digests))) if digest}
+    others = {digest for each in listed.values() for digest in each.digests if digest}
+    place: list[int | None] = []
+    for name, digest in zip(own.files, own.digests, strict=True):
+        named = by_name.get(name)
+        same = by_content.get(digest) if digest else None
+        if same is not None:
+            place.append(named if named is not None and digests[named] == digest else same)
+        else:
+            place.append(None if named is None or digests[named] in others else named)
+    missing = [name for name, index in zip(own.files, place, strict=True) if index is None]
+    if missing:
+        text = f"{where}: {len(missing)} of {len(own.files)} images of the run's {split} split are not there"
+        if complete or len(missing) == len(own.files):
+            raise DataError(f"{text}, neither by content nor by name:\n{_every(missing)}{_WAYS_OUT}")
+        logger.warning("%s and not measured, such as %s", text, some(missing))
+    kept = np.array([index for index, found in enumerate(place) if found is not None], np.int64)
+    stored = [found for found in place if found is not None]
+    return Split(split, tuple(own.files[i] for i in kept), own.labels[kept], lambda index: images.stored(stored[index]))
+
+
+_WAYS_OUT = "Give the folder that holds all of them; or measure what is there: --data DIR, with DIR/CLASS/… in it"
+
+
+def _every(names: Sequence[str]) -> str:
+    lines = "".join(f"  {printable(name)}\n" for name in names[:MOST_NAMED])
+    return lines + (f"  … and {len(names) - MOST_NAMED} more\n" if len(names) > MOST_NAMED else "")
+
+
+def warn_of_changes(store: Store, listed: Mapping[str, Listed]) -> None:
+    """Warns of images of the run's own split whose content is not that of the list, or even that of other records."""
+    name = store.split.name
+    changed = changed_images(store.split, store.digests, listed.get(name))
+    if not changed:
+        return
+    now = dict(zip(store.split.files, store.digests, strict=True))
+    train = frozenset(listed["train"].digests)
+    mixed = [file for file in changed if now[file] in train] if name != "train" else []
+    logger.warning(
+        "%d of %d images of %s have other content than when the run began, such as %s%s",
+        *(len(changed), len(store), name, some(changed)),
+        f"; {len(mixed)} of them now have that of an image that the run was trained on: {some(mixed)}" if mixed else "",
+    )
+
+
+def warn_of_known(store: Store, listed: Mapping[str, Listed] | None) -> None:
+    """Warns of images that the run was trained on, or by which its best epoch was chosen; they are known by content."""
+    if listed is None:
+        logger.warning("the run has no usable %s: it may have been trained on some of these images", FILE)
+        return
+    train, validation = (
+        frozenset(listed[name].digests) if name in listed else frozenset() for name in ("train", "validation")
+    )
+    for known, what in (
+        (train, "the run was trained on them, so the figures look better than they are"),
+        (validation - train, "they are the run's validation images, by which its best epoch was chosen"),
+    ):
+        names = [name for name, digest in zip(store.split.files, store.digests, strict=True) if digest in known]
+        if names:
+            logger.warning("%d of %d images, such as %s: %s", len(names), len(store), some(names), what)
+
+
+def names_of(meta: Meta) -> str:
+    """The class names of a run, for a message."""
+    return ", ".join(map(printable, meta.classes))
