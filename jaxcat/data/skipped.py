@@ -66,6 +66,9 @@ _left_folder, _left_file = (
     re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (LEFT_FOLDERS, LEFT_FILES)
 )
 
+# Where a file begins so, it is text or empty; looking closer takes a tenth of a millisecond, and data sets have many.
+_TEXT = re.compile(rb"(?!P[1-7]|GIF8)[\t\n\r -~]*")
+
 
 class Skipped:
     """Counts the files that are skipped, by reason, with a few examples of each."""
@@ -137,11 +140,11 @@ def _why(path: Path, reason: Reason | None) -> Reason:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return Reason.SPECIAL
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             head = file.read(400)
     except (OSError, ValueError):
         head = b""
-    if by_name or (head and _is_read(path)):
+    if by_name or (not _TEXT.fullmatch(head) and _is_read(path)):
         return reason or Reason.SUFFIX
     if path.suffix.lower() in UNREAD_SUFFIXES or is_image(head):
         return Reason.FORMAT
