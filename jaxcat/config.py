@@ -97,7 +97,21 @@ SETTINGS: dict[str, Setting] = {
         above=0,
         high=0.9,
     ),
-    "data.classes": Setting("", before="", meaning="classes to keep, separated by commas; empty: all"),
+    "data.train_dir": Setting(
+        "",
+        before="",
+        meaning="folder: its split train, in data.dir or absolute; only named splits are then used; empty: found",
+    ),
+    "data.validation_dir": Setting(
+        "", before="", meaning="the same for validation; empty: found, if train_dir is empty too"
+    ),
+    "data.test_dir": Setting("", before="", meaning="the same for test; empty: found, if train_dir is empty too"),
+    "data.classes": Setting(
+        "", before="", meaning='classes to keep, separated by commas, as in CSV: cat,"dog, wild"; empty: all'
+    ),
+    "data.min_per_class": Setting(
+        0, before=0, meaning="folder, tfds: leave out classes with fewer in train; 0: none", unit="images"
+    ),
     "data.image_size": Setting(
         299, before=299, meaning="side of the square image that the network sees", unit="pixels", low=1, high=4096
     ),

@@ -48,7 +48,15 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     Raises:
         ConfigError: no such file or variant, a name that is not a setting, or a value of another type.
     """
-    config = _execute(specification)
+    return overridden(_execute(specification), overrides)
+
+
+def overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """A config with the overrides `--config.a.b=value` applied and its paths absolute.
+
+    Raises:
+        ConfigError: a name that is not a setting, or a value of another type.
+    """
     names = flatten(config)
     for override in overrides:
         if setting := re.match(r"--?(?:no)?config\.([^=]+)", override):
@@ -145,6 +153,17 @@ def _check_combinations(config: ConfigDict) -> None:
     data, model, optim = config.data, config.model, config.optim
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
+    for name in ("train_dir", "validation_dir", "test_dir"):
+        if data[name] and data.source != "folder":
+            raise ConfigError(
+                f"--config.data.{name}={data[name]} names a folder of --config.data.source=folder; the source is "
+                f"{data.source}"
+            )
+    if data.min_per_class and data.source in ("digits", "glyphs"):
+        raise ConfigError(
+            f"--config.data.min_per_class={data.min_per_class} is not for --config.data.source={data.source}, whose "
+            "classes all have as many images; set it to 0"
+        )
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")
     if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:

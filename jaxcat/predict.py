@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
+    from jaxcat.data.skipped import Skipped
     from jaxcat.inference.classifier import load
     from jaxcat.inference.features_file import check_features_path, features_file
     from jaxcat.inference.prediction import predict
@@ -74,12 +75,12 @@ def write_rows(arguments: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
-    failed = False
+    failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
         keep = None
         if arguments.features:
             keep = stack.enter_context(features_file(arguments.features, count=classifier.network.features))
-        for result in predict(classifier, arguments.paths, batch_size=arguments.batch_size, features=keep is not None):
+        for result in predict(classifier, arguments.paths, batch_size=size, features=bool(keep), skipped=skipped):
             if isinstance(result, DataError):
                 failed = True
                 print(f"error: {result}", file=sys.stderr, flush=True)
@@ -92,6 +93,8 @@ def write_rows(arguments: argparse.Namespace) -> int:
                 if keep is None:
                     raise
                 Console().on_broken_pipe()  # go on without output: the features are wanted all the same
+    for line in skipped.lines():
+        print(line, file=sys.stderr)
     return 1 if failed else 0
 
 

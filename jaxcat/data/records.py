@@ -6,19 +6,27 @@ depends neither on listing order nor on NumPy's generators, and a new image disp
 
 from __future__ import annotations
 
+import csv
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcat.data.decoding import decode, printable, read_file
+from jaxcat.data.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
 
+logger = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation", "test")
+Stored = Path | bytes | np.ndarray  # an image as it is stored: a file, what a file holds, or pixels
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Split:
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
-    stored: Callable[[int], Path | bytes | np.ndarray]
+    stored: Callable[[int], Stored]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,7 +51,7 @@ class Split:
     def fetch(self, index: int) -> np.ndarray:
         """The decoded image, uint8 (H, W, 3) of any size. Raises DataError if it is unreadable."""
         stored = self.stored(index)
-        return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index])
+        return self._decoded(stored, index, shown=stored)
 
     def digest(self, index: int) -> bytes:
         """A 16-byte hash of the image as it is stored. Raises DataError if the file cannot be read."""
@@ -53,7 +61,11 @@ class Split:
         """What `fetch` and `digest` give, from one read. Raises DataError if the image is unreadable."""
         stored = self.stored(index)
         content = _read(stored)
-        return decode(content, str(stored) if isinstance(stored, Path) else self.files[index]), digest_of(content)
+        return self._decoded(content, index, shown=stored), digest_of(content)
+
+    def _decoded(self, content: Stored, index: int, *, shown: Stored) -> np.ndarray:
+        """Decodes an image; errors name the file if `shown` is a path."""
+        return decode(content, str(shown) if isinstance(shown, Path) else self.files[index])
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
@@ -62,7 +74,7 @@ class Split:
         return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
 
 
-def _read(stored: Path | bytes | np.ndarray) -> bytes | np.ndarray:
+def _read(stored: Stored) -> bytes | np.ndarray:
     """The content of a file; bytes and arrays come back as they are. Raises DataError if the file cannot be read."""
     if not isinstance(stored, Path):
         return stored
@@ -81,10 +93,17 @@ def digest_of(content: bytes | np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class Data:
-    """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test"."""
+    """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test".
+
+    Attributes:
+        skipped: the files that were found and are no records.
+        held_out: whether validation was taken from the images of train.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    skipped: Skipped = field(default_factory=Skipped)
+    held_out: bool = False
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
@@ -107,20 +126,76 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
     """The classes named in `data.classes` (all if it is empty), in the order of `available`, not of the flag.
 
+    Names are separated by commas; one that has a comma itself is written in double quotes. Unicode's composed and
+    decomposed forms of a name are the same.
+
     Raises:
         ConfigError: a named class is not available.
         DataError: fewer than two classes are left.
     """
-    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    known = {composed(name): name for name in available} | {name: name for name in available}
+    names = _listed(wanted, known)
     for name in names:
-        if name not in available:
+        if composed(name) not in known:
             near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available[:10])
-            raise ConfigError(f"--config.data.classes={wanted}: there is no class {name!r}; nearest: {', '.join(near)}")
-    classes = tuple(name for name in available if name in names or not names)
+            shown = ", ".join(f'"{one}"' if "," in one else one for one in near)
+            quotes = '; write a name with a comma in double quotes, as in "a, b",c' if "," in "".join(known) else ""
+            raise ConfigError(f"--config.data.classes={wanted}: there is no class {name!r}; nearest: {shown}{quotes}")
+    chosen = {known.get(name, known[composed(name)]) for name in names}
+    classes = tuple(name for name in available if name in chosen or not names)
     if len(classes) < 2:
         raise DataError(
             f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'};"
             f" check --config.data.dir and --config.data.classes={wanted!r}"
+        )
+    return classes
+
+
+def _listed(wanted: str, known: Collection[str]) -> list[str]:
+    """The names in a value of `data.classes`."""
+    plain = [name.strip() for name in wanted.split(",") if name.strip()]
+    if '"' not in wanted or all(name in known for name in plain):  # a class may have a quotation mark in its name
+        return plain
+    row = next(csv.reader([" ".join(wanted.splitlines())], skipinitialspace=True), [])
+    return [name if name in known else name.strip() for name in row if name.strip()]
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): systems write é as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printed_order(classes: Sequence[str]) -> list[int]:
+    """The labels in the order in which tables show them: names that are numbers by their value, then the others."""
+
+    def key(label: int) -> tuple[bool, float]:
+        is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", classes[label]) is not None
+        return not is_number, float(classes[label]) if is_number else 0.0
+
+    return sorted(range(len(classes)), key=key)
+
+
+def frequent_classes(counts: Mapping[str, int], config: Any) -> tuple[str, ...]:
+    """The classes with at least `data.min_per_class` images in train; a warning names the others.
+
+    Args:
+        counts: class name → images in train, before any are held out.
+
+    Raises:
+        DataError: fewer than two classes are left.
+    """
+    least = config.data.min_per_class
+    rare = [f"{name!r} ({count})" for name, count in counts.items() if count < least]
+    classes = tuple(name for name, count in counts.items() if count >= least)
+    if rare:
+        logger.warning(
+            "--config.data.min_per_class=%d leaves out %d of %d classes: %s",
+            *(least, len(rare), len(counts), ", ".join(rare)),
+        )
+    if len(classes) < 2:
+        raise DataError(
+            f"--config.data.min_per_class={least}: a classifier needs two classes with so many images; there are "
+            f"{', '.join(f'{name!r} ({count})' for name, count in counts.items())}"
         )
     return classes
 
@@ -140,13 +215,15 @@ def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Spl
     Every class has a record in both. Raises DataError if a class has too few for that.
     """
     fraction = config.data.validation_fraction
-    chosen = []
-    for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
-        if len(members) < 2:
-            raise DataError(
-                f"class {classes[label]!r} has {len(members)} image(s): too few to hold one out for validation;"
-                " add images, give a validation split, or leave the class out with --config.data.classes"
-            )
+    chosen, ranked = [], ranked_by_class(train, len(classes), seed=config.seed)
+    few = [f"{name!r} ({len(members)})" for name, members in zip(classes, ranked, strict=True) if len(members) < 2]
+    if few:
+        raise DataError(
+            f"{'class' if len(few) == 1 else 'classes'} with too few images to hold one out for validation: "
+            f"{', '.join(few)}; add images, give a validation split, or leave classes of fewer than two images out "
+            "with --config.data.min_per_class=2"
+        )
+    for members in ranked:
         chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     held = np.sort(np.array(chosen, np.int64))
     rest = np.setdiff1d(np.arange(len(train)), held)

@@ -17,20 +17,25 @@ class DataSource(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         opener: `MODULE:FUNCTION`; the function takes a config and indexes the data that the config asks for.
+        has_rules: whether the function also takes `rules`, the version of the indexing rules.
     """
 
     meaning: str
     opener: str
+    has_rules: bool = False
 
-    def open(self, config: Any) -> Data:
+    def open(self, config: Any, *, rules: int = INDEX_RULES) -> Data:
         """Indexes the data that `config.data` asks for; decodes nothing."""
         module, _, function = self.opener.partition(":")
-        return getattr(importlib.import_module(module), function)(config)
+        opener = getattr(importlib.import_module(module), function)
+        return opener(config, rules=rules) if self.has_rules else opener(config)
 
 
 SOURCES: dict[str, DataSource] = {
     "folder": DataSource(
-        "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…", "jaxcat.data.folder:open_folder"
+        "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…",
+        "jaxcat.data.folder:open_folder",
+        has_rules=True,
     ),
     "tfds": DataSource("a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.tfds_splits:open_tfds"),
     "digits": DataSource(
@@ -59,6 +64,6 @@ def open_data(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """
     if config.data.source not in SOURCES:
         raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
-    data = SOURCES[config.data.source].open(config)
+    data = SOURCES[config.data.source].open(config, rules=rules)
     checks.warn(data, config)
     return data

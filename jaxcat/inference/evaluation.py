@@ -21,7 +21,7 @@ from sklearn import metrics
 from jaxcat.data.batches import at_most, batches
 from jaxcat.data.decoding import printable
 from jaxcat.data.folder import open_labelled_folder
-from jaxcat.data.records import SPLITS, Split
+from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
 from jaxcat.data.table import class_columns, escape_cell
 from jaxcat.errors import CheckpointError, ConfigError
@@ -170,7 +170,9 @@ def show(console: Console, summary: dict, title: str) -> None:
         soft_wrap=True,
     )
     table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)
-    for index, (name, row) in enumerate(summary["per_class"].items()):
+    for index in printed_order(summary["classes"]):
+        name = summary["classes"][index]
+        row = summary["per_class"][name]
         mistakes = np.array(summary["confusion"][index])
         mistakes[index] = 0
         other = f"{printable(summary['classes'][int(mistakes.argmax())])} ({mistakes.max()})" if mistakes.any() else ""
@@ -198,11 +200,14 @@ def open_split(
     Raises:
         ConfigError, DataError: see `own_records.own_split` and `own_records.moved_split`.
     """
+    meta = classifier.meta
     if data is not None:
-        return open_labelled_folder(data, classifier.classes)
-    if moved is not None:
-        return moved_split(classifier.meta, split, moved=moved, listed=listed)
-    return own_split(classifier.meta, split, listed=listed)
+        found = open_labelled_folder(data, meta.classes)
+    elif moved is not None:
+        found = moved_split(meta, split, moved=moved, listed=listed)
+    else:
+        found = own_split(meta, split, listed=listed)
+    return found
 
 
 def name_of(data: Path) -> str:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 from rich.text import Text
 
+from jaxcat.data.records import printed_order
 from jaxcat.models.network import Network, Tree
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
@@ -32,6 +33,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     """Prints a table of weights, data, and what is trained and frozen; `source` is the text of `Source.describe`."""
     meta, data, optim = run.meta, config.data, config.optim
     provenance, classes = meta.provenance, meta.classes
+    names = [classes[label] for label in printed_order(classes)]
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
     weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
     if "sha256" in provenance:
@@ -45,7 +47,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     for name, fact in (
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.dir or data.name}  {source}"),
-        ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
+        ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         ("trained", _sizes(run.trained["params"], run.network)),
