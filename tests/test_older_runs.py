@@ -85,7 +85,7 @@ OLDER = r"decode version 1 → 2, resize version 1 → 2"
 
 @pytest.mark.slow
 def test_a_run_stopped_half_way_is_refused_for_its_pixels_and_by_force_ends_as_if_nobody_had_stopped_it(older, caplog):
-    """A workdir that names no versions counts as version 1 of every step; digits have the same pixels in all of them."""
+    """A workdir that names no versions counts as version 1 of every step; digits have the same pixels in all."""
     assert workdirs.steps(older / "finetuning") == EXPECTED["interrupted_at"] == [5, 6]
     config = config_of("finetuning")
     with pytest.raises(ConfigError, match=rf"finetuning: .*{OLDER}.*--config.resume=force"):
