@@ -148,6 +148,8 @@ def _check_combinations(config: ConfigDict) -> None:
     data, model, optim = config.data, config.model, config.optim
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
+    if 0 < data.grey_bits < 8:
+        raise ConfigError(f"--config.data.grey_bits={data.grey_bits}: must be 8 to 16, or 0 to find it from train")
     for name in ("train_dir", "validation_dir", "test_dir"):
         if data[name] and data.source != "folder":
             raise ConfigError(
@@ -159,8 +161,6 @@ def _check_combinations(config: ConfigDict) -> None:
             f"--config.data.min_per_class={data.min_per_class} is not for --config.data.source={data.source}, whose "
             "classes all have as many images; set it to 0"
         )
-    if 0 < data.grey_bits < 8:
-        raise ConfigError(f"--config.data.grey_bits={data.grey_bits}: must be 8 to 16, or 0 to find it from train")
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")
     if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:

@@ -75,18 +75,12 @@ def write_rows(arguments: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
-    failed, skipped = False, Skipped()
+    failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
         keep = None
         if arguments.features:
             keep = stack.enter_context(features_file(arguments.features, count=classifier.network.features))
-        for result in predict(
-            classifier,
-            arguments.paths,
-            batch_size=arguments.batch_size,
-            features=keep is not None,
-            skipped=skipped,
-        ):
+        for result in predict(classifier, arguments.paths, batch_size=size, features=bool(keep), skipped=skipped):
             if isinstance(result, DataError):
                 failed = True
                 print(f"error: {result}", file=sys.stderr, flush=True)

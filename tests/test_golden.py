@@ -58,7 +58,7 @@ def decoded() -> Outputs:
     for path in sorted(FOLDER.iterdir()):
         yield path.name, decode(path, path.name)
         if path.name.startswith("16_bit"):
-            yield f"{path.name} as 12 bits", decode(path, path.name, Decoding(grey_bits=12))
+            yield f"{path.name} by 12 bits", decode(path, path.name, Decoding(grey_bits=12))
     for bits, channels in ((8, 1), (8, 3), (8, 4), (16, 1), (16, 3), (16, 4)):
         array = pattern(9, 12, channels, most=2**bits - 1).astype(f"uint{bits}")
         yield f"array of {bits} bits, {channels} channels", decode(array, "array")
@@ -73,15 +73,7 @@ SIDES = (
 def resized() -> Outputs:
     """Reductions, enlargements and the size as it is, of wide, tall, very long and square images."""
     for mode in RESIZES:
-        for height, width, size in (
-            (40, 61, 16),
-            (50, 33, 21),
-            (12, 9, 20),
-            (4, 60, 8),
-            (75, 70, 16),
-            (18, 18, 18),
-            *TALL,
-        ):
+        for height, width, size in SIDES:
             image = pattern(height, width).astype(np.uint8)
             yield f"{mode}, {height}×{width} to {size}", resize(image, size, mode=mode)
         for size in (150, 299):

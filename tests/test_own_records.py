@@ -216,6 +216,31 @@ def test_an_unchanged_run_without_a_list_says_by_which_rules_it_goes(meta, image
     assert not caplog.records
 
 
+def test_each_run_goes_by_the_rules_that_it_was_made_with(meta, listed, moved):
+    """Rules 1 took the thumbnails of network storage for images, rules 2 do not."""
+    (moved / "disc" / "@eaDir").mkdir()
+    Image.new("RGB", (90, 90), "white").save(moved / "disc" / "@eaDir" / "SYNOPHOTO_THUMB_M.png")
+    old = at(without_list(meta), moved)
+    splits = [own_records.own_split(old, name, listed=None).files for name in ("train", "validation")]
+    assert sum(map(len, splits)) == 21
+    splits = [own_records.own_split(at(meta, moved), name, listed=None).files for name in ("train", "validation")]
+    assert sum(map(len, splits)) == 20
+    own = listed["validation"]
+    thumbnail = "disc/@eaDir/SYNOPHOTO_THUMB_M.png"
+    taken = {**listed, "validation": own._replace(files=(*own.files[1:], thumbnail), digests=(*own.digests[1:], None))}
+    assert own_records.moved_split(old, "validation", moved=moved, listed=taken).files[-1] == thumbnail
+    with pytest.raises(DataError, match="1 of 4 images"):
+        own_records.moved_split(meta, "validation", moved=moved, listed=taken)
+
+
+def test_names_in_the_other_unicode_form_are_the_same(meta, listed, moved):
+    """As a copy to another system may write them; the images were stored anew as well."""
+    own, name = listed["validation"], "disc/caf\u00e9.png"
+    taken = {**listed, "validation": own._replace(files=(name, *own.files[1:]), digests=(b"x" * 16, *own.digests[1:]))}
+    Image.new("RGB", (90, 90)).save(moved / "disc" / "cafe\u0301.png")
+    assert own_records.moved_split(meta, "validation", moved=moved, listed=taken).files[0] == name
+
+
 def test_data_that_are_gone_lead_to_the_flag(meta, listed, tmp_path):
     with pytest.raises(DataError, match="if the data have moved, give their place with --moved-data DIR"):
         own_records.own_split(at(meta, tmp_path / "gone"), "validation", listed=listed)

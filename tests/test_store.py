@@ -134,7 +134,7 @@ def test_progress_ends_at_the_whole_number(splits):
 
 
 def test_nothing_is_decoded_before_it_is_prepared(splits, monkeypatch):
-    monkeypatch.setattr(Split, "fetch", None)
+    monkeypatch.setattr(Split, "examine", None)
     store = Store(splits["train"], size=SIZE, mode="squash", cache_gb=1.0)
     assert (len(store), store.in_memory) == (12, True)
     with pytest.raises(TypeError):

@@ -23,7 +23,7 @@ from PIL import (
 )
 
 from jaxcat.data import png
-from jaxcat.data.unread import EXPORT, RAW, what_it_is
+from jaxcat.data.unread import EXPORT, RAW, by_magic, what_it_is
 from jaxcat.errors import one_line
 
 # What folders are searched for; compare in lower case. Runs that were indexed by rules 1 know SUFFIXES_1 only.
@@ -65,8 +65,8 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
     Raises:
         ValueError: it is no image of a format that is read, or has too many pixels; the message says what it is.
     """
-    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:  # some plugins have Pillow's own limit, twice this number
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
+    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:  # some plugins check Pillow's own limit too
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     plain, more = png.without_texts(encoded) if encoded.startswith(png.SIGNATURE) else (encoded, {})
     image, reason = _opened(plain)
     if image is None:
@@ -86,7 +86,7 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
     if image.format == "PNG" and getattr(image, "default_image", False):
         image.seek(1)  # its first image is for viewers that show no animation
     if image.format == "TIFF":
-        _check_first_page(image)
+        _check_first_page(image, encoded)
     return image
 
 
@@ -120,8 +120,10 @@ def _code_points(avif: bytes) -> dict[str | tuple[int, int], Any]:
     return {"cicp": (primaries, 13 if transfer in _VIDEO else transfer)}
 
 
-def _check_first_page(image: ImageFile.ImageFile) -> None:
+def _check_first_page(image: ImageFile.ImageFile, encoded: bytes) -> None:
     """Raises ValueError if the first page of a TIFF is the preview of a camera's raw file."""
+    if what := by_magic(encoded):
+        raise ValueError(what)
     tags = image.tag_v2  # type: ignore[attr-defined]
     preview, dng = tags.get(254, 0), 50706 in tags
     if dng or (isinstance(preview, int) and preview & 1):

@@ -26,6 +26,7 @@ from jaxcat.errors import ConfigError, DataError, one_line
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+Stored = Path | bytes | np.ndarray  # an image as it is stored: a file, what a file holds, or pixels
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Split:
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
-    stored: Callable[[int], Path | bytes | np.ndarray]
+    stored: Callable[[int], Stored]
     decoding: Decoding = Decoding()
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Split:
     def fetch(self, index: int) -> np.ndarray:
         """The decoded image, uint8 (H, W, 3) of any size. Raises DataError if it is unreadable."""
         stored = self.stored(index)
-        return decode(stored, str(stored) if isinstance(stored, Path) else self.files[index], self.decoding)
+        return self._decoded(stored, index, shown=stored)
 
     def digest(self, index: int) -> bytes:
         """A 16-byte hash of the image as it is stored. Raises DataError if the file cannot be read."""
@@ -62,8 +63,11 @@ class Split:
         """What `fetch` and `digest` give, from one read. Raises DataError if the image is unreadable."""
         stored = self.stored(index)
         content = _read(stored)
-        name = str(stored) if isinstance(stored, Path) else self.files[index]
-        return decode(content, name, self.decoding), digest_of(content)
+        return self._decoded(content, index, shown=stored), digest_of(content)
+
+    def _decoded(self, content: Stored, index: int, *, shown: Stored) -> np.ndarray:
+        """Decodes an image; errors name the file if `shown` is a path."""
+        return decode(content, str(shown) if isinstance(shown, Path) else self.files[index], self.decoding)
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
@@ -72,7 +76,7 @@ class Split:
         return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]), self.decoding)
 
 
-def _read(stored: Path | bytes | np.ndarray) -> bytes | np.ndarray:
+def _read(stored: Stored) -> bytes | np.ndarray:
     """The content of a file; bytes and arrays come back as they are. Raises DataError if the file cannot be read."""
     if not isinstance(stored, Path):
         return stored

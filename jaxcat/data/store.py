@@ -36,8 +36,8 @@ class Store:
     Attributes:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
-        sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
         digests: after `prepare`, the digest of each record, as `Split.digest` gives it.
+        sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
         in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
@@ -53,8 +53,8 @@ class Store:
         """
         self.split = split
         self.unreadable: tuple[str, ...] = ()
-        self.sketches: tuple[bytes, ...] = ()
         self.digests: tuple[bytes, ...] = ()
+        self.sketches: tuple[bytes, ...] = ()
         self.in_memory = memory_needed(split, size) <= cache_gb * 2**30
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -95,8 +95,8 @@ class Store:
                 if number % _REPORTED == 0 and (status := stop()):
                     return status
         self._keep(images, reasons)
-        self.sketches = tuple(filter(None, sketches))  # those of the readable images
         self.digests = tuple(digest for digest in digests if digest)
+        self.sketches = tuple(filter(None, sketches))  # those of the readable images
         return 0
 
     def _room(self) -> np.ndarray | None:

@@ -81,11 +81,13 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
         encoded: the file, or at least its first 400 bytes.
         reason: what the plugin said that recognised the format and could not open the file, if there is one.
     """
+    if what := by_magic(encoded):
+        return f"not an image that is read ({READ}) but {what}"
     for name, beginnings in _BEGINNINGS.items():
         if encoded.startswith(beginnings):
             kind = "of a kind that is not read" if name == "TIFF" and reason else "damaged or cut short"
             return f"a {name} file, {kind}{f' ({reason})' if reason else ''}"
-    if what := known(encoded):
+    if what := _of_text(encoded):
         return f"not an image that is read ({READ}) but {what}"
     if reason:
         return f"damaged or of a kind that is not read ({reason})"
@@ -94,16 +96,20 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
 
 def is_image(encoded: bytes) -> bool:
     """Whether a file is an image of a format that is not read, by its first 400 bytes."""
-    what = known(encoded)
+    what = by_magic(encoded)
     return what == _HEIC or what.endswith(EXPORT)
 
 
-def known(encoded: bytes) -> str:
-    """What a file is by its first 400 bytes, with advice, such as "a PDF document: …"; "" if nobody knows."""
+def by_magic(encoded: bytes) -> str:
+    """What a file is by the numbers at its beginning, with advice, such as "a PDF document: …"; "" if not known."""
     for place, beginnings in _MAGIC:
         for magic, what in beginnings.items():
             if encoded.startswith(magic, place):
                 return what
+    return ""
+
+
+def _of_text(encoded: bytes) -> str:
     start = encoded[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<"):
         return f"SVG: {EXPORT}" if b"<svg" in start else "an HTML or XML page"

@@ -201,13 +201,14 @@ def open_split(
     Raises:
         ConfigError, DataError: see `own_records.own_split` and `own_records.moved_split`.
     """
+    meta = classifier.meta
     if data is not None:
-        found = open_labelled_folder(data, classifier.classes)
+        found = open_labelled_folder(data, meta.classes)
     elif moved is not None:
-        found = moved_split(classifier.meta, split, moved=moved, listed=listed)
+        found = moved_split(meta, split, moved=moved, listed=listed)
     else:
-        found = own_split(classifier.meta, split, listed=listed)
-    return replace(found, decoding=decoding_of(classifier.config))
+        found = own_split(meta, split, listed=listed)
+    return replace(found, decoding=decoding_of(meta.config))
 
 
 def name_of(data: Path) -> str:

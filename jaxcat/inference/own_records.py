@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.decoding import printable
-from jaxcat.data.records import Split, fingerprint
+from jaxcat.data.records import Split, composed, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
 from jaxcat.data.walking import walk
@@ -77,7 +77,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     if now is not None and now.files == own.files and np.array_equal(now.labels, own.labels):
         return now
     here = config.data.source == "folder"
-    images = _images_below(Path(config.data.dir).expanduser(), where) if here else _images_of(meta, config)
+    root = Path(config.data.dir).expanduser()
+    images = _images_below(root, where, rules=rules_of(meta)) if here else _images_of(meta, config)
     found = _find(split, listed, images, where=where, complete=False)
     if not config.data.skip_bad:  # else the list leaves out unreadable images
         logger.warning(
@@ -108,7 +109,10 @@ def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Lis
     if split not in listed:
         there = ", ".join(listed)
         raise ConfigError(f"--split {split}: the run had only {there} when it began; measure a folder with --data DIR")
-    images = _images_of(meta, config) if config.data.source == "tfds" else _images_below(moved, where)
+    if config.data.source == "tfds":
+        images = _images_of(meta, config)
+    else:
+        images = _images_below(moved, where, rules=rules_of(meta))
     return _find(split, listed, images, where=where, complete=True)
 
 
@@ -159,10 +163,10 @@ def _images_of(meta: Meta, config: Any) -> Split:
     return _all(names, lambda i: places[i][0].stored(places[i][1]))
 
 
-def _images_below(root: Path, where: str) -> Split:
+def _images_below(root: Path, where: str, *, rules: int) -> Split:
     """All image files below a folder, as one split without labels."""
     paths = []
-    for found in walk(root, None):
+    for found in walk(root, None, rules=rules):
         if isinstance(found, DataError):
             logger.warning("%s: images there cannot be found", found)
         else:
@@ -188,12 +192,13 @@ def _find(split: str, listed: Mapping[str, Listed], images: Split, *, where: str
     own = listed[split]
     with progress_of("images read", total=len(images), console=Console(stderr=True)) as progress:
         digests = digests_of(images, progress=progress)
-    by_name = {name: index for index, name in enumerate(images.files)}
+    by_name = {composed(name): index for index, name in reversed(list(enumerate(images.files)))}
+    by_name |= {name: index for index, name in enumerate(images.files)}
     by_content = {digest: index for index, digest in reversed(list(enumerate(digests))) if digest}
     others = {digest for each in listed.values() for digest in each.digests if digest}
     place: list[int | None] = []
     for name, digest in zip(own.files, own.digests, strict=True):
-        named = by_name.get(name)
+        named = by_name.get(name, by_name.get(composed(name)))
         same = by_content.get(digest) if digest else None
         if same is not None:
             place.append(named if named is not None and digests[named] == digest else same)
