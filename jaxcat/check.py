@@ -31,6 +31,7 @@ from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system import cli
 from jaxcat.system.console import Console, progress_of
+from jaxcat.wording import counted
 
 MOST = 50  # groups of equal images with one label that are listed
 
@@ -94,8 +95,10 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     for line in found.unreadable:
         say(f"unreadable: {line}")
     if found.renamed:
-        more = ", …" if len(found.renamed) > twins.EXAMPLES else ""
-        say(f"{len(found.renamed)} with another format's suffix: {', '.join(found.renamed[: twins.EXAMPLES])}{more}")
+        say(f"{len(found.renamed)} with another format's suffix: {_examples(found.renamed)}")
+    if found.deep:
+        scale = f"their values become levels as {found.grey_bits} bits (data.grey_bits)"
+        say(f"{counted(len(found.deep), '16-bit image')}, {scale}: {_examples(found.deep)}")
     for line in [*_twins(found), *found.skipped.lines()]:
         say(line)
     for line in found.warnings:
@@ -116,6 +119,10 @@ def _classes(found: inspection.Findings) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[: twins.EXAMPLES]) + (", …" if len(names) > twins.EXAMPLES else "")
 
 
 def _formats(found: inspection.Findings) -> str:

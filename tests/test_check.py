@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -228,3 +229,15 @@ def test_a_config_decides_what_is_looked_at(tmp_path, checked):
     assert checked(tmp_path)[0] == 1
     assert checked(tmp_path, "--config.data.min_per_class=2")[0] == 0
     assert checked(tmp_path, "--config", REPOSITORY / "configs/folder.py", "--config.data.classes=cat,dog")[0] == 0
+
+
+def test_16_bit_images_are_named_with_the_scale_that_train_would_choose(tmp_path, checked):
+    flat(tmp_path, cat=3, dog=3)
+    for number in range(4):
+        values = np.full((8, 8), 4000 + number, np.uint16)
+        Image.fromarray(values).save(tmp_path / "cat" / f"scan{number}.png")
+    status, lines = checked(tmp_path)
+    assert status == 0
+    (line,) = [line for line in lines if "16-bit" in line]
+    assert line.startswith("4 16-bit images, their values become levels as 12 bits (data.grey_bits): cat/scan")
+    assert line.endswith(", …")

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from jaxcat.data import twins
-from jaxcat.data.decoding import printable
+from jaxcat.data.decoding import decoding_of, printable
 from jaxcat.data.formats import FORMATS, SUFFIXES
+from jaxcat.data.grey import deep_files, find_bits
 from jaxcat.data.records import Data, Split
 from jaxcat.data.skipped import Skipped
 from jaxcat.data.sources import open_data
@@ -48,6 +49,8 @@ class Findings:
         formats: format → number of images.
         renamed: images whose suffix is that of another format.
         sizes: (width, height, file) of each readable image.
+        deep: the 16-bit images.
+        grey_bits: the scale of the 16-bit images, as train would choose it.
         groups: images with the same pixels; those with two labels first, then those of two splits.
     """
 
@@ -59,6 +62,8 @@ class Findings:
     formats: Counter[str] = field(default_factory=Counter)
     renamed: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int, str]] = field(default_factory=list)
+    deep: list[str] = field(default_factory=list)
+    grey_bits: int = 16
     groups: list[twins.Group] = field(default_factory=list)
 
 
@@ -134,7 +139,10 @@ def decode_all(found: Findings, config: Any, *, jobs: int, progress: Callable[[i
         jobs: threads.
         progress: called with the number of images decoded since its last call.
     """
+    found.grey_bits = config.data.grey_bits or find_bits(found.data.splits["train"]) or 16
+    found.data = found.data.decoded(decoding_of(config)._replace(grey_bits=found.grey_bits))
     splits, alike = found.data.splits, defaultdict(list)
+    found.deep = [printable(name) for split in splits.values() for name in deep_files(split)]
     readable: dict[str, list[int]] = {name: [] for name in splits}
     unreadable: dict[str, list[str]] = {name: [] for name in splits}
     for name, split in splits.items():
