@@ -256,12 +256,24 @@ def test_a_named_test_beside_what_is_found(tmp_path):
     [
         ({"train_dir": "nowhere"}, "--config.data.train_dir=nowhere: there is no folder"),
         ({"test_dir": "train/cat/000.png"}, "--config.data.test_dir=train/cat/000.png: there is no folder"),
+        ({"test_dir": "~nobody_of_that_name/x"}, "--config.data.test_dir: ~nobody_of_that_name/x: there is no user"),
+        ({"test_dir": "gs://bucket/x"}, "--config.data.test_dir: gs://bucket/x is a URL"),
+        ({"train_dir": "a\0b"}, "--config.data.train_dir: a\\x00b"),
+        ({"train_dir": "x" * 300}, "File name too long"),
         ({"train_dir": "train", "validation_dir": "../data/train"}, "this folder is the train split already"),
     ],
 )
 def test_named_splits_that_cannot_be(settings, words, tmp_path):
     splits(tmp_path / "data", "train", "test")
     refused(tmp_path / "data", words, kind=ConfigError, **settings)
+
+
+def test_a_home_directory_in_a_named_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    flat(tmp_path / "home" / "my [test]", **CLASSES)
+    splits(tmp_path / "data", "one")
+    data = opened(tmp_path / "data", train_dir="one/", test_dir="~/my [test]")
+    assert data.splits["test"].stored(0) == tmp_path / "home/my [test]/cat/000.png"
 
 
 def test_loops_of_links_end(tmp_path):

@@ -19,7 +19,8 @@ from jaxcat.data.layout import class_root, split_roots
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, hold_out, limit
 from jaxcat.data.skipped import Reason, Skipped
 from jaxcat.data.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
-from jaxcat.errors import DataError
+from jaxcat.errors import ConfigError, DataError
+from jaxcat.system.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,10 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """
     if not config.data.dir:
         raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of images per class")
-    root = Path(config.data.dir).expanduser()
+    try:
+        root = expanded(config.data.dir)
+    except ConfigError as error:
+        raise ConfigError(f"--config.data.dir: {error}") from error
     if not os.path.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
     if rules == 1:

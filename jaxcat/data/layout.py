@@ -16,6 +16,7 @@ from jaxcat.data.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
 from jaxcat.data.split_names import UNLABELLED, split_name
 from jaxcat.data.walking import folders, holds_images
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.system.paths import expanded
 
 _SEARCHED = 200  # folders that are listed to suggest another one
 
@@ -47,15 +48,20 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
     for split in SPLITS:
         if not (value := data[f"{split}_dir"]):
             continue
-        named[split] = path = Path(os.path.normpath(root / Path(value).expanduser()))
+        try:
+            named[split] = path = Path(os.path.normpath(root / expanded(value)))
+        except ConfigError as error:
+            raise ConfigError(f"--config.data.{split}_dir: {error}") from error
         if not os.path.isdir(path):
             raise ConfigError(
-                f"--config.data.{split}_dir={value}: there is no folder {printable(str(path))}; name one in "
+                f"--config.data.{split}_dir={printable(value)}: there is no folder {_shown(path)}; name one in "
                 "--config.data.dir, or give an absolute path"
             )
         for other, there in named.items():
             if other != split and os.path.samefile(there, path):
-                raise ConfigError(f"--config.data.{split}_dir={value}: this folder is the {other} split already")
+                raise ConfigError(
+                    f"--config.data.{split}_dir={printable(value)}: this folder is the {other} split already"
+                )
     return named
 
 
