@@ -17,6 +17,7 @@ from jaxcat.data.decoding import SUFFIXES, decode, printable
 from jaxcat.data.folder import Ignored, image_files
 from jaxcat.errors import DataError
 from jaxcat.system import cli
+from jaxcat.wording import counted
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     for reason in failures(paths, arguments.jobs):
         bad += 1
         print(reason, flush=True)
-    print(f"{len(paths)} images, {bad} unreadable; {ignored.count} other files ignored")
+    print(f"{counted(len(paths), 'image')}, {bad} unreadable; {counted(ignored.count, 'other file')} ignored")
     return 1 if bad else 0
 
 

@@ -37,7 +37,7 @@ def test_the_same_image_in_train_and_validation(tmp_path, caplog):
     shutil.copy(folder / "train/cat/003.png", folder / "validation/dog/renamed.png")
     opened(folder, classes="cat,dog")
     (message,) = warnings(caplog)
-    assert message.startswith("1 images of validation are in train too")
+    assert message.startswith("1 image of validation is in train too")
     assert "train/cat/003.png = validation/dog/renamed.png" in message
 
 
@@ -74,7 +74,7 @@ def test_extreme_imbalance_names_class_weight(tmp_path, caplog):
 
 def test_a_class_with_one_image(tmp_path, caplog):
     opened(split_folders(tmp_path, cat=5, dog=1))
-    assert any("1 classes have one image in train: dog" in message for message in warnings(caplog))
+    assert any("1 class has one image in train: dog" in message for message in warnings(caplog))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>"])

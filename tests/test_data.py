@@ -316,7 +316,7 @@ def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     (tmp_path / "a" / "scan.tiff").touch()
     (tmp_path / "unlabelled.png").touch()
     assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
-    assert "2 files are no images by their names and are ignored" in caplog.text
+    assert "2 files are no images by their names and ignored" in caplog.text
 
 
 def test_records_have_a_fingerprint_of_names_and_labels(tmp_path):

@@ -14,6 +14,7 @@ from jaxcat.data.decoding import printable
 from jaxcat.data.folder import SPLIT_OF
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,13 @@ def warn(data: Data, config: Any) -> None:
     counts = np.bincount(data.splits["train"].labels, minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, counts, strict=True) if count == 1]
     if single:
-        logger.warning("%d classes have one image in train: %s", len(single), ", ".join(single[:EXAMPLES]))
+        having = counted(len(single), "class has", "classes have")
+        logger.warning("%s one image in train: %s", having, ", ".join(single[:EXAMPLES]))
     if counts.max() >= IMBALANCE * counts.min() and config.optim.class_weight == "none":
         logger.warning(
-            "class %r has %d images in train and %r has %d: consider --config.optim.class_weight=balanced",
-            *(data.classes[counts.argmax()], counts.max(), data.classes[counts.argmin()], counts.min()),
+            "class %r has %s in train and %r has %d: consider --config.optim.class_weight=balanced",
+            *(data.classes[counts.argmax()], counted(counts.max(), "image")),
+            *(data.classes[counts.argmin()], counts.min()),
         )
     if config.data.source == "folder":
         both = duplicates(Path(config.data.dir).expanduser(), data.splits["train"], data.splits["validation"])
@@ -39,8 +42,9 @@ def warn(data: Data, config: Any) -> None:
         if both:
             pairs = ", ".join(" = ".join(map(printable, pair)) for pair in both[:EXAMPLES])
             logger.warning(
-                "%d images of validation are in train too, so validation looks better than it is: %s",
-                *(len(both), pairs + (", …" if len(both) > EXAMPLES else "")),
+                "%s in train too, so validation looks better than it is: %s",
+                counted(len(both), "image of validation is", "images of validation are"),
+                pairs + (", …" if len(both) > EXAMPLES else ""),
             )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, limit
 from jaxcat.errors import DataError
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class Ignored:
     def warn(self) -> None:
         if self.count:
             logger.warning(
-                "%d files are no images by their names and are ignored, such as %s",
-                self.count,
+                "%s by their names and ignored, such as %s",
+                counted(self.count, "file is no image", "files are no images"),
                 ", ".join(self.examples),
             )
 

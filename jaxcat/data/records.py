@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcat.data.decoding import decode, printable, read_file
 from jaxcat.errors import ConfigError, DataError, one_line
+from jaxcat.wording import counted
 
 SPLITS = ("train", "validation", "test")
 
@@ -129,8 +130,8 @@ def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Spl
     for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
         if len(members) < 2:
             raise DataError(
-                f"class {classes[label]!r} has {len(members)} image(s): too few to hold one out for validation;"
-                " add images, give a validation split, or leave the class out with --config.data.classes"
+                f"class {classes[label]!r} has {counted(len(members), 'image')}: too few to hold one out for "
+                "validation; add images, give a validation split, or leave the class out with --config.data.classes"
             )
         chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     held = np.sort(np.array(chosen, np.int64))

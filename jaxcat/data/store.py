@@ -15,6 +15,7 @@ from jaxcat.data.resizing import resize
 from jaxcat.errors import DataError
 from jaxcat.system import memory
 from jaxcat.system.files import never
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ def prepare_stores(
     unreadable = [line for store in stores.values() for line in store.unreadable]
     if unreadable and not skip_bad:
         raise DataError(
-            f"{len(unreadable)} of {sum(map(len, splits.values()))} images cannot be read:\n"
+            f"{len(unreadable):,} of {counted(sum(map(len, splits.values())), 'image')} cannot be read:\n"
             + "".join(f"  {line}\n" for line in unreadable)
             + "Replace or remove them, or leave them out with --config.data.skip_bad=True"
         )
@@ -212,13 +213,13 @@ def _report_left_out(split: Split, store: Store) -> None:
     if len(lost):
         example = split.files[int(np.flatnonzero(split.labels == lost[0])[0])]
         raise DataError(
-            f"no readable image is left of {len(lost)} class(es) in {split.name}, such as that of {printable(example)};"
-            f" the first reason: {store.unreadable[0]}"
+            f"no readable image is left of {counted(len(lost), 'class', 'classes')} in {split.name}, such as that of "
+            f"{printable(example)}; the first reason: {store.unreadable[0]}"
         )
     logger.warning(
-        "%d of %d images in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
+        "%d of %s in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
         len(store.unreadable),
-        len(split),
+        counted(len(split), "image"),
         split.name,
         store.unreadable[0],
     )

@@ -30,6 +30,7 @@ from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.system.console import Console
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.steps import InLine
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +136,8 @@ def show(console: Console, summary: dict, title: str) -> None:
     auc = "undefined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     console.print(Text(title, style="bold"))
     console.print(
-        f"{summary['count']} images  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  AUC {auc}  "
-        f"calibration error {summary['calibration_error']:.4f}",
+        f"{counted(summary['count'], 'image')}  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  "
+        f"AUC {auc}  calibration error {summary['calibration_error']:.4f}",
         soft_wrap=True,
     )
     table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)

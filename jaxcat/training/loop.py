@@ -31,6 +31,7 @@ from jaxcat.training.origin import find_origin
 from jaxcat.training.reporting import Reporter, complete_reports
 from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
+from jaxcat.wording import counted
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -143,8 +144,9 @@ def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
         return records
     renamed = before.fingerprint not in (None, records.fingerprint)
     raise ConfigError(
-        f"--workdir {workdir}: this run was trained on {before.images} images in batches of {before.batch_size}, now "
-        f"there are {records.images} in batches of {records.batch_size}"
+        f"--workdir {workdir}: this run was trained on {counted(before.images, 'image')} in batches of "
+        f"{before.batch_size}, now there {'is' if records.images == 1 else 'are'} {records.images:,} in batches of "
+        f"{records.batch_size}"
         f"{', and names or labels have changed' if renamed else ''}: its steps no longer count the same images. "
         "Restore the images, or start from this run in a new --workdir with --config.init_from"
     )
@@ -167,8 +169,8 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
         return f"{stop.on} accuracy {last[f'{stop.on}/accuracy']:.4f} reached {stop.accuracy}"
     best = best_epoch(history)
     if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
-        return f"no better validation accuracy in {stop.patience} epochs"
-    return f"{config.epochs} epochs" if len(history) >= config.epochs else ""
+        return f"no better validation accuracy in {counted(stop.patience, 'epoch')}"
+    return counted(config.epochs, "epoch") if len(history) >= config.epochs else ""
 
 
 @contextlib.contextmanager
