@@ -279,14 +279,14 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def difference(saved: ConfigDict, asked: ConfigDict) -> list[str]:
-    """The settings that `asked` would change but may not change on resume, each as `name: saved → asked`."""
+def difference(saved: ConfigDict, asked: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """The settings that `asked` would change but may not change on resume: name → (value saved, value asked for)."""
     old, new = flatten(saved), flatten(asked)
-    return [
-        f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+    return {
+        name: (old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not (name in SETTINGS and SETTINGS[name].may_change)
-    ]
+    }
 
 
 def check_stored(config: ConfigDict) -> None:

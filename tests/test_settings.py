@@ -82,7 +82,7 @@ def test_a_run_from_before_the_backbones_table_differs_in_nothing():
     """Its cut and weights are stored; it lacks the settings of this version and a whole section."""
     older = request(model__cut="mixed7", model__weights="keras-imagenet").to_dict()
     del older["model"]["backbone"], older["model"]["pool_from"], older["log"]
-    assert difference(completed(older), request(model__cut="mixed7", model__weights="keras-imagenet")) == []
+    assert difference(completed(older), request(model__cut="mixed7", model__weights="keras-imagenet")) == {}
 
 
 def test_a_section_that_is_none_is_left_to_the_check():
@@ -97,7 +97,7 @@ def test_what_may_change_on_resume():
     assert whole < may
     assert {name for name in may - whole if "." in name} == {"data.dir", "data.cache_gb", "data.download"}
     asked = request(epochs=7, stop__patience=3, log__wandb="cats", seed=1, optim__name="adam")
-    assert difference(request(), asked) == ["optim.name: 'rmsprop' → 'adam'", "seed: 0 → 1"]
+    assert difference(request(), asked) == {"optim.name": ("rmsprop", "adam"), "seed": (0, 1)}
 
 
 # reading --------------------------------------------------------------------------------------------------------------

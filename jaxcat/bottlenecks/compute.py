@@ -20,6 +20,7 @@ from jaxcat.data.batches import batches
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
 from jaxcat.system.locks import locked
+from jaxcat.wording import counted
 
 # Images in a batch for each device; larger batches are no faster on a CPU.
 IMAGES_PER_DEVICE = {"cpu": 32}
@@ -80,7 +81,7 @@ def extract(
                 if status := stop():
                     return status
     seconds = time.perf_counter() - began
-    console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} images/s")
+    console.print(f"bottlenecks: {counted(total, 'row')} in {seconds:.1f} s, {total / seconds:.0f} images/s")
     return 0
 
 
@@ -110,7 +111,7 @@ def _outputs(
             if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
                 raise
             per_device //= 2
-            logging.warning("out of memory on the device: going on with %d images at a time", per_device)
+            logging.warning("out of memory on the device: going on with %s at a time", counted(per_device, "image"))
 
 
 def _pass(

@@ -16,6 +16,7 @@ from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
 from jaxcat.system import memory
 from jaxcat.system.files import never
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def prepare_stores(
     unreadable = [line for store in stores.values() for line in store.unreadable]
     if unreadable and not skip_bad:
         raise DataError(
-            f"{len(unreadable)} of {sum(map(len, splits.values()))} images cannot be read:\n"
+            f"{len(unreadable):,} of {counted(sum(map(len, splits.values())), 'image')} cannot be read:\n"
             + "".join(f"  {line}\n" for line in unreadable)
             + "Replace or remove them, or leave them out with --config.data.skip_bad=True"
         )
@@ -222,9 +223,9 @@ def _report_left_out(split: Split, store: Store) -> None:
     if text := refusal(split, store.split, store.unreadable):
         raise DataError(text)
     logger.warning(
-        "%d of %d images in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
+        "%d of %s in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
         len(store.unreadable),
-        len(split),
+        counted(len(split), "image"),
         split.name,
         store.unreadable[0],
     )

@@ -33,6 +33,7 @@ from jaxcat.runs.records import Listed
 from jaxcat.system.console import Console
 from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
+from jaxcat.wording import counted
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
@@ -166,8 +167,8 @@ def show(console: Console, summary: dict, title: str) -> None:
     auc = "undefined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     console.print(Text(title, style="bold"))
     console.print(
-        f"{summary['count']} images  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  AUC {auc}  "
-        f"calibration error {summary['calibration_error']:.4f}",
+        f"{counted(summary['count'], 'image')}  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  "
+        f"AUC {auc}  calibration error {summary['calibration_error']:.4f}",
         soft_wrap=True,
     )
     table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)

@@ -21,6 +21,7 @@ from jaxcat.runs.meta import Meta, check_digests, digests, read_meta
 from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import DAMAGED, REPLACED, checkpoint, numbered, steps, way_out
 from jaxcat.system.processes import barrier, values_of_processes
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -156,5 +157,6 @@ def warn_of_lost_checkpoints(workdir: Path) -> None:
         return
     if epochs and jax.process_index() == 0:
         logger.warning(
-            "%s has the metrics of %d epochs and no checkpoint: the run starts from the beginning", workdir, epochs
+            "%s has the metrics of %s and no checkpoint: the run starts from the beginning",
+            *(workdir, counted(epochs, "epoch")),
         )

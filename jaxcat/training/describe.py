@@ -17,6 +17,7 @@ from jaxcat.models.network import Network, Tree
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.start import Start
+from jaxcat.wording import counted
 
 
 def next_command(workdir: Path) -> str:
@@ -26,7 +27,7 @@ def next_command(workdir: Path) -> str:
 
 def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
     """One line: the length of the run and its current step."""
-    return f"length   {config.epochs} epochs of {steps_per_epoch} steps, now at step {step}"
+    return f"length   {counted(config.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, now at step {step}"
 
 
 def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
@@ -39,7 +40,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     if "sha256" in provenance:
         weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)
-    padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
+    padding = f", {counted(padded - config.batch_size, 'row')} of padding" if padded > config.batch_size else ""
     statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
     grey = f", 16-bit images as {data.grey_bits} bits" if data.grey_bits != 16 else ""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -85,4 +86,4 @@ def _sizes(tree: Tree, network: Network) -> str:
     leaves = jax.tree.leaves(tree)
     stages = [stage for stage in network.stages if jax.tree.leaves(tree.get(stage, {}))]
     names = "nothing" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
-    return f"{names}: {len(leaves)} tensors, {sum(leaf.size for leaf in leaves):,} parameters"
+    return f"{names}: {counted(len(leaves), 'tensor')}, {counted(sum(leaf.size for leaf in leaves), 'parameter')}"

@@ -35,6 +35,7 @@ from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports
 from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
+from jaxcat.wording import counted
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -161,8 +162,8 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
         return f"{stop.on} accuracy {last[f'{stop.on}/accuracy']:.4f} reached {stop.accuracy}"
     best = best_epoch(history)
     if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
-        return f"no better validation accuracy in {stop.patience} epochs"
-    return f"{config.epochs} epochs" if len(history) >= config.epochs else ""
+        return f"no better validation accuracy in {counted(stop.patience, 'epoch')}"
+    return counted(config.epochs, "epoch") if len(history) >= config.epochs else ""
 
 
 @contextlib.contextmanager
