@@ -21,6 +21,7 @@ from jaxcat.errors import CacheError, ConfigError, one_line
 from jaxcat.system import cli
 from jaxcat.system.console import Console
 from jaxcat.system.files import cache_dir
+from jaxcat.wording import counted
 
 
 class Entry(NamedTuple):
@@ -51,7 +52,7 @@ def _about(folder: Path) -> str:
         key = json.loads((folder / "key.json").read_text())
         views = "not augmented" if key["augment"] == "none" else f"augment {key['augment']}, seed {key['seed']}"
         rows = sum(len(json.loads(path.read_text())["rows"]) for path in folder.glob("*.json") if path.stem != "key")
-        return f"{rows} rows up to {key['stages'][-1]}, {key['dtype']}, {views}"
+        return f"{counted(rows, 'row')} up to {key['stages'][-1]}, {key['dtype']}, {views}"
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return "bottlenecks without a readable key"
 

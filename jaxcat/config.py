@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcat.errors import ConfigError
+from jaxcat.wording import meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,22 @@ SETTINGS: dict[str, Setting] = {
         0, before=0, meaning="images of train to keep, equally many of each class; 0: all", unit="images"
     ),
     "data.validation_size": Setting(0, before=0, meaning="the same for the validation split; 0: all", unit="images"),
+    "data.grey_bits": Setting(
+        0,
+        before=16,
+        meaning="bits that the values of 16-bit images use: level = min(value >> (bits - 8), 255); 0: the smallest of"
+        " 8, 10, 12, 14 and 16 that covers train",
+        unit="bits",
+        high=16,
+    ),
+    "data.max_pixels": Setting(
+        178_956_970,
+        before=178_956_970,
+        meaning="of the largest image that is read; one pixel takes up to 8 bytes of memory",
+        unit="pixels",
+        low=1,
+        high=2**33,
+    ),
     "data.skip_bad": Setting(
         False, before=False, meaning="True: leave unreadable images out and count them; False: list them and refuse"
     ),
@@ -262,14 +279,14 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def difference(saved: ConfigDict, asked: ConfigDict) -> list[str]:
-    """The settings that `asked` would change but may not change on resume, each as `name: saved → asked`."""
+def difference(saved: ConfigDict, asked: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """The settings that `asked` would change but may not change on resume: name → (value saved, value asked for)."""
     old, new = flatten(saved), flatten(asked)
-    return [
-        f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+    return {
+        name: (old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not (name in SETTINGS and SETTINGS[name].may_change)
-    ]
+    }
 
 
 def check_stored(config: ConfigDict) -> None:
@@ -291,7 +308,8 @@ def check_stored(config: ConfigDict) -> None:
 def check_name(name: str, settings: Iterable[str]) -> None:
     """Raises ConfigError unless `name`, such as "optim.learning_rate", is one of `settings`."""
     if name not in settings:
-        raise ConfigError(f"--config.{name} is not a setting{did_you_mean(name, settings)}")
+        near = meant(name, settings)
+        raise ConfigError(f"--config.{name} is not a setting{f'; did you mean {near}?' if near else ''}")
 
 
 def check_variant(variant: str, variants: Sequence[str]) -> None:

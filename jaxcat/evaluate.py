@@ -23,17 +23,20 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="directory of a training run")
+    parser.add_argument("--workdir", required=True, type=cli.path, help="directory of a training run")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--data", type=Path, metavar="DIR2", help="measure on all of DIR2/CLASS/…, not on the run's data"
+        "--data", type=cli.path, metavar="DIR2", help="measure on all of DIR2/CLASS/…, not on the run's data"
     )
     where.add_argument(
-        "--moved-data", type=Path, metavar="DIR3", help="the run's own data are now here; every image must be there"
+        "--moved-data", type=cli.path, metavar="DIR3", help="the run's own data are now here; every image must be there"
     )
     parser.add_argument(
-        "--results-dir", type=Path, metavar="DIR4", help="write the files here, not to DIR/evaluation; made if missing"
+        "--results-dir",
+        type=cli.path,
+        metavar="DIR4",
+        help="write here, not to DIR/evaluation; made if missing",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")

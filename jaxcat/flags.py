@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import textwrap
-import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from jaxcat import configs
 from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
 from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
-from jaxcat.errors import ConfigError, JaxcatError, one_line
+from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model
+from jaxcat.system.files import cache_dir
+from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
 from jaxcat.weights.registry import REGISTRY
+from jaxcat.wording import meant
 
 # Setting → the table of its possible values: value → row with a `meaning`.
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -43,12 +44,12 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 
 def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config that `FILE.py[:VARIANT]` returns, executed once, with the overrides `--config.a.b=value` applied.
+    """The config of `NAME[:VARIANT]` or `FILE.py[:VARIANT]`, with the overrides `--config.a.b=value` applied.
 
     Raises:
         ConfigError: no such file or variant, a name that is not a setting, or a value of another type.
     """
-    return overridden(_execute(specification), overrides)
+    return overridden(configs.execute(specification), overrides)
 
 
 def overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -61,6 +62,8 @@ def overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     for override in overrides:
         if setting := re.match(r"--?(?:no)?config\.([^=]+)", override):
             check_name(setting[1], names)
+        elif option := re.match(r"--?([A-Za-z][\w.-]*)(=.*)?$", override, re.DOTALL):
+            raise ConfigError(_unknown_option(option[1], option[2] or "=VALUE"))
     line, values = ["jaxcat", *overrides], flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=True, sys_argv=line)
@@ -68,28 +71,15 @@ def overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(_in_plain_words(error)) from error
     if len(rest) > 1:
-        raise ConfigError(f"{rest[1]!r} is not understood: settings are written --config.name=value")
+        raise ConfigError(f"{rest[1]!r} is not understood: settings are written --config.NAME=VALUE")
     return resolve_paths(config)
 
 
-def _execute(specification: str) -> ConfigDict:
-    """The config that `get_config` of a config file returns."""
-    path, colon, variant = specification.partition(":")
-    if not os.path.isfile(path):  # Path.is_file raises for some invalid names
-        raise ConfigError(f"--config {path}: no such file; the configs of jaxcat are in configs/ of its repository")
-    module = types.ModuleType("jaxcat_config_file")
-    module.__file__ = path
-    sys.modules[module.__name__] = module  # dataclasses look up the module of their class here
-    try:
-        exec(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
-        config = module.get_config(*([variant] if colon else []))
-    except JaxcatError:
-        raise
-    except Exception as error:  # a config file is the user's own program and may raise anything
-        raise ConfigError(f"--config {specification}: {type(error).__name__}: {_text(error)}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"--config {specification}: get_config returns {config!r}, not a ConfigDict")
-    return config
+def _unknown_option(name: str, value: str) -> str:
+    """What to write in place of an option that does not exist, such as `--epochs=3`."""
+    setting = meant(name.replace("-", "_"), SETTINGS)
+    advice = f"did you mean --config.{setting}{value}?" if setting else "--help lists all of them"
+    return f"--{name} is not an option: settings are written --config.NAME=VALUE; {advice}"
 
 
 # Part of the error of Python or absl for a value of the wrong type → what the setting needs.
@@ -102,15 +92,11 @@ WANTED = {
 
 def _in_plain_words(error: Exception) -> str:
     """What is wrong with the value of a setting, in one line."""
-    text = _text(error).removeprefix("flag ")
+    text = " ".join(str(error).split()).removeprefix("flag ")
     for python, words in WANTED.items():
         if text.startswith("--config.") and python in text:
             return f"{text.partition(python)[0]}: wants {words}"
     return text
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split())  # unlike `one_line`, keeps file names and shortens nothing
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:
@@ -118,17 +104,24 @@ def resolve_paths(config: ConfigDict) -> ConfigDict:
     values = flatten(config)
     for name in ("data.dir", "model.weights", "init_from"):
         value = values.get(name)
-        if not isinstance(value, str) or not value or "://" in value:  # gs:// and the like stay as they are
+        if not isinstance(value, str) or not value:
             continue
-        if name == "model.weights" and value in REGISTRY:  # some published names have a slash
+        if name == "model.weights" and _is_a_name(value):
             continue
+        if name == "data.dir" and values.get("data.source") == "tfds" and URL.match(value):
+            continue  # TFDS itself can read its data sets from a bucket
         try:
-            there = Path(value).exists()
-        except OSError as error:
-            raise ConfigError(f"--config.{name}={value[:60]}…: {one_line(error)}") from error
-        if there or "/" in value:
-            config.update_from_flattened_dict({name: os.path.abspath(os.path.expanduser(value))})
+            config.update_from_flattened_dict({name: str(typed(value))})
+        except ConfigError as error:
+            raise ConfigError(f"--config.{name}={error}") from error
     return config
+
+
+def _is_a_name(weights: str) -> bool:
+    """Whether `model.weights` is the name of published weights, `none`, or a mistyped name; else it is a path."""
+    if weights == "none" or weights in REGISTRY:
+        return True
+    return not (os.sep in weights or weights.startswith("~") or URL.match(weights) or os.path.lexists(weights))
 
 
 # checking -------------------------------------------------------------------------------------------------------------
@@ -147,12 +140,16 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(f"--config.{name}={values[name]}: {problem}")
     check_model(config.model, image_size=config.data.image_size)
     _check_combinations(config)
+    if config.bottleneck.views:
+        cache_dir()  # raises if there is no place for bottlenecks
 
 
 def _check_combinations(config: ConfigDict) -> None:
     data, model, optim = config.data, config.model, config.optim
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
+    if 0 < data.grey_bits < 8:
+        raise ConfigError(f"--config.data.grey_bits={data.grey_bits}: must be 8 to 16, or 0 to find it from train")
     for name in ("train_dir", "validation_dir", "test_dir"):
         if data[name] and data.source != "folder":
             raise ConfigError(

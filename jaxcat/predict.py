@@ -35,15 +35,15 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="an image or a directory of images")
+    parser.add_argument("paths", nargs="+", type=cli.path_as_typed, metavar="PATH", help="an image or a directory")
     origin = parser.add_mutually_exclusive_group(required=True)
-    origin.add_argument("--workdir", type=Path, help="directory of a training run")
+    origin.add_argument("--workdir", type=cli.path, help="directory of a training run")
     origin.add_argument("--weights", metavar="NAME", help="published weights: a name, or a file with all layers")
     parser.add_argument("--output", default="jsonl", choices=["csv", "jsonl"], help="default: jsonl")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
     form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
-    parser.add_argument("--features", type=Path, metavar="FILE", help="also write what the head sees; .npy or .npz")
+    parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
@@ -72,8 +72,6 @@ def write_rows(arguments: argparse.Namespace) -> int:
         print(describe(classifier), file=sys.stderr)
     else:
         classifier = load(arguments.workdir, step=arguments.step)
-    for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="a file of configs/, or your own")
-    parser.add_argument("--workdir", required=True, type=Path, help="directory of the run; made if missing")
+    parser.add_argument("--workdir", required=True, type=cli.path, help="directory of the run; made if missing")
     cli.add_process_flags(parser)
     arguments, overrides = parser.parse_known_args(argv)
     config = flags.read_config(arguments.config, overrides)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     enable_compilation_cache()
-    status = train(config, arguments.workdir.absolute())
+    status = train(config, arguments.workdir)
     if status and jax.process_index() == 0:
         print(f"to continue: python -m jaxcat.train {shlex.join(argv)}")
     return status

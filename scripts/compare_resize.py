@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcat.data import decoding, resizing
+from jaxcat.system import cli
 
 Reference = Callable[[Path], np.ndarray]  # an image's file → (H, W, 3), in grey levels
 
@@ -82,7 +83,7 @@ def grey_levels(tensor: Any) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--data", type=cli.path, required=True, help="a folder of photographs")
     parser.add_argument("--count", type=int, default=60, help="how many of them, spread over the folder (default: 60)")
     parser.add_argument("--size", type=int, default=299, help="side of the result in pixels (default: 299)")
     arguments = parser.parse_args()

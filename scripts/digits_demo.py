@@ -30,6 +30,7 @@ from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store, open_stores
 from jaxcat.data.streaming import Streaming
 from jaxcat.inference.evaluation import evaluate
+from jaxcat.system import cli
 from jaxcat.system.compilation import enable_compilation_cache
 from jaxcat.system.devices import make_mesh
 from jaxcat.train import train
@@ -143,7 +144,7 @@ def learn(root: Path, *, seed: int, aloud: bool, baselines: bool) -> dict[str, t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--workdir", type=cli.path, default=Path("runs/digits"))
     parser.add_argument("--baselines", action="store_true", help="a second seed and two more ways to learn the digits")
     arguments = parser.parse_args()
     enable_compilation_cache()

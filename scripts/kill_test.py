@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="total number of kills (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
-    parser.add_argument("--workdir", type=Path, help="a new folder, kept (default: a temporary one)")
+    parser.add_argument("--workdir", type=cli.path, help="a new folder, kept (default: a temporary one)")
     arguments, settings = parser.parse_known_args(argv)
     if arguments.workdir is not None and arguments.workdir.exists():
         parser.error(f"--workdir {arguments.workdir}: exists; name a new directory")

@@ -16,8 +16,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from make_hostile_images import ALPHA, COLOUR, GREY, encode, png
+from make_image_corpus import ADOBE_RGB, chromaticity, gamma, on_larger_canvas, with_chunks
 from test_decoding import swapped_profile
+from test_deep import colour_tiff, pgm
 from test_golden import FOLDER, pattern
+
+from jaxcat.data.profiles import PRIMARIES
 
 
 def forms() -> Iterator[tuple[str, bytes]]:
@@ -58,6 +62,20 @@ def forms() -> Iterator[tuple[str, bytes]]:
     yield "lossy.webp", encode(colour, "WEBP", quality=80)
     yield "layered.webp", encode(layered, "WEBP", lossless=True)
     yield "colour.bmp", encode(colour, "BMP")
+    yield "lzw.tiff", encode(colour, "TIFF", compression="tiff_lzw")
+    yield "16_bit_grey.tiff", encode(Image.fromarray(deep[..., 0].astype(">u2")), "TIFF")
+    yield "16_bit_colour.tiff", colour_tiff(deep, order="<")
+    yield "16_bit_grey.pgm", pgm(deep[..., 0] >> 4, 4095)
+    yield "reversible.jp2", encode(colour, "JPEG2000", irreversible=False)
+    yield "colour.ppm", encode(colour, "PPM")
+    yield "layered.ico", encode(layered, "ICO", sizes=[(24, 17)])
+    yield "layered.avif", encode(layered, "AVIF", quality=100, subsampling="4:4:4")
+    plain = encode(colour, "PNG")
+    yield "gamma.png", with_chunks(plain, gamma(1 / 1.8))
+    yield "primaries.png", with_chunks(plain, gamma(0.45455), (b"cHRM", chromaticity(PRIMARIES[12])))
+    yield "code_points.png", with_chunks(plain, (b"cICP", bytes([12, 13, 0, 1])))
+    yield "grey_of_rgb.png", encode(grey, "PNG", icc_profile=ADOBE_RGB)
+    yield "small_frame.gif", on_larger_canvas(encode(palette, "GIF", interlace=0))
 
 
 if __name__ == "__main__":

@@ -221,8 +221,11 @@ REFUSED = {
     "header.jpg": (textured("JPEG")[:3], "JPEG"),
     "empty.jpg": (b"", "empty"),
     "page.jpg": (b"\n <!DOCTYPE html><html><title>404</title></html>", "HTML"),
-    "text.png": (b"not an image", "JPEG, PNG, GIF, WebP or BMP"),
-    "tiff.jpg": (textured("TIFF"), "another format"),
+    "text.png": (b"not an image", "JPEG, PNG, GIF, WebP, BMP, .*a text file"),
+    "cut.tif": (textured("TIFF")[:-2000], "truncated|not enough|damaged"),
+    "cut.avif": (textured("AVIF")[:-500], "damaged|AVIF"),
+    "cut.jp2": (textured("JPEG2000")[:200], "damaged|truncated|broken"),
+    "cut.pgm": (b"P5 100 100 4095\n" + bytes(50), "cut short"),
     "bomb.png": (bomb(), "pixels"),
 }
 
@@ -240,7 +243,7 @@ def test_refused_with_one_line_that_names_file_and_reason(name, tmp_path):
 
 def test_just_over_the_pixel_limit():
     huge = Image.frombuffer("L", (MAX_PIXELS // 1000 + 1, 1000), bytes(MAX_PIXELS + 1000), "raw", "L", 0, 1)
-    with pytest.raises(DataError, match="safe"):
+    with pytest.raises(DataError, match="safe.*--config.data.max_pixels"):
         decode(huge, "x")
 
 

@@ -24,7 +24,7 @@ import pytest
 from jaxcat.bottlenecks.key import step_versions
 from jaxcat.config import default
 from jaxcat.data.augment import AUGMENTATIONS, apply, parameters, store_size
-from jaxcat.data.decoding import decode
+from jaxcat.data.decoding import Decoding, decode
 from jaxcat.data.resizing import RESIZES, resize
 from jaxcat.models.backbone import BACKBONES, complete_model
 from jaxcat.models.network import Network, Tree
@@ -57,15 +57,23 @@ def sample(output: np.ndarray) -> np.ndarray:
 def decoded() -> Outputs:
     for path in sorted(FOLDER.iterdir()):
         yield path.name, decode(path, path.name)
+        if path.name.startswith("16_bit"):
+            yield f"{path.name} by 12 bits", decode(path, path.name, Decoding(grey_bits=12))
     for bits, channels in ((8, 1), (8, 3), (8, 4), (16, 1), (16, 3), (16, 4)):
         array = pattern(9, 12, channels, most=2**bits - 1).astype(f"uint{bits}")
         yield f"array of {bits} bits, {channels} channels", decode(array, "array")
 
 
+SIDES = (
+    *((40, 61, 16), (50, 33, 21), (12, 9, 20), (4, 60, 8), (75, 70, 16), (18, 18, 18)),
+    *((90, 31, 24), (60, 4, 8), (40, 30, 18)),  # Pillow 11 and 13 differ in the order of rows and columns
+)
+
+
 def resized() -> Outputs:
     """Reductions, enlargements and the size as it is, of wide, tall, very long and square images."""
     for mode in RESIZES:
-        for height, width, size in ((40, 61, 16), (50, 33, 21), (12, 9, 20), (4, 60, 8), (75, 70, 16), (18, 18, 18)):
+        for height, width, size in SIDES:
             image = pattern(height, width).astype(np.uint8)
             yield f"{mode}, {height}×{width} to {size}", resize(image, size, mode=mode)
         for size in (150, 299):

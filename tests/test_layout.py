@@ -201,6 +201,17 @@ def test_a_train_folder_beside_others_with_images_is_not_taken_for_granted(tmp_p
     assert opened(tmp_path, train_dir=".").classes == ("bus", "car", "train")
 
 
+@pytest.mark.parametrize("name", ["birds_train", "Birds Testing", "val_birds"])
+def test_a_folder_with_a_splits_name_and_classes_in_it_is_no_class(name, tmp_path):
+    flat(tmp_path / name, **CLASSES)
+    flat(tmp_path, more=3)
+    refused(
+        tmp_path, "may be a split or a class", f"_dir='{tmp_path}/{name}'" if " " in name else f"_dir={tmp_path}/{name}"
+    )
+    assert opened(tmp_path, train_dir=name).classes == ("cat", "dog")
+    assert opened(tmp_path, train_dir=".").classes == tuple(sorted([name, "more"]))
+
+
 def test_two_folders_for_one_split(tmp_path):
     splits(tmp_path, "train", "val", "dev")
     message = refused(tmp_path, "both the validation split")
@@ -257,3 +268,18 @@ def test_loops_of_links_end(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data").symlink_to(tmp_path / "data")
     refused(tmp_path / "data", "")
+
+
+def test_what_was_found_is_said_unless_it_is_where_it_usually_is(tmp_path, caplog):
+    splits(tmp_path / "plain", "train", "Val", "test")
+    flat(tmp_path / "flat", **CLASSES)
+    for root in ("plain", "flat"):
+        opened(tmp_path / root)
+        assert "usually" not in caplog.text
+    splits(tmp_path / "data", "Training", "Testing")
+    opened(tmp_path / "data")
+    assert f"train is {tmp_path}/data/Training, test is {tmp_path}/data/Testing" in caplog.text
+    caplog.clear()
+    flat(tmp_path / "deep" / "data" / "data", **CLASSES)
+    opened(tmp_path / "deep")
+    assert f"train is {tmp_path}/deep/data/data" in caplog.text

@@ -25,7 +25,6 @@ from jaxcat.errors import ConfigError
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
-from jaxcat.training import start
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "older_workdirs.json").read_text())
@@ -75,32 +74,29 @@ def test_a_finished_run_is_finished_and_an_extended_one_keeps_its_history(older,
     config = config_of("head")
     assert train(config, older / "head") == 0
     assert "this run is finished: 3 epochs" in capsys.readouterr().out
-    config.epochs = 4
+    config.epochs, config.resume = 4, "force"  # its pixels are of older versions
     assert train(config, older / "head") == 0
     same(metrics(older / "head")[:3], EXPECTED["head"])
     assert set(metrics(older / "head")[3]) == set(metrics(older / "head")[2]), "a run keeps the metrics it began with"
 
 
+OLDER = r"decode version 1 → 2, resize version 1 → 2"
+
+
 @pytest.mark.slow
-def test_a_run_stopped_half_way_ends_as_if_nobody_had_stopped_it(older):
+def test_a_run_stopped_half_way_is_refused_for_its_pixels_and_by_force_ends_as_if_nobody_had_stopped_it(older, caplog):
+    """A workdir that names no versions counts as version 1 of every step; digits have the same pixels in all."""
     assert workdirs.steps(older / "finetuning") == EXPECTED["interrupted_at"] == [5, 6]
-    assert train(config_of("finetuning"), older / "finetuning") == 0
-    same(metrics(older / "finetuning"), EXPECTED["finetuning"])
-
-
-@pytest.mark.slow
-def test_pixels_of_another_version_are_refused_by_name_and_taken_by_force(older, monkeypatch, caplog):
-    """A workdir that does not say its versions counts as version 1 of every step."""
-    newer = checkpoint_meta.step_versions() | {"resize": 2}
-    monkeypatch.setattr(start, "step_versions", lambda: newer)
     config = config_of("finetuning")
-    with pytest.raises(ConfigError, match=r"finetuning: .*resize version 1 → 2.*--config.resume=force"):
+    with pytest.raises(ConfigError, match=rf"finetuning: .*{OLDER}.*--config.resume=force"):
         train(config, older / "finetuning")
+    assert workdirs.steps(older / "finetuning") == [5, 6]
     jaxcat.load(older / "finetuning")
-    assert "pixels may differ from those the run was trained on: resize version 1 → 2" in caplog.text
+    assert f"pixels may differ from those the run was trained on: {OLDER}" in caplog.text
     config.resume = "force"
     assert train(config, older / "finetuning") == 0
-    assert jaxcat.load(older / "finetuning", step="latest").meta.step_versions == newer
+    same(metrics(older / "finetuning"), EXPECTED["finetuning"])
+    assert jaxcat.load(older / "finetuning", step="latest").meta.step_versions == checkpoint_meta.step_versions()
     shutil.rmtree(older / "head")  # never asked for again
     assert train(config_of("finetuning"), older / "finetuning") == 0
 

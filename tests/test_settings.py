@@ -82,7 +82,7 @@ def test_a_run_from_before_the_backbones_table_differs_in_nothing():
     """Its cut and weights are stored; it lacks the settings of this version and a whole section."""
     older = request(model__cut="mixed7", model__weights="keras-imagenet").to_dict()
     del older["model"]["backbone"], older["model"]["pool_from"], older["log"]
-    assert difference(completed(older), request(model__cut="mixed7", model__weights="keras-imagenet")) == []
+    assert difference(completed(older), request(model__cut="mixed7", model__weights="keras-imagenet")) == {}
 
 
 def test_a_section_that_is_none_is_left_to_the_check():
@@ -97,7 +97,7 @@ def test_what_may_change_on_resume():
     assert whole < may
     assert {name for name in may - whole if "." in name} == {"data.dir", "data.cache_gb", "data.download"}
     asked = request(epochs=7, stop__patience=3, log__wandb="cats", seed=1, optim__name="adam")
-    assert difference(request(), asked) == ["optim.name: 'rmsprop' → 'adam'", "seed: 0 → 1"]
+    assert difference(request(), asked) == {"optim.name": ("rmsprop", "adam"), "seed": (0, 1)}
 
 
 # reading --------------------------------------------------------------------------------------------------------------
@@ -142,9 +142,14 @@ def test_a_config_file_may_hold_dataclasses_and_settings_of_its_own_are_refused(
 
 def test_paths_become_absolute_and_other_values_are_left_to_the_check(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = flags.resolve_paths(request(data__dir="some/images", init_from="gs://bucket/run", model__weights="none"))
-    assert (config.data.dir, config.init_from) == (str(tmp_path / "some/images"), "gs://bucket/run")
+    config = flags.resolve_paths(request(data__dir="images", init_from="../run/", model__weights="none"))
+    assert (config.data.dir, config.init_from) == (str(tmp_path / "images"), str(tmp_path.parent / "run"))
     assert config.model.weights == "none"
+    bucket = request(data__dir="gs://bucket/sets", data__source="tfds")  # which TFDS itself can read
+    assert flags.resolve_paths(bucket).data.dir == "gs://bucket/sets"
+    for name in ("data.dir", "init_from", "model.weights"):
+        with pytest.raises(ConfigError, match=f"--config.{name}=gs://bucket/x is a URL"):
+            flags.resolve_paths(request(**{name.replace(".", "__"): "gs://bucket/x"}))
     with config.ignore_type():
         config.model.weights = [1]
         config.data = 3
@@ -187,6 +192,8 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"optim__name": "adamw"}, "--config.optim.name=adamw needs --config.optim.weight_decay"),
         ({"data__dir": ""}, "--config.data.dir is empty"),
         ({"data__source": "tfds"}, "--config.data.name is empty"),
+        ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
+        ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),
         ({"data__augment": "articel"}, "--config.data.augment=articel.*did you mean article"),
     ],

@@ -19,7 +19,7 @@ import small_run
 from small_run import TIMES, metrics
 
 import jaxcat
-from jaxcat.config import default
+from jaxcat.config import default, flatten
 from jaxcat.errors import CheckpointError, ConfigError, TrainingError, WeightsError
 from jaxcat.flags import read_config
 from jaxcat.inference.evaluation import open_split
@@ -30,6 +30,7 @@ from jaxcat.training import epoch, loop
 from jaxcat.training.epoch import class_weights
 from jaxcat.training.loop import stop_reason
 from jaxcat.training.origin import from_run
+from jaxcat.training.start import CAN_BE_FORCED
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -70,12 +71,47 @@ def test_a_finished_run_says_so_and_does_nothing(finished, folder, capsys):
     assert (finished / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-def test_another_configuration_is_refused_with_a_diff(finished, folder):
-    config = small.tiny_config(folder)
+def test_another_setting_is_refused_in_one_sentence_with_both_values_and_advice_that_helps(finished, folder):
+    config = small_run.config(folder, **{"model.dropout": 0.2, "data.augment": "article"})
     config.optim.learning_rate = 0.5
-    with pytest.raises(ConfigError, match=r"optim.learning_rate: 0.001 → 0.5") as caught:
+    with pytest.raises(ConfigError) as caught:
         train(config, finished)
-    assert "--config.resume=force" in str(caught.value)
+    assert str(caught.value) == (
+        f"--workdir {finished}: the run there was begun with --config.optim.learning_rate=0.001, not 0.5: ask for this "
+        "value again to continue it, or choose another --workdir for a new run, or add --config.resume=force to "
+        "continue it with what is asked for now"
+    )
+    config.optim.name, config.data.classes = "sgd", "disc,square"
+    with pytest.raises(ConfigError) as caught:
+        train(config, finished)
+    assert str(caught.value) == (
+        f'--workdir {finished}: the run there was begun with --config.data.classes="", not disc,square, and '
+        "--config.optim.learning_rate=0.001, not 0.5, and --config.optim.name=rmsprop, not sgd: ask for these values "
+        "again to continue it, or choose another --workdir for a new run"
+    )
+
+
+@pytest.mark.slow
+def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    other = {
+        "data.resize": "center_crop",
+        "data.augment": "none",
+        "model.dtype": "bfloat16",
+        "model.train_bn": False,
+        "optim.schedule": "cosine",
+        "optim.class_weight": "balanced",
+        "bottleneck.views": 1,
+        "bottleneck.dtype": "float32",
+    }
+    other |= dict.fromkeys(CAN_BE_FORCED - other.keys(), 0.25)
+    config = small_run.config(folder, **other, epochs=4)
+    with pytest.raises(ConfigError, match="or add --config.resume=force"):
+        train(config, tmp_path / "run")
+    config.resume = "force"
+    assert train(config, tmp_path / "run") == 0
+    kept = flatten(jaxcat.load(tmp_path / "run", step="latest").config)
+    assert {name: kept[name] for name in CAN_BE_FORCED} == other
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def test_the_script_inspects_leaves_the_top_out_and_refuses_to_overwrite_its_sou
     assert "logits" not in script(tmp_path / "body.safetensors", "--inspect").stdout
     again = script(source, source)
     assert again.returncode == 2
-    assert "is the source itself" in again.stderr
+    assert "is the file to convert" in again.stderr
     (tmp_path / "text").write_text("hello")
     refused = script(tmp_path / "text", tmp_path / "out.safetensors")
     assert refused.returncode == 2

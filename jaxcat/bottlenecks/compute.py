@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import time
@@ -20,7 +19,8 @@ from jaxcat.bottlenecks.rows import Rows, cannot_write
 from jaxcat.data.batches import batches
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
-from jaxcat.system.files import locked
+from jaxcat.system.locks import locked
+from jaxcat.wording import counted
 
 # Images in a batch for each device; larger batches are no faster on a CPU.
 IMAGES_PER_DEVICE = {"cpu": 32}
@@ -81,7 +81,7 @@ def extract(
                 if status := stop():
                     return status
     seconds = time.perf_counter() - began
-    console.print(f"bottlenecks: {total} rows in {seconds:.1f} s, {total / seconds:.0f} images/s")
+    console.print(f"bottlenecks: {counted(total, 'row')} in {seconds:.1f} s, {total / seconds:.0f} images/s")
     return 0
 
 
@@ -111,7 +111,7 @@ def _outputs(
             if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
                 raise
             per_device //= 2
-            logging.warning("out of memory on the device: going on with %d images at a time", per_device)
+            logging.warning("out of memory on the device: going on with %s at a time", counted(per_device, "image"))
 
 
 def _pass(
@@ -165,7 +165,10 @@ def alone(rows: Rows, console: Console, *, stop: Callable[[], int]) -> Iterator[
         yield 0
         return
     with contextlib.ExitStack() as stack:
-        waiting = functools.partial(console.print, "waiting for another run that computes the same bottlenecks")
+
+        def waiting(holder: str) -> None:
+            console.print(f"waiting for another run that computes the same bottlenecks: {holder}")
+
         try:
             status = stack.enter_context(locked(rows.folder / ".lock", waiting=waiting, stop=stop))
         except OSError as error:

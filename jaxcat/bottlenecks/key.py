@@ -51,6 +51,7 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         **net.conventions.to_dict(),
         "image_size": data.image_size,
         "resize": data.resize,
+        **({} if data.grey_bits in (0, 16) else {"grey_bits": data.grey_bits}),  # 16: as before there was a scale
         "augment": data.augment,
         "seed": None if data.augment == "none" else config.seed,
         "compute_dtype": model.dtype,

@@ -31,6 +31,7 @@ from jaxcat.system.compilation import jit
 from jaxcat.system.devices import aligned, replicated
 from jaxcat.system.files import never
 from jaxcat.system.processes import values_of_processes
+from jaxcat.wording import counted
 
 MOST_STEPS = 64  # in one compiled loop
 MOST_BYTES = 2**26  # bytes of rows in one transfer
@@ -92,8 +93,7 @@ class BottleneckSource:
         return Rows(self._key, shape=jax.eval_shape(self._network.prefix, self._frozen, image).shape[1:])
 
     def describe(self) -> str:
-        views = "1 view" if self.views == 1 else f"{self.views} views"
-        words = f"{counts(self.splits)} bottlenecks, {views}"
+        words = f"{counts(self.splits)} bottlenecks, {counted(self.views, 'view')}"
         return f"{words}, {self._found('computed' if self._readers else 'to compute')}" if self._identities else words
 
     def _found(self, missing: str) -> str:

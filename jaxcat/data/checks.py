@@ -12,6 +12,7 @@ from jaxcat.data import twins
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,9 @@ def warn(data: Data, config: Any) -> None:
         )
     if counts.max() >= IMBALANCE * counts.min() and config.optim.class_weight == "none":
         logger.warning(
-            "class %r has %d images in train and %r has %d: consider --config.optim.class_weight=balanced",
-            *(data.classes[counts.argmax()], counts.max(), data.classes[counts.argmin()], counts.min()),
+            "class %r has %s in train and %r has %d: consider --config.optim.class_weight=balanced",
+            *(data.classes[counts.argmax()], counted(counts.max(), "image")),
+            *(data.classes[counts.argmin()], counts.min()),
         )
     groups = twins.by_bytes(data.splits)
     if not data.held_out:

@@ -1,31 +1,31 @@
 """Decodes images to uint8 RGB: the one decoder that training, checking, evaluation and prediction share.
 
-It uses Pillow and not TensorFlow, whose decoders ignore EXIF rotation, drop alpha and do not support CMYK.
+It uses Pillow and not TensorFlow, whose decoders ignore EXIF rotation, drop alpha and do not support CMYK. What formats
+there are is in formats.py, images of more than 8 bits a channel in deep.py, colours in profiles.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
-from PIL import WebPImagePlugin as _registers_webp  # noqa: F401  Image.open(formats=…) loads no plugin on its own
+from PIL import Image, ImageFile
 
+from jaxcat.data import deep
+from jaxcat.data.formats import MAX_PIXELS, SUFFIXES, open_image
+from jaxcat.data.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
+
+__all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "decoding_of", "printable", "read_file"]
 
 # Raise this version if the pixels of an image change. It is part of every bottleneck's key and stored with every run;
 # tests/test_golden.py fails if the pixels change and the version does not.
-DECODE_VERSION = 1
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # Pillow itself opens JPEGs of several frames as MPO
-MAX_PIXELS = 178_956_970  # above it Pillow itself raises DecompressionBombError: 2 × (1 GiB / 4 / 3 bytes)
+DECODE_VERSION = 2  # 1 ignored the gamma of PNGs, and rotated by XMP
 
 LARGE = 2**26  # pixels above which images are decoded one at a time: Pillow holds two copies, 4 bytes a pixel
 _large = threading.Lock()
@@ -43,7 +43,23 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_COLOR_SPACE = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # Pillow mode → the ICC signature that fits it
+
+
+class Decoding(NamedTuple):
+    """What settings say about decoding.
+
+    Attributes:
+        grey_bits: bits that the values of 16-bit images use, 8 to 16; see deep.py.
+        max_pixels: of the largest image that is read.
+    """
+
+    grey_bits: int = 16
+    max_pixels: int = MAX_PIXELS
+
+
+def decoding_of(config: Any) -> Decoding:
+    """The `Decoding` that `config.data` asks for; if the scale of 16-bit images is not known yet, their high byte."""
+    return Decoding(config.data.grey_bits or 16, config.data.max_pixels)
 
 
 def printable(name: str) -> str:
@@ -51,16 +67,18 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str) -> np.ndarray:
-    """Decodes an image to the pixels that a person sees in a viewer.
+def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding: Decoding | None = None) -> np.ndarray:
+    """Decodes an image to the pixels that a person sees in a browser, on a white page.
 
-    EXIF rotation is applied, alpha is laid over white, CMYK and embedded colour profiles are brought to sRGB,
-    16-bit values keep their high byte, and an animation gives its first frame.
+    EXIF rotation is applied, alpha is laid over white, CMYK, embedded colour profiles and the gamma of PNGs are brought
+    to sRGB, and an animation or a file of several pages gives its first. 16-bit values become min(value >> (bits - 8),
+    255), where bits is `decoding.grey_bits`.
 
     Args:
         stored: an encoded image, the path of one, a Pillow image, or an array of uint8 or uint16 (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4).
         name: the image's name in error messages.
+        decoding: what settings say; by default 16 bits and `MAX_PIXELS`.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -68,21 +86,18 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str) -> np.nda
     Raises:
         DataError: the image cannot be read, is damaged or cut short, or is no image; one line, with name and reason.
     """
+    how = decoding or Decoding()
     try:
         if isinstance(stored, np.ndarray):
-            image = Image.fromarray(_checked_array(stored))
-            return np.asarray(_as_seen(image))
+            image = Image.fromarray(_checked_array(stored, how.grey_bits, name))
+            return np.asarray(_as_seen(image, how, name=name))
         if isinstance(stored, Image.Image):
-            return np.asarray(_as_seen(stored))
+            return np.asarray(_as_seen(stored, how, name=name))
         encoded = read_file(stored) if isinstance(stored, Path) else stored
         if not encoded:
             raise ValueError("the file is empty (0 bytes)")
-        try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image, _turn(image):
-                return np.asarray(_as_seen(image))
-        except UnidentifiedImageError:
-            looks = "an HTML or XML page" if encoded.lstrip()[:1] == b"<" else "a damaged file or another format"
-            raise ValueError(f"not a JPEG, PNG, GIF, WebP or BMP image; it looks like {looks}") from None
+        with open_image(encoded, max_pixels=how.max_pixels) as image, _turn(image):
+            return np.asarray(_as_seen(image, how, encoded=encoded, name=name))
     except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
         raise DataError(f"{printable(name)}: {_reason(error)}") from error
 
@@ -102,66 +117,112 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _checked_array(array: np.ndarray) -> np.ndarray:
+def _checked_array(array: np.ndarray, bits: int, name: str) -> np.ndarray:
     """Converts an array to uint8 and to a shape that Image.fromarray takes. Raises ValueError if it is no image."""
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     channels_fit = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not channels_fit or array.size == 0:
+    if array.dtype not in (np.uint8, np.uint16) or not channels_fit or array.size == 0:
         raise ValueError(
             f"an array of {array.dtype} {array.shape} is no image; pass uint8 or uint16 of shape (H, W), (H, W, 3) or"
             " (H, W, 4)"
         )
-    return array
+    return array if array.dtype == np.uint8 else _of_deep(array, "", bits, name)
 
 
-def _as_seen(image: Image.Image) -> Image.Image:
-    """Converts a Pillow image of any mode to upright RGB."""
-    if image.width * image.height > MAX_PIXELS:
+def _of_deep(values: np.ndarray, mode: str, bits: int, name: str) -> np.ndarray:
+    """16-bit values (H, W) or (H, W, channels) → uint8 levels of the same shape.
+
+    Alpha that uses more bits than the colours keeps its high byte.
+    """
+    colours = deep.without_alpha(values, mode)
+    levels = deep.levels(colours, bits, name)
+    if colours.shape == values.shape:
+        return levels
+    alpha = values[..., -1:]
+    return np.concatenate([levels, deep.levels(alpha, 16 if alpha.max() >> bits else bits, name)], axis=-1)
+
+
+def _as_seen(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | None = None) -> Image.Image:
+    """Converts a Pillow image of any mode to upright RGB; `encoded` is its file, if it was opened from one."""
+    if image.width * image.height > how.max_pixels:
         raise ValueError(
-            f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are safe to decode"
+            f"{image.width}×{image.height} pixels are more than the {how.max_pixels:,} that are safe to decode; if the"
+            " image is meant to be so large, set --config.data.max_pixels"
         )
     if image.width == 0 or image.height == 0:
         raise ValueError(f"the image is {image.width}×{image.height} pixels")
-    clear = _transparent(image)  # before load(), which makes Pillow forget how many bits the file had
+    info = image.info
+    shown = _eight_bits(image, how, name=name, encoded=encoded)
+    orientation = _orientation(image)
+    alpha = shown.convert("RGBA").getchannel("A") if shown.has_transparency_data else None
+    shown = to_srgb(_opaque(shown, alpha), info).convert("RGB")
+    if alpha:
+        white = Image.new("RGB", shown.size, "white")
+        white.paste(shown, mask=alpha)
+        shown = white
+    return shown.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else shown
+
+
+def _eight_bits(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | None) -> Image.Image:
+    """The same image, loaded, with 8 bits a channel; its transparent colour, if it has one, fits its pixels."""
+    if encoded is not None and isinstance(image, ImageFile.ImageFile) and deep.is_deep(image):
+        deep.check_kind(image, encoded)
+        grey = deep.is_deep_grey(image) or deep.is_netpbm(image)
+        if grey or how.grey_bits < 16 or "transparency" in image.info:  # else Pillow's high bytes are right
+            return _of_deep_file(image, how, encoded=encoded, name=name)
+    if deep.is_deep_grey(image):
+        return Image.fromarray(deep.levels(deep.grey_of(image), how.grey_bits, name))
+    # Both before load(), which makes Pillow forget how many bits there were, and where.
+    clear, frame = _transparent(image), _frame_of_gif(image)
     image.load()
+    if frame:  # around it browsers show the page, Pillow the GIF's background
+        shown = Image.new("RGBA", image.size)
+        shown.paste(image.convert("RGBA").crop(frame), frame)
+        return shown
     if clear != image.info.get("transparency"):
         image = image.copy()  # the original may belong to the caller
         image.info["transparency"] = clear
-    profile = image.info.get("icc_profile")
-    orientation = _orientation(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Image.convert would clip to 255. Pillow itself keeps the high byte of 16-bit colour, so grey does the same.
-        values = np.asarray(image)
-        image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
-        if isinstance(clear, int):  # the transparent value, also of 16 bits
-            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    return image
+
+
+def _opaque(image: Image.Image, alpha: Image.Image | None) -> Image.Image:
+    """An image of 8 bits a channel as "L", "RGB" or "CMYK", without its alpha."""
     if image.mode in ("1", "LA", "La"):
-        image = image.convert("L")
-    elif image.mode not in _COLOR_SPACE:
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no known range; convert the image to 8 bits")
-        image = image.convert("RGBA").convert("RGB") if alpha else image.convert("RGB")
-    if profile:
-        image = _to_srgb(image, profile)
-    image = image.convert("RGB")
-    if alpha:
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=alpha)
-        image = white
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return image.convert("L")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; convert the image to 8 bits")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    return image.convert("RGBA").convert("RGB") if alpha else image.convert("RGB")
+
+
+def _of_deep_file(image: ImageFile.ImageFile, how: Decoding, *, encoded: bytes, name: str) -> Image.Image:
+    """A deep image of a file in 8 bits a channel: "L", "LA", "RGB", "RGBA" or "CMYK"."""
+    mode, inverted, clear = image.mode, deep.is_inverted(image), image.info.get("transparency")
+    values = deep.values_of(image, encoded)
+    levels = _of_deep(values, mode, how.grey_bits, name)
+    if inverted:
+        levels = 255 - levels
+    if clear is not None and values.ndim in (2, 3):
+        equal = values == clear if values.ndim == 2 else (values == np.array(clear)).all(axis=-1)
+        levels = np.dstack([levels, np.where(equal, 0, 255).astype(np.uint8)])
+    channels = 1 if levels.ndim == 2 else levels.shape[2]
+    made = "CMYK" if mode == "CMYK" else {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    return Image.frombytes(made, (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes())
 
 
 def _transparent(image: Image.Image) -> Any:
-    """The transparent value or colour of a PNG, scaled as Pillow scales the pixels: Pillow itself does not scale it."""
-    clear, stored = image.info.get("transparency"), {str(tile[3]) for tile in getattr(image, "tile", ())}
-    if image.mode == "RGB" and isinstance(clear, tuple) and ("RGB;16B" in stored or max(clear) > 255):
-        return tuple(value >> 8 for value in clear)
-    scale = 17 if "L;4" in stored else 85 if "L;2" in stored else 1
+    """The transparent value of a grey PNG, scaled as Pillow scales the pixels: Pillow itself does not scale it."""
+    clear, stored = image.info.get("transparency"), deep.raw_mode(image)
+    scale = 17 if stored == "L;4" else 85 if stored == "L;2" else 1
     return clear * scale if isinstance(clear, int) else clear
+
+
+def _frame_of_gif(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box of a GIF's first frame if it is smaller than the image."""
+    tiles = getattr(image, "tile", ()) if image.format == "GIF" else ()
+    return next((tile[1] for tile in tiles if tile[1] != (0, 0, *image.size)), None)
 
 
 def _orientation(image: Image.Image) -> object:
@@ -170,19 +231,6 @@ def _orientation(image: Image.Image) -> object:
         return image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata around a good image
         return 1
-
-
-def _to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image:
-    """Converts from the embedded profile to sRGB. A profile that is damaged or of another colour space is ignored."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-        if profile.profile.xcolor_space != _COLOR_SPACE[image.mode]:
-            return image
-        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
-            return image  # most photographs: nothing to convert
-        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
 
 
 def _reason(error: Exception) -> str:

@@ -63,6 +63,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
         roots = split_roots(root, config.data)
+        _tell_of_roots(root, roots)
     there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
     available = _available(there["train"])
     chosen = choose_classes(available, config.data.classes)
@@ -125,6 +126,14 @@ def class_folders(root: Path, *, rules: int, apart: Sequence[Path] = ()) -> Clas
     return ClassFolders(root, of_class)
 
 
+def _tell_of_roots(root: Path, roots: Mapping[str, Path]) -> None:
+    """Says which folders are taken for splits, if they are not DIR itself or folders in it with the splits' names."""
+    usual = {name: path for name, path in roots.items() if rules_1.SPLIT_OF.get(path.name.lower()) == name}
+    if roots != {"train": root} and any(usual.get(name) != root / path.name for name, path in roots.items()):
+        found = ", ".join(f"{name} is {printable(str(path))}" for name, path in roots.items())
+        logger.warning("the splits are not where they usually are: %s", found)
+
+
 def _available(train: ClassFolders) -> list[str]:
     """The names of train's classes, sorted. Raises DataError if there are none, or one cannot be shown."""
     if not train.of_class:
@@ -162,7 +171,8 @@ def _images(there: ClassFolders, classes: Sequence[str], skipped: Skipped, *, ru
 
 def _split(name: str, images: Mapping[str, Sequence[Path]], classes: Sequence[str], *, base: tuple[Path, str]) -> Split:
     """The records of these classes, in the order of `images`; their names are `base[1]` and the path from `base[0]`."""
-    found = [(path, classes.index(label)) for label in images if label in classes for path in images[label]]
+    label_of = {class_name: label for label, class_name in enumerate(classes)}
+    found = [(path, label_of[each]) for each in images if each in label_of for path in images[each]]
     files = tuple(base[1] + path.relative_to(base[0]).as_posix() for path, _ in found)
     labels = np.array([label for _, label in found], np.int32)
     return Split(name, files, labels, lambda index: found[index][0])

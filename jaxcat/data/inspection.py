@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from jaxcat.data import twins
-from jaxcat.data.decoding import FORMATS, SUFFIXES, printable
+from jaxcat.data.decoding import printable
+from jaxcat.data.formats import FORMATS, SUFFIXES
 from jaxcat.data.records import Data, Split
 from jaxcat.data.skipped import Skipped
 from jaxcat.data.sources import open_data

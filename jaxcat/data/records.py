@@ -13,13 +13,13 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcat.data.decoding import decode, printable, read_file
+from jaxcat.data.decoding import Decoding, decode, printable, read_file
 from jaxcat.data.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
 
@@ -38,12 +38,14 @@ class Split:
         files: N names that identify the records: paths relative to `data.dir`, or names such as "digits/0123".
         labels: int32 (N,), indices into the class names.
         stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
+        decoding: what settings say about decoding.
     """
 
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
     stored: Callable[[int], Stored]
+    decoding: Decoding = Decoding()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -65,13 +67,13 @@ class Split:
 
     def _decoded(self, content: Stored, index: int, *, shown: Stored) -> np.ndarray:
         """Decodes an image; errors name the file if `shown` is a path."""
-        return decode(content, str(shown) if isinstance(shown, Path) else self.files[index])
+        return decode(content, str(shown) if isinstance(shown, Path) else self.files[index], self.decoding)
 
     def take(self, indices: np.ndarray, name: str | None = None) -> Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
         files, stored = tuple(self.files[i] for i in chosen), self.stored
-        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
+        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]), self.decoding)
 
 
 def _read(stored: Stored) -> bytes | np.ndarray:
@@ -104,6 +106,10 @@ class Data:
     splits: dict[str, Split]
     skipped: Skipped = field(default_factory=Skipped)
     held_out: bool = False
+
+    def decoded(self, decoding: Decoding) -> Data:
+        """The same records, decoded in another way."""
+        return replace(self, splits={name: replace(split, decoding=decoding) for name, split in self.splits.items()})
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
@@ -206,7 +212,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
     reduced = split.take(kept)
-    return Split(split.name, reduced.files, labels[kept], reduced.stored)
+    return replace(reduced, labels=labels[kept])
 
 
 def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
+from jaxcat.data.decoding import decoding_of
 from jaxcat.data.folder import INDEX_RULES
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
@@ -64,6 +65,6 @@ def open_data(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """
     if config.data.source not in SOURCES:
         raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
-    data = SOURCES[config.data.source].open(config, rules=rules)
+    data = SOURCES[config.data.source].open(config, rules=rules).decoded(decoding_of(config))
     checks.warn(data, config)
     return data

@@ -14,10 +14,13 @@ from jaxcat.data.records import Split
 from jaxcat.data.resizing import resize
 from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
+from jaxcat.system import memory
 from jaxcat.system.files import never
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
+SHARE_OF_MEMORY = 0.75  # of the memory that is left; the rest is for batches, parameters and the program
 _CHUNK = 1024  # images handed to the threads at a time
 _REPORTED = 128  # images between two calls of `progress`, and of `stop`
 
@@ -68,7 +71,7 @@ class Store:
         Returns:
             0, or what `stop` returned if that is not 0; the store is then unchanged.
         """
-        images = np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
+        images = self._room()
         sketches = [b""] * len(self.split)
 
         def attempt(index: int) -> tuple[str, bytes]:
@@ -96,6 +99,15 @@ class Store:
         self.digests = tuple(digest for digest in digests if digest)
         self.sketches = tuple(filter(None, sketches))  # those of the readable images
         return 0
+
+    def _room(self) -> np.ndarray | None:
+        """An array for all images, or None if they are decoded on demand."""
+        try:
+            return np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
+        except MemoryError:
+            logger.warning("no memory for the decoded images of %s: they are decoded on demand", self.split.name)
+            self.in_memory = False
+            return None
 
     def _keep(self, images: np.ndarray | None, reasons: list[str]) -> None:
         """Keeps the records whose reason is empty, and their images; leaves the others out."""
@@ -134,13 +146,23 @@ def make_stores(
 ) -> dict[str, Store]:
     """Makes one store per split without decoding. The first splits get their part of `cache_gb` first.
 
+    A split that fits in `cache_gb` and not in the memory that is left is decoded on demand too, with a warning.
+
     `sizes` gives the side of the images by split name; the other arguments are those of `Store`.
     """
     stores: dict[str, Store] = {}
+    room = SHARE_OF_MEMORY * memory.available() / 2**30
     for name, split in splits.items():
-        stores[name] = Store(split, size=sizes[name], mode=mode, cache_gb=cache_gb, workers=workers)
+        needed = memory_needed(split, sizes[name]) / 2**30
+        if room < needed <= cache_gb:
+            logger.warning(
+                "--config.data.cache_gb=%g: the decoded images of %s would take %.1f GiB, and of the memory left %.1f "
+                "GiB can be used: they are decoded on demand",
+                *(cache_gb, name, needed, room),
+            )
+        stores[name] = Store(split, size=sizes[name], mode=mode, cache_gb=min(cache_gb, room), workers=workers)
         if stores[name].in_memory:
-            cache_gb -= memory_needed(split, sizes[name]) / 2**30
+            cache_gb, room = cache_gb - needed, room - needed
     return stores
 
 
@@ -170,7 +192,7 @@ def prepare_stores(
     unreadable = [line for store in stores.values() for line in store.unreadable]
     if unreadable and not skip_bad:
         raise DataError(
-            f"{len(unreadable)} of {sum(map(len, splits.values()))} images cannot be read:\n"
+            f"{len(unreadable):,} of {counted(sum(map(len, splits.values())), 'image')} cannot be read:\n"
             + "".join(f"  {line}\n" for line in unreadable)
             + "Replace or remove them, or leave them out with --config.data.skip_bad=True"
         )
@@ -201,9 +223,9 @@ def _report_left_out(split: Split, store: Store) -> None:
     if text := refusal(split, store.split, store.unreadable):
         raise DataError(text)
     logger.warning(
-        "%d of %d images in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
+        "%d of %s in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
         len(store.unreadable),
-        len(split),
+        counted(len(split), "image"),
         split.name,
         store.unreadable[0],
     )

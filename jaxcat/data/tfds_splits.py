@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, frequent_classes, hold_out, keep_classes, limit
 from jaxcat.errors import ConfigError, DataError, one_line
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +155,8 @@ def _check_disjoint(splits: dict[str, Split], config: Any) -> None:
         if common := set(splits[first].files) & set(splits[second].files):
             raise ConfigError(
                 f"--config.data.{first}={getattr(config.data, first)} and --config.data.{second}="
-                f"{getattr(config.data, second)} share {len(common)} records, such as {min(common)}; use expressions"
-                " that do not overlap, such as train[:80%] and train[80%:]"
+                f"{getattr(config.data, second)} share {counted(len(common), 'record')}, such as {min(common)}; use "
+                "expressions that do not overlap, such as train[:80%] and train[80%:]"
             )
 
 

@@ -12,20 +12,22 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax import Array
+from PIL import Image
 from scipy.special import softmax
 
-from jaxcat.data.decoding import decode
+from jaxcat.data.decoding import decode, decoding_of
 from jaxcat.data.resizing import resize
+from jaxcat.errors import DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
+from jaxcat.system.paths import expanded
 from jaxcat.training.start import pixel_changes
 from jaxcat.training.steps import boundary_input, make_eval_step
 
@@ -96,7 +98,8 @@ class Classifier:
         """Class probabilities, float32 (number of images, number of classes).
 
         Args:
-            images: paths, encoded bytes, Pillow images or uint8 arrays (H, W, 3), in any mixture.
+            images: paths, encoded bytes, Pillow images, or arrays (H, W, 3) or (H, W) of uint8 or uint16, in any
+                mixture.
 
         Raises:
             DataError: an image cannot be read; the message names it.
@@ -124,16 +127,25 @@ class Classifier:
 
     def _prepared(self, images: Sequence[Any], method: str) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
-        if isinstance(images, (str, bytes, os.PathLike)):
+        if _is_single(images):
             raise TypeError(f"{method} takes a list of images: {method}([image])")
         return (self.prepare(image, f"image {i}") for i, image in enumerate(images))
 
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
         if isinstance(image, (str, os.PathLike)):
-            image, name = Path(image), os.fspath(image)
+            image, name = expanded(image), os.fspath(image)
+        elif isinstance(image, (bytearray, memoryview)):
+            image = bytes(image)
+        elif not isinstance(image, (bytes, np.ndarray, Image.Image)):
+            if not hasattr(image, "__array__"):  # as the arrays of JAX and torch have
+                raise DataError(
+                    f"{name}: {repr(image)[:60]} ({type(image).__name__}) is no image; give the path of a file, its "
+                    "bytes, a Pillow image, or an array of uint8 (H, W, 3)"
+                )
+            image = np.asarray(image)
         data = self.config.data
-        return resize(decode(image, name), data.image_size, mode=data.resize)
+        return resize(decode(image, name, decoding_of(self.config)), data.image_size, mode=data.resize)
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""
@@ -163,6 +175,18 @@ class Classifier:
             batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
             yield len(rows), to_global(self.mesh, batch)
             single = False
+
+
+def _is_single(images: Any) -> bool:
+    """Whether this is one image, or nothing to iterate over, where a list of images is wanted."""
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or not _is_iterable(images):
+        return True
+    shape = getattr(images, "shape", None)
+    return shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
+
+
+def _is_iterable(images: Any) -> bool:
+    return isinstance(images, Iterable) or hasattr(images, "__getitem__")
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

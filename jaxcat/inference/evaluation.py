@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
-from jaxcat.data.decoding import printable
+from jaxcat.data.decoding import decoding_of, printable
 from jaxcat.data.folder import open_labelled_folder
 from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
@@ -32,6 +33,7 @@ from jaxcat.runs.records import Listed
 from jaxcat.system.console import Console
 from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
+from jaxcat.wording import counted
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
@@ -165,8 +167,8 @@ def show(console: Console, summary: dict, title: str) -> None:
     auc = "undefined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     console.print(Text(title, style="bold"))
     console.print(
-        f"{summary['count']} images  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  AUC {auc}  "
-        f"calibration error {summary['calibration_error']:.4f}",
+        f"{counted(summary['count'], 'image')}  accuracy {summary['accuracy']:.4f}  loss {summary['loss']:.4f}  "
+        f"AUC {auc}  calibration error {summary['calibration_error']:.4f}",
         soft_wrap=True,
     )
     table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)
@@ -207,7 +209,7 @@ def open_split(
         found = moved_split(meta, split, moved=moved, listed=listed)
     else:
         found = own_split(meta, split, listed=listed)
-    return found
+    return replace(found, decoding=decoding_of(meta.config))
 
 
 def name_of(data: Path) -> str:

@@ -11,21 +11,22 @@ from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.weights.load import load_pretrained
 
 
-def published_classifier(source: str) -> Classifier:
+def published_classifier(weights: str) -> Classifier:
     """A classifier of the classes that published weights know, such as ImageNet's 1,000.
 
     Images are resized and cropped as in the published evaluation of the weights. If that is not known, as for Keras's,
     images are squashed to the image size of the backbone.
 
     Args:
-        source: a name in `weights.registry.REGISTRY`, or a file with all layers. It determines the backbone.
+        weights: a name in `weights.registry.REGISTRY`, or a file with all layers. It determines the backbone.
 
     Raises:
         WeightsError: see `load_pretrained`.
     """
-    loaded = load_pretrained(source, backbone=None, with_top=True)
+    mesh = make_mesh()
+    loaded = load_pretrained(weights, backbone=None, with_top=True)
     config, row = default(), BACKBONES[loaded.backbone]
-    config.model.backbone, config.model.weights = loaded.backbone, source
+    config.model.backbone, config.model.weights = loaded.backbone, weights
     complete_model(config.model)
     config.data.image_size = loaded.evaluation.image_size if loaded.evaluation else row.image_size
     config.data.resize = loaded.evaluation.resize if loaded.evaluation else "squash"
@@ -33,7 +34,7 @@ def published_classifier(source: str) -> Classifier:
     meta = new_meta(config, classes, conventions=loaded.conventions, provenance=loaded.provenance)
     network = network_of(meta, top=row.top)
     params, stats = ({stage: tree.get(stage, {}) for stage in network.stages} for tree in (loaded.params, loaded.stats))
-    frozen, trained = place_replicated(make_mesh(), network.split(params, stats))
+    frozen, trained = place_replicated(mesh, network.split(params, stats))
     return Classifier(network, meta, frozen=frozen, trained=trained)
 
 

@@ -18,7 +18,9 @@ import orbax.checkpoint as ocp
 from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.network import Tree
 from jaxcat.runs.meta import Meta, check_digests, digests, rank, read_meta
+from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import REPLACED, checkpoint, numbered, way_out
+from jaxcat.system.paths import plain_link
 from jaxcat.system.processes import barrier, lost_process
 
 ITEMS = ("model", "training")  # trees of a checkpoint, besides its meta
@@ -37,11 +39,13 @@ class Checkpoints:
         self.workdir, self.keep = workdir.absolute(), keep
         self._history = list(history)  # of a continued run: tells which of its checkpoints are best
         self._manager: Any = None
+        self._link = contextlib.ExitStack()
 
     def __enter__(self) -> Checkpoints:
         with _reported(self.workdir):
+            workdir = self._link.enter_context(plain_link(self.workdir))
             self._manager = ocp.CheckpointManager(
-                self.workdir / "checkpoints",
+                workdir / "checkpoints",
                 item_names=(*ITEMS, "meta"),
                 options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None, cleanup_tmp_directories=True),
             )
@@ -50,10 +54,11 @@ class Checkpoints:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None and jax.process_count() > 1:
             return  # the write under way needs every process, and one of them has failed
-        try:
-            self._finish()
-        finally:
-            self._manager.close()
+        with self._link:
+            try:
+                self._finish()
+            finally:
+                self._manager.close()
 
     def save(self, items: dict[str, Tree], meta: Meta) -> None:
         """Writes the trees of `ITEMS` under `meta.step`; `meta.history` decides which older checkpoints are kept.
@@ -122,8 +127,8 @@ def save_frozen(workdir: Path, frozen: Tree) -> None:
                 shutil.rmtree(left, ignore_errors=not left.exists())
         barrier()  # no process writes before it is removed
         if jax.tree.leaves(frozen):
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(path, frozen)  # Orbax renames the folder when all of it is written
+            with plain_link(path.parent) as parent, ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(parent / path.name, frozen)  # Orbax renames the folder when all of it is written
 
 
 def restore_model(workdir: Path, meta: Meta, *, shapes: Tree, sharding: jax.sharding.Sharding) -> Tree:
@@ -155,7 +160,7 @@ def restore_frozen(workdir: Path, *, shapes: Tree, wanted: dict[str, str], shard
 def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding), like)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), abstract)
+        with readable(path.absolute()) as folder, ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder, abstract)
     except Exception as error:  # Orbax and TensorStore raise many types for files that are missing or damaged
         raise CheckpointError(f"{path}: cannot be restored: {one_line(error)}") from error

@@ -25,6 +25,7 @@ from jaxcat.models.preprocessing import Conventions
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.workdir import checkpoint, way_out
 from jaxcat.system.compilation import installed_versions
+from jaxcat.wording import counted
 
 FORMAT = 2
 
@@ -239,7 +240,8 @@ def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Pa
     """Raises CheckpointError if a digest differs from the one wanted."""
     damaged = [name for name, digest in found.items() if wanted.get(name) != digest]
     if damaged:
-        raise CheckpointError(f"{where}: damaged on disk, {len(damaged)} arrays differ, first {damaged[0]}: {way_out}")
+        number = counted(len(damaged), "array differs", "arrays differ")
+        raise CheckpointError(f"{where}: damaged on disk, {number}, first {damaged[0]}: {way_out}")
 
 
 def meta_digest(plain: Mapping[str, Any]) -> str:

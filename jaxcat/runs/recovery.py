@@ -18,8 +18,10 @@ from jaxcat.errors import CheckpointError, JaxcatError, OtherFormatError, one_li
 from jaxcat.models.network import Tree
 from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, check_digests, digests, read_meta
+from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import DAMAGED, REPLACED, checkpoint, numbered, steps, way_out
 from jaxcat.system.processes import barrier, values_of_processes
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +88,10 @@ def verify(workdir: Path, step: int) -> Meta:
     found: dict[str, str] = {}
     for item in checkpoints.ITEMS:
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                described = checkpointer.metadata(folder / item).item_metadata.tree
+            with readable(folder / item) as place, ocp.PyTreeCheckpointer() as checkpointer:
+                described = checkpointer.metadata(place).item_metadata.tree
                 as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
-                tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+                tree = checkpointer.restore(place, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         except Exception as error:  # Orbax and TensorStore raise many kinds for files that are gone or damaged
             raise CheckpointError(f"{folder / item}: cannot be restored: {one_line(error)}") from error
         found |= digests({item: tree})
@@ -155,5 +157,6 @@ def warn_of_lost_checkpoints(workdir: Path) -> None:
         return
     if epochs and jax.process_index() == 0:
         logger.warning(
-            "%s has the metrics of %d epochs and no checkpoint: the run starts from the beginning", workdir, epochs
+            "%s has the metrics of %s and no checkpoint: the run starts from the beginning",
+            *(workdir, counted(epochs, "epoch")),
         )

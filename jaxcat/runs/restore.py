@@ -14,6 +14,7 @@ from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, best_epoch, read_meta
 from jaxcat.runs.workdir import REPLACED, STEP, numbered, steps
 from jaxcat.system.devices import make_mesh, replicated
+from jaxcat.system.paths import typed
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,10 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     Raises:
         CheckpointError: no run there, no such step, or damaged files.
     """
-    folder = Path(workdir).absolute()
+    folder = typed(workdir)
     if not os.path.isdir(folder):
         raise CheckpointError(f"--workdir {workdir}: no such directory")
+    sharding = replicated(make_mesh())
     number = choose(folder, step)
     meta = read_meta(folder, number)
     try:
@@ -50,7 +52,6 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     except ConfigError as error:
         raise CheckpointError(f"{folder}: step {number} describes an impossible network: {error}") from error
     frozen, trained = network.split(*network.shapes())
-    sharding = replicated(make_mesh())
     frozen = checkpoints.restore_frozen(folder, shapes=frozen, wanted=meta.frozen_digests, sharding=sharding)
     return Restored(meta, network, frozen, checkpoints.restore_model(folder, meta, shapes=trained, sharding=sharding))
 

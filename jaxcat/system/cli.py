@@ -9,15 +9,37 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from jaxcat.errors import JaxcatError
+from jaxcat.errors import ConfigError, JaxcatError
+from jaxcat.system import paths
+from jaxcat.system.console import accept_any_text
 
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser that reports an error in one line; the exit status is 2, as in argparse."""
 
     def error(self, message: str):
+        if "expected one argument" in message or "expected at least one argument" in message:
+            message += "; a value that begins with - is written --FLAG=-VALUE"
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def path(text: str) -> Path:
+    """The type of a flag that takes a path; see `paths.typed`."""
+    return _checked(paths.typed, text)
+
+
+def path_as_typed(text: str) -> Path:
+    """The same for a path that is shown in the output: a relative one stays relative."""
+    return _checked(paths.expanded, text)
+
+
+def _checked(read: Callable[[str], Path], text: str) -> Path:
+    try:
+        return read(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +53,8 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Calls `main(argv)` and exits with the status that it returns or that belongs to the error it raises."""
     logging.getLogger("absl").addFilter(_not_about_items)
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may be inherited, and commands draw to files only
+    accept_any_text(sys.stdout, sys.stderr)
     together = False  # whether the other processes of this run end normally too
     try:
         status = main(sys.argv[1:] if argv is None else argv) or 0

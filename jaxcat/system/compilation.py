@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxcat.system.files import cache_dir
+from jaxcat.system.files import NoHomeError, cache_dir
 
 # XLA:CPU of jaxlib ≥ 0.10 sends convolutions to YNNPACK, which takes twice as long as Eigen on Inception-v3. Limiting
 # YNNPACK to dot products brings Eigen back; results change by at most 1e-6.
@@ -50,9 +50,13 @@ def enable_compilation_cache() -> None:
     Each set of XLA_FLAGS has its own folder. JAX keeps the programs of different flags apart, but XLA also stores there
     which kernels were fastest, whatever the flags. Thus a deterministic run on a GPU could get another run's kernels.
     """
+    try:
+        root = cache_dir()
+    except NoHomeError:
+        return  # programs are compiled anew
     flags = " ".join(xla_flags())
     name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / name))
+    jax.config.update("jax_compilation_cache_dir", str(root / name))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
+SECONDS_BETWEEN_UPDATES = 0.5  # of a line in a notebook
 
 
 class Console(rich.console.Console):
-    """A rich console without colours for numbers; it wraps lines only if it is for tables."""
+    """A rich console that shows every text as it is, without markup or colours; it wraps lines only if for tables."""
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, tables: bool = False):
-        super().__init__(quiet=quiet, stderr=stderr, highlight=False, soft_wrap=not tables)
+        super().__init__(
+            quiet=quiet,
+            stderr=stderr,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=not tables,
+            force_jupyter=False,  # plain text: rich's HTML needs packages that a notebook may lack
+            force_terminal=False if in_notebook() else None,  # a notebook asks for colours, and is no terminal
+        )
 
     def on_broken_pipe(self) -> None:
         """Makes the console silent if the reader, such as `head`, has closed the pipe; rich would end the process."""
@@ -27,6 +40,55 @@ class Console(rich.console.Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())  # discards what is buffered and what other code prints
         os.close(nowhere)
+
+
+class OneLine:
+    """A line that is written again and again at the same place, as a notebook can show it."""
+
+    def __init__(self, console: rich.console.Console):
+        self._console, self._length = console, 0
+
+    def show(self, text: str) -> None:
+        """Replaces the line with `text`; "" removes it."""
+        if text or self._length:
+            padding = " " * max(0, self._length - len(text))
+            self._console.file.write(f"\r{text}{padding}" + ("" if text else "\r"))
+            self._console.file.flush()
+        self._length = len(text)
+
+
+def in_notebook() -> bool:
+    """Whether the output goes to a notebook, which can overwrite a line and has no other commands of terminals."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+# What jaxcat prints beyond ASCII → the same in ASCII, for terminals and logs of another encoding.
+IN_ASCII = {
+    **{"×": "x", "…": "...", "→": "->", "±": "+-", "°": " degrees", "–": "-", "·": "*"},
+    **dict.fromkeys("━╸╺•─", "-"),
+}
+
+
+def accept_any_text(*streams: Any) -> None:
+    """Makes text streams write what their encoding lacks in another form, where Python would raise an error.
+
+    Undecodable bytes of file names are written as these bytes, known signs in ASCII, and others as escapes.
+    """
+    codecs.register_error("jaxcat", _replaced)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # not if it is closed or replaced, as in tests and notebooks
+            stream.reconfigure(errors="jaxcat")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return IN_ASCII.get(character) or character.encode("unicode_escape").decode(), error.start + 1
 
 
 @contextlib.contextmanager
@@ -66,10 +128,13 @@ def columns() -> tuple[ProgressColumn, ...]:
 def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
     """Shows how many of `total` are done and the time left while the block runs: a bar on a terminal, else lines.
 
-    Yields a function; the block must call it with the number of items that it has just done.
+    In a notebook it is one line, which changes. Yields a function; the block must call it with the number of items that
+    it has just done.
     """
     began = said = time.monotonic()
     done = 0
+    line = OneLine(console) if in_notebook() and not console.quiet else None
+    pause = SECONDS_BETWEEN_UPDATES if line else SECONDS_BETWEEN_LINES
     with Progress(*columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
 
@@ -78,9 +143,14 @@ def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iter
             done += count
             bar.advance(task, count)
             now = time.monotonic()
-            if not console.is_terminal and done < total and now - said >= SECONDS_BETWEEN_LINES:
+            if not console.is_terminal and done < total and now - said >= pause:
                 minutes = (now - began) * (total - done) / done / 60
-                console.print(f"{what}: {done} of {total}, {minutes:.0f} min left")
+                text = f"{what}: {done} of {total}, {minutes:.0f} min left"
+                (line.show if line else console.print)(text)
                 said = now
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            if line:
+                line.show("")

@@ -14,14 +14,29 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxcat.errors import ConfigError, one_line
+
 
 def make_mesh() -> Mesh:
     """A 1-D mesh, axis ``data``, over all devices of all processes.
 
     Devices are in order of process, so that process p of n has the p-th of n parts of every batch. ``jax.make_mesh``
     may order a TPU's devices by their wiring instead.
+
+    Raises:
+        ConfigError: the devices that JAX_PLATFORMS asks for are not there, or JAX cannot use those that are.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    try:
+        found = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second if the platform's plugin is not installed
+        asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+        where = f"JAX_PLATFORMS={asked}" if asked else "JAX"
+        reason = one_line(error) if str(error) else "JAX finds no such device"
+        raise ConfigError(
+            f"{where}: {reason}. Set JAX_PLATFORMS=cpu to run on the CPU, or install what the device needs, for "
+            'example pip install "jax[cuda13]"'
+        ) from error
+    devices = sorted(found, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 

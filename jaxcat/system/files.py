@@ -1,15 +1,18 @@
-"""The cache directory, replacement of files (completely or not at all), and locks between processes."""
+"""The cache directory, and replacement of files: completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import platformdirs
+
+from jaxcat.errors import ConfigError
+from jaxcat.system import paths
 
 ASIDE = ".aside"  # suffix of files that are not complete yet
 
@@ -19,9 +22,36 @@ def never() -> int:
     return 0
 
 
+class NoHomeError(ConfigError):
+    """The cache directory is not known. Work that only gains speed from a cache can do without."""
+
+
 def cache_dir() -> Path:
-    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist."""
-    return Path(os.environ.get("JAXCAT_CACHE") or platformdirs.user_cache_dir("jaxcat"))
+    """`$JAXCAT_CACHE`, or the platform's cache directory for jaxcat. It need not exist.
+
+    A relative path counts from the working directory at the first call, whatever that is later.
+
+    Raises:
+        ConfigError: JAXCAT_CACHE is no path.
+        NoHomeError: JAXCAT_CACHE is not set, and this user has no home directory.
+    """
+    if wanted := os.environ.get("JAXCAT_CACHE", ""):
+        return _cache_of(wanted)
+    try:
+        usual = Path(platformdirs.user_cache_dir("jaxcat"))
+    except RuntimeError:  # of newer versions; older ones leave the ~ in ~/.cache
+        usual = Path("~")
+    if not usual.is_absolute():
+        raise NoHomeError("this user has no home directory to keep a cache in: set JAXCAT_CACHE to a directory")
+    return usual
+
+
+@functools.cache
+def _cache_of(wanted: str) -> Path:
+    try:
+        return paths.typed(wanted)
+    except ConfigError as error:
+        raise ConfigError(f"JAXCAT_CACHE={error}") from error
 
 
 @contextlib.contextmanager
@@ -57,31 +87,3 @@ def flush(file) -> None:
     """Flushes what was written to a file to the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, waiting: Callable[[], None], stop: Callable[[], int] = never) -> Iterator[int]:
-    """Holds the lock file `path` while the block runs; calls `waiting` once if another process holds it.
-
-    The system releases a lock when its holder dies, so waiting cannot last for ever.
-
-    Yields 0 if the lock is held. If `stop` answers other than 0 during the wait, yields its answer without the lock.
-
-    Raises:
-        OSError: the lock file cannot be made.
-    """
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        waiting()
-        while not lock.is_locked:
-            if status := stop():
-                yield status
-                return
-            with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=1)
-    try:
-        yield 0
-    finally:
-        lock.release()

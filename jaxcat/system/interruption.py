@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -74,4 +75,5 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         for each in self.SIGNALS:
-            signal.signal(each, signal.SIG_DFL)  # a second signal ends the process, with the same status
+            # A second signal ends the process, with the same status; but not a notebook or a Python prompt.
+            signal.signal(each, self._before[each] if hasattr(sys, "ps1") else signal.SIG_DFL)

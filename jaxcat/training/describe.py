@@ -17,6 +17,7 @@ from jaxcat.models.network import Network, Tree
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.start import Start
+from jaxcat.wording import counted
 
 
 def next_command(workdir: Path) -> str:
@@ -26,7 +27,7 @@ def next_command(workdir: Path) -> str:
 
 def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
     """One line: the length of the run and its current step."""
-    return f"length   {config.epochs} epochs of {steps_per_epoch} steps, now at step {step}"
+    return f"length   {counted(config.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, now at step {step}"
 
 
 def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
@@ -39,8 +40,9 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     if "sha256" in provenance:
         weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)
-    padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
+    padding = f", {counted(padded - config.batch_size, 'row')} of padding" if padded > config.batch_size else ""
     statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
+    grey = f", 16-bit images as {data.grey_bits} bits" if data.grey_bits != 16 else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -48,7 +50,7 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.dir or data.name}  {source}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
-        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
+        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}{grey}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         ("trained", _sizes(run.trained["params"], run.network)),
         ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
@@ -84,4 +86,4 @@ def _sizes(tree: Tree, network: Network) -> str:
     leaves = jax.tree.leaves(tree)
     stages = [stage for stage in network.stages if jax.tree.leaves(tree.get(stage, {}))]
     names = "nothing" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
-    return f"{names}: {len(leaves)} tensors, {sum(leaf.size for leaf in leaves):,} parameters"
+    return f"{names}: {counted(len(leaves), 'tensor')}, {counted(sum(leaf.size for leaf in leaves), 'parameter')}"

@@ -8,22 +8,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.key import key_of
 from jaxcat.bottlenecks.source import BottleneckSource
+from jaxcat.data.decoding import decoding_of
+from jaxcat.data.grey import find_bits
 from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.backbone import complete_model
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, best_epoch
 from jaxcat.runs.records import rules_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
+from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
@@ -33,6 +35,7 @@ from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports
 from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
+from jaxcat.wording import counted
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -46,6 +49,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete_model(config.model)
+    mesh = make_mesh()
     with held(workdir):
         meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
@@ -55,13 +59,27 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
-        mesh = make_mesh()
         data = open_data(config, rules=rules_of(meta))
         check_agreement(data.splits)
+        data = settle_grey(config, data)
         origin = find_origin(config, workdir, meta=meta, classes=data.classes)
         run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
         source = open_source(config, data, run=run, mesh=mesh)
         return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
+
+
+def settle_grey(config: ConfigDict, data: Data) -> Data:
+    """Replaces `data.grey_bits=0` by the scale that train's 16-bit images need, in all processes, and says so."""
+    if config.data.grey_bits:
+        return data
+    found = max(values_of_processes(find_bits(data.splits["train"])))
+    config.data.grey_bits = found or 16
+    if found and jax.process_index() == 0:
+        print(
+            f"16-bit images: their values use {found} bits, so a level is min(value >> {found - 8}, 255), in this run"
+            f" and wherever it is used (--config.data.grey_bits={found})"
+        )
+    return data.decoded(decoding_of(config))
 
 
 def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> Source:
@@ -144,22 +162,21 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
         return f"{stop.on} accuracy {last[f'{stop.on}/accuracy']:.4f} reached {stop.accuracy}"
     best = best_epoch(history)
     if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
-        return f"no better validation accuracy in {stop.patience} epochs"
-    return f"{config.epochs} epochs" if len(history) >= config.epochs else ""
+        return f"no better validation accuracy in {counted(stop.patience, 'epoch')}"
+    return counted(config.epochs, "epoch") if len(history) >= config.epochs else ""
 
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
-    lock, refusal = FileLock(workdir / ".lock"), ""
+    lock, refusal = Lock(workdir / ".lock"), ""
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            refusal = "another run holds it; wait until that ends, or use another --workdir"
+            if not lock.acquire():
+                refusal = f"another run holds it: {lock.holder()}; wait until that ends, or use another --workdir"
         except OSError as error:
-            refusal = f"cannot be written: {error.strerror}"
+            refusal = f"cannot be written: {one_line(error)}"
     try:
         if any(values_of_processes(bool(refusal))):
             raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")

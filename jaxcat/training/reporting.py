@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rich.progress import Progress, TextColumn
 
 from jaxcat.runs.meta import best_epoch
-from jaxcat.system.console import Console, columns
+from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import next_command
 from jaxcat.training.writers import WRITERS, Writer, in_words, lines_of, writing_to
@@ -55,6 +55,7 @@ class Reporter:
         self._writers: list[Writer] = [make(workdir, config) for make in WRITERS] if leading else []
         self._begun: list[Writer] = []
         self._progress: Progress | None = None
+        self._line = OneLine(self.console)
         self._updated = self._compiling = 0.0
 
     def __enter__(self) -> Reporter:
@@ -88,22 +89,27 @@ class Reporter:
         self.say(f"first step done after {seconds:.1f} s, compilation included")
 
     def due(self) -> bool:
-        """Whether it is time to update the live line; never if the output is not a terminal."""
+        """Whether it is time to update the live line; never if the output is neither a terminal nor a notebook."""
         waited = time.monotonic() - self._updated
-        return self.console.is_terminal and self._leading and waited > SECONDS_BETWEEN_UPDATES
+        shown = self.console.is_terminal or in_notebook()
+        return shown and self._leading and waited > SECONDS_BETWEEN_UPDATES
 
     def live(self, epoch: int, pace: Pace, measured: Mapping[str, float], *, steps: int) -> None:
         """Updates the live line of the current epoch."""
+        shown = f"{pace.images_per_second():.0f} images/s  {in_words(measured, between='  ')}"
+        self._updated = time.monotonic()
+        if in_notebook():
+            self._line.show(f"epoch {epoch}/{self._epochs}  step {pace.step} of {steps}  {shown}")
+            return
         if self._progress is None:
             figures = TextColumn("{task.fields[figures]}")
             self._progress = Progress(*columns(), figures, console=self.console, transient=True)
             self._progress.start()
             self._progress.add_task(f"epoch {epoch}/{self._epochs}", total=steps, figures="")
-        shown = f"{pace.images_per_second():.0f} images/s  {in_words(measured, between='  ')}"
         self._progress.update(self._progress.task_ids[0], completed=pace.step, figures=shown)
-        self._updated = time.monotonic()
 
     def _stop_progress(self) -> None:
+        self._line.show("")
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

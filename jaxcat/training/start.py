@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -62,12 +63,10 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
             f"--config.resume=never: {workdir} already holds a run, at step {meta.step}; use another --workdir"
         )
     before = meta.config
+    config.data.grey_bits = config.data.grey_bits or before.data.grey_bits  # 0 stands for what was found then
     changes = difference(before, config)
     if changes and config.resume != "force":
-        raise ConfigError(
-            f"--workdir {workdir} holds a run with another configuration:\n  " + "\n  ".join(changes) + "\n"
-            "use another --workdir, or continue the run with the new settings: --config.resume=force"
-        )
+        raise ConfigError(f"--workdir {workdir}: {_other_settings(changes)}")
     recovery.set_aside(workdir, damaged, good=meta.step)
     _keep_beginning(config, before)
     if config.epochs != before.epochs and config.optim.schedule != "constant":
@@ -76,6 +75,31 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
             *(config.epochs, before.epochs, config.optim.schedule),
         )
     return meta
+
+
+# What `resume=force` changes in a run. Others decide on records and shapes of arrays, or only on how a run starts.
+CAN_BE_FORCED = frozenset(
+    {
+        *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
+        *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
+        *("optim.class_weight", "bottleneck.views", "bottleneck.dtype"),
+    }
+)
+
+
+def _other_settings(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """One sentence: the settings that a run was begun with, those that are asked for, and what can be done."""
+    pairs = [f"--config.{name}={_shown(old)}, not {_shown(new)}" for name, (old, new) in changes.items()]
+    which = "this value" if len(pairs) == 1 else "these values"
+    force = ", or add --config.resume=force to continue it with what is asked for now"
+    return (
+        f"the run there was begun with {', and '.join(pairs)}: ask for {which} again to continue it, or choose another "
+        f"--workdir for a new run{force if changes.keys() <= CAN_BE_FORCED else ''}"
+    )
+
+
+def _shown(value: Any) -> str:
+    return '""' if value == "" else str(value)
 
 
 def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:

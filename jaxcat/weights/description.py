@@ -14,6 +14,7 @@ from jaxcat.models.preprocessing import Conventions
 from jaxcat.weights.formats.contents import Contents
 from jaxcat.weights.imagenet import imagenet_classes
 from jaxcat.weights.registry import CANONICAL, REGISTRY, RESIZES, TORCH, Evaluation, WeightsSpec
+from jaxcat.wording import counted
 
 LARGEST_IMAGE = 4096  # pixels a side; the same limit as for `data.image_size`
 _FLOAT32 = np.finfo(np.float32)  # pixels are normalised in float32
@@ -89,5 +90,5 @@ def _flaw(found: Description, *, backbone: str, outputs: int) -> str:
     if evaluation and evaluation.resize not in RESIZES:
         return f"evaluation.resize={evaluation.resize[:80]!r}, which must be one of {', '.join(RESIZES)}"
     if found.classes and len(found.classes) != outputs:
-        return f"classes are {len(found.classes):,} names, where the top has {outputs:,} outputs"
+        return f"classes are {counted(len(found.classes), 'name')}, where the top has {counted(outputs, 'output')}"
     return ""

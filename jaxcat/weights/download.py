@@ -22,9 +22,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from jaxcat.errors import WeightsError, one_line
 from jaxcat.system.console import Console
-from jaxcat.system.files import cache_dir, locked, write_text
+from jaxcat.system.files import cache_dir, write_text
+from jaxcat.system.locks import locked
 from jaxcat.weights.formats.detection import OF_LAYOUT, looks_like
 from jaxcat.weights.registry import WeightsSpec
+from jaxcat.wording import counted
 
 CHUNK = 64 * 1024  # bytes; at most so many are lost if a connection breaks
 
@@ -72,7 +74,10 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
         if path.exists():  # before the lock: a cache prepared by someone else may be read-only
             return _verified(path, spec)
         path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(console.print, f"waiting for another process that downloads {path.name}")
+
+        def waiting(holder: str) -> None:
+            console.print(f"waiting for another process that downloads {path.name}: {holder}")
+
         with locked(path.with_name(f"{path.name}.lock"), waiting=waiting):
             if path.exists():
                 return _verified(path, spec)
@@ -134,7 +139,7 @@ def _difference(path: Path, spec: WeightsSpec) -> str | None:
     """How the file differs from the published one, or None."""
     size = path.stat().st_size
     if spec.size is not None and size != spec.size:
-        return f"it has {size:,} bytes, the published file {spec.size:,}"
+        return f"it has {counted(size, 'byte')}, the published file {spec.size:,}"
     sha256, origin = spec.sha256, "published"
     if not (spec.md5 or sha256) and _noted(path).exists():
         sha256, origin = _noted(path).read_text().strip(), "first"
@@ -172,7 +177,8 @@ def _download(spec: WeightsSpec, part: Path, *, path: Path, limit: int, console:
     arrived = part.exists() and part.stat().st_size > 0
     kept = "What has arrived is kept, and the next run continues there. " if arrived else ""
     raise WeightsError(
-        f"{spec.url} could not be downloaded in {patience.attempts} attempts, the last of which ended with: {reason}. "
+        f"{spec.url} could not be downloaded in {counted(patience.attempts, 'attempt')}, the last of which ended with: "
+        f"{reason}. "
         f"{kept}{_by_hand(path)}"
     )
 
@@ -209,7 +215,7 @@ def _transfer(spec: WeightsSpec, part: Path, *, path: Path, limit: int, bar: Pro
                     raise WeightsError(f"{spec.url} sends more than {limit:,} bytes. {_by_hand(path)}")
                 bar.update(task, completed=written)
     if total is not None and written < total:
-        raise _Interrupted(f"the connection closed after {written:,} of {total:,} bytes")
+        raise _Interrupted(f"the connection closed after {written:,} of {counted(total, 'byte')}")
 
 
 def _resumes(response: requests.Response, have: int) -> bool:
@@ -230,9 +236,11 @@ def _total(response: requests.Response, spec: WeightsSpec, *, path: Path, limit:
     total = int(length) if length.isdecimal() else spec.size
     if spec.size is not None and total != spec.size:
         raise WeightsError(
-            f"{spec.url} offers {total:,} bytes, the published file has {spec.size:,}: something else answers there, "
-            f"perhaps this network's login page. {_by_hand(path)}"
+            f"{spec.url} offers {counted(total or 0, 'byte')}, the published file has {spec.size:,}: something else "
+            f"answers there, perhaps this network's login page. {_by_hand(path)}"
         )
     if total is not None and total > limit:
-        raise WeightsError(f"{spec.url} offers {total:,} bytes, more than the {limit:,} allowed. {_by_hand(path)}")
+        raise WeightsError(
+            f"{spec.url} offers {counted(total, 'byte')}, more than the {limit:,} allowed. {_by_hand(path)}"
+        )
     return total

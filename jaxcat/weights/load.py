@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from jaxcat.errors import WeightsError
+from jaxcat.errors import ConfigError, WeightsError
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.paths import typed
 from jaxcat.weights import description, strict
 from jaxcat.weights.description import Description
 from jaxcat.weights.download import fetch, remember
@@ -53,7 +55,7 @@ class Pretrained:
 
 
 def load_pretrained(
-    source: str,
+    weights: str,
     *,
     backbone: str | None = "inception_v3",
     cut: str = "",
@@ -64,7 +66,7 @@ def load_pretrained(
     """Loads the weights of a backbone from a published file (downloaded once) or a file of the user's.
 
     Args:
-        source: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file
+        weights: a name in `REGISTRY` or the path of a file in one of the layouts there. A canonical file
             (in jaxcat's own layout) says how it was trained. Any other file is taken to be trained as its framework's
             own weights were.
         backbone: a name in `BACKBONES`, or None to accept any of them.
@@ -78,14 +80,14 @@ def load_pretrained(
             network, a canonical file has an impossible description, or tensors are missing, superfluous, misshapen or
             impossible. The message shows tensors as a diff of expected (-) and found (+).
     """
-    spec = _spec(source, with_top=with_top)
+    spec = _spec(weights, with_top=with_top)
     if spec:
-        _check_backbone(repr(source), spec.backbone, wanted=backbone)
+        _check_backbone(repr(weights), spec.backbone, wanted=backbone)
         backbone = spec.backbone
     last = BACKBONES[backbone].stages[-1] if backbone else ""
     if with_top and cut not in ("", last):
         raise WeightsError(f"the 1000-class top stands on {last}: set --config.model.cut={last}, not {cut!r}")
-    path = _published(spec, width=width, with_top=with_top) if spec else _existing(source)
+    path = _published(spec, width=width, with_top=with_top) if spec else _existing(weights)
     with open_weights(path, backbone=backbone, label_offset=spec.label_offset if spec else 0) as contents:
         if spec and contents.layout != spec.layout:
             raise WeightsError(f"{path} has the layout {contents.layout}, {spec.name!r} is published in {spec.layout}")
@@ -97,7 +99,7 @@ def load_pretrained(
     kept = [*blocks, *((*table.top.hidden, "logits") if with_top else ())]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
     params = _tree({name: array for name, array in arrays.items() if name not in stats}, kept)
-    provenance = _provenance(source, path, spec=spec, contents=contents, about=about)
+    provenance = _provenance(weights, path, spec=spec, contents=contents, about=about)
     if spec:
         remember(spec, path, provenance["sha256"])
     return Pretrained(
@@ -154,11 +156,11 @@ def _tree(arrays: dict[str, np.ndarray], stages: list[str]) -> dict[str, Any]:
     return {stage: tree[stage] for stage in stages if stage in tree}
 
 
-def _spec(source: str, *, with_top: bool) -> WeightsSpec | None:
-    """The registry's entry for `source`; if the top is asked for, the entry of the file with the top."""
-    spec = REGISTRY.get(source)
+def _spec(weights: str, *, with_top: bool) -> WeightsSpec | None:
+    """The registry's entry for `weights`; if the top is asked for, the entry of the file with the top."""
+    spec = REGISTRY.get(weights)
     if spec and with_top and not spec.with_top:
-        return REGISTRY.get(f"{source}-top", spec)
+        return REGISTRY.get(f"{weights}-top", spec)
     return spec
 
 
@@ -175,36 +177,39 @@ def _published(spec: WeightsSpec, *, width: float, with_top: bool) -> Path:
     return fetch(spec, limit=strict.limits(spec.backbone).size)
 
 
-def find_file(source: str) -> Path:
+def find_file(weights: str) -> Path:
     """The file of a name (downloaded first if needed) or of a path. Raises WeightsError if there is none."""
-    spec = REGISTRY.get(source)
-    return _published(spec, width=1.0, with_top=False) if spec else _existing(source)
+    spec = REGISTRY.get(weights)
+    return _published(spec, width=1.0, with_top=False) if spec else _existing(weights)
 
 
-def _existing(source: str) -> Path:
-    path = Path(source).expanduser()
-    if path.is_file():
+def _existing(weights: str) -> Path:
+    try:
+        path = typed(weights)
+    except ConfigError as error:
+        raise WeightsError(f"--config.model.weights={error}") from error
+    if os.path.isfile(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         hint = ""
         if (path / "checkpoints").is_dir():
-            hint = f"; to start from the run in it, set --config.init_from={source} and --config.model.weights=none"
-        raise WeightsError(f"weights {source!r} is a directory: set --config.model.weights to a file or a name{hint}")
-    near = difflib.get_close_matches(source, REGISTRY, n=2)
+            hint = f"; to start from the run in it, set --config.init_from={weights} and --config.model.weights=none"
+        raise WeightsError(f"weights {weights!r} is a directory: set --config.model.weights to a file or a name{hint}")
+    near = difflib.get_close_matches(weights, REGISTRY, n=2)
     raise WeightsError(
-        f"weights {source!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
+        f"weights {weights!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
         + "Give a path, --config.model.weights=PATH, or one of the names"
     )
 
 
 def _provenance(
-    source: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, about: Description
+    weights: str, path: Path, *, spec: WeightsSpec | None, contents: Contents, about: Description
 ) -> dict[str, Any]:
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     known = {
-        "source": source,
+        "source": weights,
         "file": path.name,
         "sha256": sha256,
         "backbone": contents.backbone,

@@ -20,6 +20,7 @@ from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.layers import Options
 from jaxcat.weights.formats.contents import Contents, Limits, Tensor
 from jaxcat.weights.registry import TORCH
+from jaxcat.wording import counted
 
 DIFF_LINES = 20  # lines of each sign; further ones are only counted
 
@@ -127,7 +128,9 @@ def _hint(shapes: Shapes, found: dict[str, Tensor], top: Shapes) -> str:
     if bias is not None and bias.shape == (1008,):
         return ", it has the 1008 outputs of the FID variant of the network, which pools differently"
     if bias is not None and bias.shape != top["logits/bias"]:
-        return f", its top has {bias.shape[0] if bias.shape else 0} classes and not ImageNet's 1000"
+        return (
+            f", its top has {counted(bias.shape[0] if bias.shape else 0, 'class', 'classes')} and not ImageNet's 1000"
+        )
     return ""
 
 

@@ -29,18 +29,18 @@ _PROBE = Path(__file__).with_name("hdf5_probe.py")
 _SECONDS = 300  # wall time; the probe itself has a limit of processor time
 
 
-def probe(path: Path, source: Path | BinaryIO, limits: Limits) -> None:
+def probe(path: Path, file: Path | BinaryIO, limits: Limits) -> None:
     """Lets another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged files.
 
     Raises:
         WeightsError: that process failed, crashed or did not end.
     """
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
-    content = source.getbuffer() if isinstance(source, io.BytesIO) else b""
+    content = file.getbuffer() if isinstance(file, io.BytesIO) else b""
     # Bytes beyond its imports: half a GiB or, if more, the content (which grows as it arrives) and the largest array.
     memory = max(2**29, len(content) * 9 // 8 + 8 * limits.values)
     seconds = -(-limits.size // 2**26)  # of processor time, gzip included; an undamaged file takes a fifth of it
-    command = [sys.executable, str(_PROBE), "-" if isinstance(source, io.BytesIO) else str(source)]
+    command = [sys.executable, str(_PROBE), "-" if isinstance(file, io.BytesIO) else str(file)]
     command += map(str, (limits.values, memory, seconds))
     try:
         done = subprocess.run(command, input=content, env=environment, capture_output=True, timeout=_SECONDS)

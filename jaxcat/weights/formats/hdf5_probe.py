@@ -41,8 +41,8 @@ if __name__ == "__main__":
     most_values, *limits = map(int, sys.argv[2:])
     limit(*limits)
     try:
-        source = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
-        with h5py.File(source, "r") as opened:
+        file = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
+        with h5py.File(file, "r") as opened:
             opened.visititems(lambda _, item: visit(item, most_values))
     except Exception as error:  # h5py passes on nearly every kind; also a loop that meets the memory limit
         sys.exit(" ".join(str(error).split()) or type(error).__name__)

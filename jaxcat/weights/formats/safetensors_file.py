@@ -13,10 +13,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jaxcat.errors import WeightsError, one_line
 from jaxcat.system.files import replacing
+from jaxcat.system.paths import plain_link
 from jaxcat.weights.formats.contents import Tensor
 
 KEY = "jaxcat"  # the key of jaxcat's description in the metadata
@@ -41,7 +42,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise WeightsError(f"{path} has a safetensors header of {length:,} bytes; jaxcat's has about 80,000")
         encoded = file.read(length)
     try:
-        with safe_open(path, framework="numpy"):  # refuses gaps, overlaps, wrong lengths, and files of other formats
+        # safe_open refuses gaps, overlaps, wrong lengths, and files of other formats; it takes no undecodable path
+        with plain_link(path) as named, safe_open(named, framework="numpy"):
             header = json.loads(encoded)
         metadata = header.pop("__metadata__", {})
         description = json.loads(metadata[KEY]) if KEY in metadata else {}
@@ -70,6 +72,6 @@ def write(path: Path, tensors: dict[str, np.ndarray], description: dict[str, Any
     """
     try:
         with replacing(path) as aside:
-            save_file(tensors, aside, metadata={KEY: json.dumps(description)})
+            aside.write_bytes(save(tensors, metadata={KEY: json.dumps(description)}))
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be written: {one_line(error)}") from error

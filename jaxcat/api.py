@@ -1,0 +1,120 @@
+"""Training from Python and notebooks: `run = jaxcat.fit("folder", "runs/mine", settings={"data.dir": DIR})`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxcat import configs, flags
+from jaxcat.config import check_name, flatten
+from jaxcat.errors import ConfigError
+from jaxcat.system.console import accept_any_text
+from jaxcat.system.paths import typed
+
+if TYPE_CHECKING:
+    from jaxcat.inference.classifier import Classifier
+
+
+class Run:
+    """A run in its workdir, as `fit` returns it.
+
+    Attributes:
+        workdir: its directory.
+        history: a record for each epoch, as in metrics.jsonl: `train/accuracy`, `validation/loss`, `seconds` …
+    """
+
+    def __init__(self, workdir: Path, history: tuple[dict[str, Any], ...]):
+        self.workdir, self.history = workdir, history
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """The classifier of the best epoch, restored when it is first asked for."""
+        from jaxcat.inference.classifier import load
+
+        return load(self.workdir)
+
+    def __repr__(self) -> str:
+        return f"<jaxcat run in {self.workdir}, epochs: {len(self.history)}>"
+
+
+def fit(
+    recipe: str | os.PathLike[str] | ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Trains a new run in `workdir`, or continues the run there, as `python -m jaxcat.train` does.
+
+    A first interrupt (Ctrl-C, or the stop button of a notebook) saves a checkpoint and raises KeyboardInterrupt; the
+    same call then continues the run. Outside the main thread, Python gives no interrupts to this function.
+
+    Args:
+        recipe: a shipped recipe, such as "folder" or "cats_vs_dogs:fast"; the path of a config file; or a config, which
+            stays as it is.
+        workdir: the directory of the run; made if missing.
+        settings: what to change in the recipe, by the names that `--config.NAME=VALUE` takes: `{"data.dir": DIR}`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        JaxcatError: the request, data, weights or workdir cannot be used, or training fails; the error says what to do.
+        KeyboardInterrupt: the run was interrupted.
+    """
+    config = _config(recipe, settings or {})
+    flags.validate(config)
+    try:
+        folder = typed(workdir)
+    except ConfigError as error:
+        raise ConfigError(f"workdir {error}") from error
+    accept_any_text(sys.stdout, sys.stderr)
+
+    import jax
+
+    from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.system.processes import initialize_distributed
+    from jaxcat.training import loop
+
+    initialize_distributed()
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # the program's own choice stays
+        enable_compilation_cache()
+    if loop.train(config, folder):
+        raise KeyboardInterrupt("the run is saved; the same call of jaxcat.fit continues it")
+    return Run(folder, _history(folder))
+
+
+def _config(recipe: str | os.PathLike[str] | ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
+    """The config of a recipe with the settings, its names checked and its paths absolute."""
+    if isinstance(recipe, ConfigDict):
+        config = recipe.copy_and_resolve_references()
+    elif isinstance(recipe, (str, os.PathLike)):
+        config = configs.execute(os.fspath(recipe))
+    else:
+        raise ConfigError(f"recipe {recipe!r}: must be the name or path of a recipe, or a ConfigDict")
+    names = flatten(config)
+    for name in settings:
+        check_name(str(name), names)
+    with config.unlocked(), config.ignore_type():  # types are checked with the other values
+        config.update_from_flattened_dict({name: _plain(value) for name, value in settings.items()})
+    return flags.resolve_paths(config)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and paths as the plain values that settings have."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _history(workdir: Path) -> tuple[dict[str, Any], ...]:
+    from jaxcat.runs.meta import read_meta
+    from jaxcat.runs.workdir import steps
+
+    return tuple(read_meta(workdir, steps(workdir)[-1]).history)

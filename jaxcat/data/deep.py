@@ -1,0 +1,200 @@
+"""Images of more than 8 bits a channel → 8-bit levels, by one scale for all images of a run (`data.grey_bits`).
+
+Cameras and scanners often store 10, 12 or 14 bits in 16 without scaling them up, and nothing in the file says so.
+Taken for 16 bits, such images are nearly black. Taken each by its own largest value, equal things get unequal levels.
+So a run looks at its training images once, and keeps the smallest scale that covers them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from jaxcat.data.formats import open_image
+
+logger = logging.getLogger(__name__)
+
+SCALES = (8, 10, 12, 14, 16)
+_MAX_SAMPLE_VALUE, _WHITE_IS_ZERO = 281, 0  # of TIFF
+_PHOTOMETRIC, _BITS, _PLANAR = 262, 258, 284
+# Pillow keeps one byte of a value of two. What reads the other one:
+_NATIVE, _FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+_OTHER_BYTE = {"B": "L", "L": "B", "N": _FOREIGN}
+_warned: set[str] = set()
+
+
+def levels(values: np.ndarray, bits: int, name: str) -> np.ndarray:
+    """Values of 16 bits → uint8 levels of the same shape: min(value >> (bits - 8), 255).
+
+    Warns, once for each name, if a value needs more than `bits`.
+    """
+    if bits < 16 and values.size and values.max() >> bits and name not in _warned:
+        _warned.add(name)
+        logger.warning(
+            "%s: values up to %d need more than the %d bits of this run (--config.data.grey_bits): they become white",
+            *(name, values.max(), bits),
+        )
+    return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+
+
+def scale_of(bits: int) -> int:
+    """The smallest of `SCALES` that covers so many bits."""
+    return next(scale for scale in SCALES if scale >= bits)
+
+
+def may_be_deep(beginning: bytes) -> bool:
+    """Whether a file may have more than 8 bits a channel, by its first 32 bytes: true of every TIFF, for example."""
+    if beginning.startswith(b"\x89PNG"):
+        return beginning[24:25] == b"\x10"
+    return beginning.startswith(
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P2", b"P3", b"P5", b"P6")
+    )
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image has more than 8 bits a channel; also one that is not of a file."""
+    if image.format == "JPEG2000" and not is_deep_grey(image):
+        return image.info.get("significant_bits") == 16  # Pillow scales fewer
+    bits = tag(image, _BITS) or (0,)
+    return is_deep_grey(image) or ";16" in raw_mode(image) or is_netpbm(image) or max(bits) > 8
+
+
+def is_netpbm(image: Image.Image) -> bool:
+    """Whether it is a deep PGM or PPM."""
+    return _netpbm_maximum(image) > 255
+
+
+def is_deep_grey(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels of an opened image are stored, in Pillow's words, such as "RGB;16B"; "" if they are loaded."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3]
+        return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    return ""
+
+
+def check_kind(image: ImageFile.ImageFile, encoded: bytes) -> None:
+    """Raises ValueError if a deep image of a file, not loaded yet, is of a kind that Pillow reads wrongly."""
+    kind = ""
+    if "a;16" in raw_mode(image):
+        kind = "with premultiplied alpha"
+    elif tag(image, _PLANAR) == 2 and not is_deep_grey(image):
+        kind = "with its channels one after the other"
+    elif image.format == "JPEG2000" and not is_deep_grey(image):
+        kind = "in JPEG 2000"
+    elif encoded.startswith(b"P3") and is_netpbm(image):
+        kind = "as text"
+    if kind:
+        raise ValueError(f"colours of 16 bits a channel {kind} are not read: save the image as a PNG of 16 bits")
+
+
+def grey_of(image: Image.Image) -> np.ndarray:
+    """The values of 16-bit grey, int32 (H, W). Raises ValueError if they are negative or have more bits."""
+    values = np.asarray(image).astype(np.int32)
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or most > 65535:
+        raise ValueError(
+            f"its grey values go from {least} to {most}, and nothing says which is black and which is white: convert it"
+            " to unsigned 16 bits"
+        )
+    return values
+
+
+def values_of(image: ImageFile.ImageFile, encoded: bytes) -> np.ndarray:
+    """The values of a deep image of a file, int32 (H, W) or (H, W, channels); `image`, not loaded yet, gets loaded.
+
+    Raises:
+        ValueError: they cannot be read exactly; the message says what to do.
+    """
+    if is_netpbm(image) and not encoded.startswith(b"P2"):
+        return _netpbm(image, encoded)
+    if is_deep_grey(image):
+        return grey_of(image)
+    stored = raw_mode(image)
+    if stored == "LA;16B":
+        image.load()
+        pairs = np.asarray(_again(encoded, "RGBA")).astype(np.int32)  # the two bytes of grey, then those of alpha
+        return np.stack([pairs[..., 0] << 8 | pairs[..., 1], pairs[..., 2] << 8 | pairs[..., 3]], axis=-1)
+    high = np.asarray(image).astype(np.int32)
+    return high << 8 | np.asarray(_again(encoded, stored[:-1] + _OTHER_BYTE[stored[-1]]))
+
+
+def _netpbm(image: ImageFile.ImageFile, encoded: bytes) -> np.ndarray:
+    """The values of a binary PGM or PPM with more than 8 bits, scaled to 16 bits; Pillow needs seconds for that."""
+    maximum, begin = _netpbm_maximum(image), image.tile[0][2]
+    shape = (image.height, image.width) + ((3,) if encoded.startswith(b"P6") else ())
+    if len(encoded) < begin + 2 * math.prod(shape):
+        raise ValueError("cut short")
+    values = np.frombuffer(encoded, ">u2", math.prod(shape), begin).reshape(shape)
+    image.load()
+    return np.minimum(np.rint(values / maximum * 65535), 65535).astype(np.int32)
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Whether 0 is white in a deep grey TIFF: Pillow inverts only those of 8 bits."""
+    return is_deep_grey(image) and tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _again(encoded: bytes, stored: str) -> Image.Image:
+    """The same file, its pixels read as if they were stored in another way."""
+    image = open_image(encoded, max_pixels=sys.maxsize)
+    tiles = []
+    for tile in image.tile:
+        arguments = (stored, *tile[3][1:]) if isinstance(tile[3], tuple) else stored
+        tiles.append(tile._replace(args=arguments))
+    image.tile = tiles
+    image.load()
+    return image
+
+
+def bits_needed(image: ImageFile.ImageFile, encoded: bytes) -> int:
+    """The bits that the scale of a run needs for this deep image of a file: those of its largest value, or more.
+
+    16 if the file declares fewer bits (sBIT of a PNG, PGM, JPEG 2000) and a value needs more than these: then the
+    values have been scaled up. MaxSampleValue of a TIFF counts as a value.
+    """
+    declared, most = declared_bits(image), tag(image, _MAX_SAMPLE_VALUE)
+    values = values_of(image, encoded)
+    largest = int(without_alpha(values, image.mode).max())
+    if isinstance(most, tuple):
+        most = max(most)
+    if stored_bits := tag(image, _BITS):
+        most = min(most or 65535, 2 ** max(stored_bits) - 1)
+    if most and largest < most < 65535:
+        largest = most
+    bits = max(largest.bit_length(), 1)
+    return 16 if declared and bits > declared else bits
+
+
+def without_alpha(values: np.ndarray, mode: str) -> np.ndarray:
+    """(H, W, channels) without the last of 2 or 4 channels, which is alpha unless they are CMYK; (H, W) as it is."""
+    return values[..., :-1] if values.ndim == 3 and values.shape[-1] in (2, 4) and mode != "CMYK" else values
+
+
+def declared_bits(image: ImageFile.ImageFile) -> int:
+    """How many bits a value has by what the file says, if that may be fewer than 16; else 0."""
+    if maximum := _netpbm_maximum(image):
+        return maximum.bit_length()
+    return int(image.info.get("significant_bits", 0))
+
+
+def tag(image: Image.Image, number: int) -> Any:
+    """A tag of a TIFF, None if it is missing or the image is none."""
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def _netpbm_maximum(image: Image.Image) -> int:
+    """The declared maximum of a PGM or PPM; 0 for others."""
+    if image.format != "PPM" or image.mode not in ("I", "L", "RGB"):
+        return 0
+    for tile in getattr(image, "tile", ()):
+        return int(tile[3][1]) if isinstance(tile[3], tuple) and len(tile[3]) == 2 else 65535 * (image.mode == "I")
+    return 0

@@ -1,0 +1,48 @@
+"""Words of messages: a number with its noun, and the setting that somebody meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: `1 image`, `2 images`, `1,234 images`; `several` is an irregular plural."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+# What other programs call a setting, or part of its name → the setting.
+ALSO_CALLED = {
+    **dict.fromkeys(("lr", "rate", "base_lr", "head_lr"), "optim.learning_rate"),
+    **dict.fromkeys(("opt", "optim", "optimizer"), "optim.name"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "optim.schedule"),
+    **dict.fromkeys(("wd", "decay"), "optim.weight_decay"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "optim.warmup_epochs"),
+    **dict.fromkeys(("clip", "grad_clip", "clip_grad", "gradient_clip", "max_grad_norm"), "optim.clip_norm"),
+    **dict.fromkeys(("bs", "batch"), "batch_size"),
+    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("data", "data_dir", "data_path", "dataset", "root", "images", "image_dir"), "data.dir"),
+    **dict.fromkeys(("imgsz", "img_size", "image", "resolution", "input_size"), "data.image_size"),
+    **dict.fromkeys(("aug", "augmentation", "augmentations"), "data.augment"),
+    **dict.fromkeys(("val_split", "validation_split", "val_fraction", "test_size"), "data.validation_fraction"),
+    **dict.fromkeys(("arch", "model", "network", "architecture", "model_name"), "model.backbone"),
+    **dict.fromkeys(("pretrained", "checkpoint"), "model.weights"),
+    **dict.fromkeys(("dropout_rate", "drop", "drop_rate"), "model.dropout"),
+    **dict.fromkeys(("precision", "amp", "fp16", "bf16"), "model.dtype"),
+    **dict.fromkeys(("early_stopping", "early_stop"), "stop.patience"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("class_weights", "balanced"), "optim.class_weight"),
+}
+
+
+def meant(name: str, settings: Iterable[str]) -> str:
+    """The setting that a wrong name probably means: one of that last part, else of a similar name; "" if none is."""
+    settings, last = list(settings), name.lower().rpartition(".")[2]
+    of_that_key = [setting for setting in settings if setting.rpartition(".")[2] == last]
+    if len(of_that_key) == 1:
+        return of_that_key[0]
+    if ALSO_CALLED.get(last) in settings:
+        return ALSO_CALLED[last]
+    near = difflib.get_close_matches(name, settings, n=1)
+    keys = {setting.rpartition(".")[2]: setting for setting in settings}
+    return near[0] if near else next((keys[key] for key in difflib.get_close_matches(last, keys, n=1, cutoff=0.8)), "")
