@@ -88,6 +88,17 @@ def test_a_head_on_bottlenecks_in_two_processes_gives_the_losses_of_one(folder, 
         np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
 
 
+def test_a_workdir_whose_path_orbax_misreads(folder, tmp_path):
+    """Each process reaches it through a link of its own, and they write one checkpoint together."""
+    workdir = tmp_path / "run [1] a\\b"
+    with train(2, workdir, folder, "--config.epochs=1", "--config.checkpoint.every_steps=0") as run:
+        assert run.statuses() == [0, 0], run.output()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [workdir.name, f"{workdir.name}.2.logs"]
+    (step,) = workdirs.steps(workdir)
+    recovery.verify(workdir, step)
+    assert jaxcat.load(workdir).classes == ("disc", "square")
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_shared_is_written_once_and_reads_back(runs, count):
     for step in workdirs.steps(runs / str(count)):
