@@ -72,8 +72,6 @@ def write_rows(arguments: argparse.Namespace) -> int:
         print(describe(classifier), file=sys.stderr)
     else:
         classifier = load(arguments.workdir, step=arguments.step)
-    for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8: print the same bytes
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:

@@ -68,6 +68,15 @@ def of_tensorflow(size: int) -> Iterator[tuple[str, str, Reference]]:
     yield "", '`tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`', decoded("INTEGER_ACCURATE")
 
 
+def of_pillow(size: int) -> Iterator[tuple[str, str, Reference]]:
+    import PIL
+
+    def resized(path: Path) -> np.ndarray:
+        return np.asarray(opened(path).resize((size, size), Image.Resampling.BILINEAR), np.float32)
+
+    yield "squash", f"`Image.resize` of Pillow {PIL.__version__}, in one step", resized
+
+
 def opened(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
 
@@ -93,7 +102,7 @@ def main() -> None:
     found = found[:: max(1, len(found) // arguments.count)][: arguments.count]
     print(f"{len(found)} photographs, {arguments.size} px\n")
     print("| `data.resize` | compared with | mean difference | largest difference |\n|---|---|---|---|")
-    for references in (of_timm, of_torchvision, of_keras, of_tensorflow):
+    for references in (of_pillow, of_timm, of_torchvision, of_keras, of_tensorflow):
         try:
             for mode, name, reference in references(arguments.size):
                 differences = []

@@ -145,8 +145,31 @@ def png_colours() -> Files:
     yield "grey_gamma_1.0.png", with_chunks(flat, gamma(1.0))
     yield "grey_with_icc_of_rgb.png", with_chunks(flat, icc_chunk(ADOBE_RGB))
     yield "grey_16_gamma_1.0.png", with_chunks(png_of(grey * 257, 0, 16), gamma(1.0))
+    for exponent in (1.0, 1.8):
+        yield f"grey_icc_{exponent}.png", with_chunks(flat, icc_chunk(grey_profile(exponent)))
+    yield "colour_with_icc_of_grey.png", with_chunks(plain, icc_chunk(grey_profile(1.8)))
+    both = np.dstack([grey, alpha_chart()[..., None]])
+    yield "grey_alpha_icc.png", png_of(both, 4, 8, icc_chunk(grey_profile(1.8)))
+    yield "grey_alpha_gamma.png", png_of(both, 4, 8, gamma(1.0))
+    palette = encode(Image.fromarray(chart()).quantize(20), "PNG")
+    yield "palette_icc_p3.png", with_chunks(palette, icc_chunk(DISPLAY_P3))
+    yield "palette_gamma.png", with_chunks(palette, gamma(1.0))
     alpha = png_of(np.dstack([colour, alpha_chart()[..., None]]), 6, 8)
     yield "icc_p3_alpha.png", with_chunks(alpha, icc_chunk(DISPLAY_P3))
+
+
+def grey_profile(exponent: float) -> bytes:
+    """An ICC profile of grey: the tags of one of RGB, with one curve and no primaries."""
+    colour = matrix_profile(PRIMARIES[1], (0, exponent))
+    (count,) = struct.unpack_from(">I", colour, 128)
+    entries = [struct.unpack_from(">4sII", colour, 132 + 12 * i) for i in range(count)]
+    tags = {kind: colour[begin : begin + length] for kind, begin, length in entries}
+    kept = {b"desc": tags[b"desc"], b"cprt": tags[b"cprt"], b"wtpt": tags[b"wtpt"], b"kTRC": tags[b"rTRC"]}
+    table, content, begin = struct.pack(">I", len(kept)), b"", 132 + 12 * len(kept)
+    for kind, value in kept.items():
+        table += struct.pack(">4sII", kind, begin + len(content), len(value))
+        content += value + bytes(-len(value) % 4)
+    return struct.pack(">I", begin + len(content)) + colour[4:16] + b"GRAY" + colour[20:128] + table + content
 
 
 def icc_chunk(profile: bytes) -> tuple[bytes, bytes]:
@@ -201,6 +224,8 @@ def jpegs() -> Files:
         "icc_of_littlecms.jpg",
         encode(image, "JPEG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), **EXACT),
     )
+    yield "grey_icc.jpg", encode(grey, "JPEG", quality=100, icc_profile=grey_profile(1.8))
+    yield "ink_with_icc_of_rgb.jpg", encode(image.convert("CMYK"), "JPEG", icc_profile=DISPLAY_P3, **EXACT)
     yield "grey_with_icc_of_rgb.jpg", encode(grey, "JPEG", quality=100, icc_profile=ADOBE_RGB)
     other = Image.fromarray(255 - chart())
     yield "frames.jpg", encode(image, "MPO", save_all=True, append_images=[other], **EXACT)

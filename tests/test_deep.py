@@ -129,7 +129,6 @@ KINDS = {
     "grey tiff, 0 is white": (tiff(TWELVE, t262=0), 255 - LEVELS),
     "grey tiff, signed, none negative": (colour_tiff(TWELVE.astype(np.int16), order="<", kind=2), LEVELS),
     "grey tiff of 32 bits": (colour_tiff(TWELVE.astype(np.uint32), order="<", depth=32), LEVELS),
-    "grey tiff of 12 bits": (colour_tiff(TWELVE, order="<", depth=12), LEVELS),
     "colour tiff": (colour_tiff(of_colour(TWELVE), order="<"), of_colour(LEVELS)),
     "colour tiff, big end first": (colour_tiff(of_colour(TWELVE), order=">"), of_colour(LEVELS)),
     "pgm that declares 16 bits": (pgm(TWELVE, 65535), LEVELS),
@@ -153,6 +152,9 @@ def test_what_is_scaled_up_already_counts_as_16_bits():
     """Pillow scales a PGM by its maximum; a PNG with sBIT holds scaled values unless none exceeds the declared bits."""
     assert bits_of(pgm(TWELVE, 4095), max_pixels=100) == 16
     assert levels_of(pgm(TWELVE, 4095), 16)[1, :, 0].tolist() == [128, 254, 255, 255]  # 2048 / 4095 · 65535 >> 8 …
+    packed = colour_tiff(TWELVE, order="<", depth=12)
+    assert bits_of(packed, max_pixels=100) == 16
+    assert np.array_equal(levels_of(packed, 16)[..., 0], LEVELS)
     assert bits_of(png(TWELVE << 4, significant=12), max_pixels=100) == 16
     assert bits_of(png(TWELVE, significant=12), max_pixels=100) == 12
     assert bits_of(png(TWELVE, significant=10), max_pixels=100) == 16
@@ -166,11 +168,20 @@ def test_a_tiffs_largest_sample_value_helps_to_find_the_scale_and_no_more():
     assert bits_of(tiff(TWELVE, t281=65535), max_pixels=100) == 12, "the default says nothing"
 
 
+def deep_jp2() -> bytes:
+    """A JPEG 2000 of colours that says it has 16 bits a channel."""
+    encoded = bytearray(hostile.encode(Image.fromarray(hostile.example()), "JPEG2000", no_jp2=True))
+    place = encoded.index(b"\xff\x51") + 40
+    encoded[place : place + 9 : 3] = bytes([15] * 3)
+    return bytes(encoded)
+
+
 REFUSED = {
     "negative": (colour_tiff(TWELVE.astype(np.int16) - 100, order="<", kind=2), "from -100 to 3995"),
     "32 bits": (colour_tiff(TWELVE.astype(np.uint32) * 70000, order="<", depth=32), "unsigned 16 bits"),
     "floats": (tiff(TWELVE.astype(np.float32)), "floating-point"),
     "planes": (colour_tiff(of_colour(TWELVE), order="<", planar=2), "one after the other"),
+    "JPEG 2000": (deep_jp2(), "in JPEG 2000"),
     "text": (b"P3 1 1 65535 1 2 3\n", "as text"),
 }
 

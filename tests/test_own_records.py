@@ -18,6 +18,8 @@ import small
 from PIL import Image
 
 from jaxcat import evaluate
+from jaxcat.data.records import Split
+from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.inference import evaluation, own_records
 from jaxcat.runs import meta as checkpoint_meta
@@ -244,6 +246,31 @@ def test_names_in_the_other_unicode_form_are_the_same(meta, listed, moved):
 def test_data_that_are_gone_lead_to_the_flag(meta, listed, tmp_path):
     with pytest.raises(DataError, match="if the data have moved, give their place with --moved-data DIR"):
         own_records.own_split(at(meta, tmp_path / "gone"), "validation", listed=listed)
+
+
+def test_class_folders_that_were_renamed_lead_to_the_flag_and_it_helps(meta, listed, moved):
+    (moved / "disc").rename(moved / "discs")
+    with pytest.raises(ConfigError, match="the data now have classes discs, square; .*--moved-data DIR finds"):
+        own_records.own_split(at(meta, moved), "validation", listed=listed)
+    found = own_records.moved_split(meta, "validation", moved=moved, listed=listed)
+    assert same_content(found, listed["validation"])
+    shutil.rmtree(moved / "square")
+    with pytest.raises(DataError, match="--moved-data DIR finds"):
+        own_records.own_split(at(meta, moved), "validation", listed=listed)
+
+
+def test_files_that_have_changed_places_are_said_to_be_images_of_train(workdir, listed, moved, tmp_path, caplog):
+    """Every name is there and every label fits, but validation holds an image that the run was trained on."""
+    shutil.copy(moved / listed["train"].files[0], moved / listed["validation"].files[0])
+    store = Store(small_split(listed["validation"], moved), size=75, mode="squash", cache_gb=0.0)
+    assert store.prepare() == 0
+    own_records.warn_of_changes(store, listed)
+    name = listed["validation"].files[0]
+    assert f"1 of them now have that of an image that the run was trained on: {name}" in caplog.text
+
+
+def small_split(own: records.Listed, folder: Path) -> Split:
+    return Split("validation", own.files, own.labels, lambda index: folder / own.files[index])
 
 
 @pytest.mark.parametrize("damage", ["gone", "of another run"])

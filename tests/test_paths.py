@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from jaxcat.inference.evaluation import name_of
 from jaxcat.runs import checkpoints
 from jaxcat.runs import meta as metas
 from jaxcat.system import files, paths
+from jaxcat.system.console import accept_any_text
 
 # Names that mean something to a glob, a shell, a URL, rich, a file system, Python's formatting or TensorStore.
 NAMES = {
@@ -345,7 +347,8 @@ def test_what_etils_takes_for_a_bucket_is_a_folder(tmp_path):
 @pytest.mark.parametrize(
     "name", ["run [1] *?\\ '\" #%s :cat: [red] 🐈.__lock", os.fsdecode(b"latin_\xe9")], ids=["all", "undecodable"]
 )
-def test_a_whole_run_whose_every_path_has_such_a_name(tmp_path, folder, name, monkeypatch, capsys):
+def test_a_whole_run_whose_every_path_has_such_a_name(tmp_path, folder, name, monkeypatch, capfd):
+    accept_any_text(sys.stdout, sys.stderr)  # as every command does
     root = tmp_path / name
     root.mkdir()
     shutil.copytree(folder, root / name)
@@ -360,13 +363,13 @@ def test_a_whole_run_whose_every_path_has_such_a_name(tmp_path, folder, name, mo
     assert train.main([*command, "--workdir=a", "--config.epochs=2"]) == 0
     assert train.main([*command, f"--workdir={root}/b/", "--config.init_from=a", "--config.epochs=1"]) == 0
     monkeypatch.chdir(tmp_path)
-    capsys.readouterr()
+    capfd.readouterr()
     assert evaluate.main(["--workdir", f"{name}/a", "--data", f"{name}/{name}/validation"]) == 0
     assert (root / "a" / "evaluation" / f"{name_of(root / name / 'validation')}.json").is_file()
     assert evaluate.main(["--workdir", f"{root}/b"]) == 0
-    capsys.readouterr()
+    capfd.readouterr()
     assert predict.main(["--workdir", f"{name}/b", f"{name}/{name}/validation/disc"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capfd.readouterr().out.splitlines()) == 6
     assert len(jaxcat.load("~/a").classes) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -16,6 +17,7 @@ from small_run import TIMES, metrics
 import jaxcat
 from jaxcat.runs import recovery
 from jaxcat.runs import workdir as workdirs
+from jaxcat.runs.meta import read_meta
 from jaxcat.system.processes import LOST_AFTER
 
 pytestmark = pytest.mark.slow
@@ -86,6 +88,17 @@ def test_a_head_on_bottlenecks_in_two_processes_gives_the_losses_of_one(folder, 
         np.testing.assert_allclose([mine[name] for name in FIGURES], [theirs[name] for name in FIGURES], rtol=2e-4)
 
 
+def test_a_workdir_whose_path_orbax_misreads(folder, tmp_path):
+    """Each process reaches it through a link of its own, and they write one checkpoint together."""
+    workdir = tmp_path / "run [1] a\\b"
+    with train(2, workdir, folder, "--config.epochs=1", "--config.checkpoint.every_steps=0") as run:
+        assert run.statuses() == [0, 0], run.output()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [workdir.name, f"{workdir.name}.2.logs"]
+    (step,) = workdirs.steps(workdir)
+    recovery.verify(workdir, step)
+    assert jaxcat.load(workdir).classes == ("disc", "square")
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_shared_is_written_once_and_reads_back(runs, count):
     for step in workdirs.steps(runs / str(count)):
@@ -94,6 +107,14 @@ def test_what_is_shared_is_written_once_and_reads_back(runs, count):
     assert not list((runs / str(count)).rglob("*tmp*"))
     for silent in (runs / f"{count}.{count}.logs").glob("[1-9].log"):
         assert "epoch" not in silent.read_text()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_list_of_records_is_that_of_one_process(runs, count):
+    text = (runs / str(count) / "records.jsonl").read_bytes()
+    assert text == (runs / "1" / "records.jsonl").read_bytes()
+    meta = read_meta(runs / str(count), workdirs.steps(runs / str(count))[-1])
+    assert meta.records.list_digest == hashlib.sha256(text).hexdigest()
 
 
 @pytest.mark.parametrize(("first", "then"), [(4, 1), (1, 4)])

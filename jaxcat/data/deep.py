@@ -99,6 +99,8 @@ def check_kind(image: ImageFile.ImageFile, encoded: bytes) -> None:
 def grey_of(image: Image.Image) -> np.ndarray:
     """The values of 16-bit grey, int32 (H, W). Raises ValueError if they are negative or have more bits."""
     values = np.asarray(image).astype(np.int32)
+    if tag(image, _BITS) == (12,):  # packed, so there is no doubt which value is white
+        values = values << 4
     least, most = int(values.min()), int(values.max())
     if least < 0 or most > 65535:
         raise ValueError(
@@ -158,16 +160,14 @@ def _again(encoded: bytes, stored: str) -> Image.Image:
 def bits_needed(image: ImageFile.ImageFile, encoded: bytes) -> int:
     """The bits that the scale of a run needs for this deep image of a file: those of its largest value, or more.
 
-    16 if the file declares fewer bits (sBIT of a PNG, PGM, JPEG 2000) and a value needs more than these: then the
-    values have been scaled up. MaxSampleValue of a TIFF counts as a value.
+    16 if the file declares fewer bits (sBIT of a PNG, PGM, JPEG 2000, a TIFF of 12 bits) and a value needs more than
+    these: then the values have been scaled up. MaxSampleValue of a TIFF counts as a value.
     """
     declared, most = declared_bits(image), tag(image, _MAX_SAMPLE_VALUE)
     values = values_of(image, encoded)
     largest = int(without_alpha(values, image.mode).max())
     if isinstance(most, tuple):
         most = max(most)
-    if stored_bits := tag(image, _BITS):
-        most = min(most or 65535, 2 ** max(stored_bits) - 1)
     if most and largest < most < 65535:
         largest = most
     bits = max(largest.bit_length(), 1)
@@ -183,6 +183,8 @@ def declared_bits(image: ImageFile.ImageFile) -> int:
     """How many bits a value has by what the file says, if that may be fewer than 16; else 0."""
     if maximum := _netpbm_maximum(image):
         return maximum.bit_length()
+    if tag(image, _BITS) == (12,):
+        return 12
     return int(image.info.get("significant_bits", 0))
 
 

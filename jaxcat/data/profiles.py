@@ -145,4 +145,10 @@ def _converted(image: Image.Image, icc_profile: bytes) -> Image.Image:
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
     if profile.profile.xcolor_space != _SPACE[image.mode]:
         return image
-    return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    target = ImageCms.createProfile("sRGB")
+    if image.mode != "L":
+        return ImageCms.profileToProfile(image, profile, target, outputMode="RGB") or image
+    # Exact, and by a table: the optimized transform of grey is wrong by up to 10 levels where light is linear.
+    ramp, exact = Image.fromarray(np.arange(256, dtype=np.uint8)[None]), ImageCms.Flags.NOOPTIMIZE
+    table = np.asarray(ImageCms.profileToProfile(ramp, profile, target, outputMode="RGB", flags=exact))[0]
+    return Image.merge("RGB", [image.point(channel.tolist()) for channel in table.T])

@@ -30,7 +30,7 @@ _MAGIC: tuple[tuple[int, dict[bytes, str]], ...] = (
             b"\xc5\xd0\xd3\xc6": f"PostScript: {EXPORT}",
             **dict.fromkeys((b"II*\0\x10\0\0\0CR", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILM"), RAW),
             **dict.fromkeys((b"\0MRM", b"FOVb"), RAW),
-            **dict.fromkeys((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE"), _HDR),
+            **dict.fromkeys((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE", b"PF\n"), _HDR),
             b"SIMPLE  =": f"FITS: {EXPORT}",
             b"DDS ": f"a DDS texture: {EXPORT}",
             b"qoif": f"QOI: {EXPORT}",

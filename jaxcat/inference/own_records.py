@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.decoding import printable
-from jaxcat.data.records import Split, composed, fingerprint
+from jaxcat.data.records import Data, Split, composed, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
 from jaxcat.data.walking import walk
@@ -53,15 +53,7 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
         DataError: the data cannot be opened, or have none of the images.
     """
     config, where = meta.config, f"--config.data.dir={meta.config.data.dir}"
-    try:
-        opened = open_data(config, rules=rules_of(meta))
-    except DataError as error:
-        places = (config.data.dir, config.data.get("table"))
-        if any(place and not Path(place).expanduser().exists() for place in places):
-            raise DataError(f"{error}; if the data have moved, give their place with --moved-data DIR") from error
-        raise
-    if opened.classes != meta.classes:
-        raise ConfigError(f"the data now have classes {', '.join(opened.classes)}; the run has {names_of(meta)}")
+    opened = _opened(meta, listed)
     if split == "test" or listed is None or split not in listed:
         if split not in opened.splits:
             raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
@@ -87,6 +79,24 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
             *(len(found), split),
         )
     return found
+
+
+def _opened(meta: Meta, listed: Mapping[str, Listed] | None) -> Data:
+    """The data that the configuration of a run names. Errors lead to --moved-data where that helps."""
+    places = (meta.config.data.dir, meta.config.data.get("table"))
+    way = ""
+    if any(place and not Path(place).expanduser().exists() for place in places):
+        way = "; if the data have moved, give their place with --moved-data DIR"
+    elif listed is not None and meta.config.data.source not in IN_PACKAGES:
+        way = "; --moved-data DIR finds the run's own images below DIR, whatever their folders are called now"
+    try:
+        opened = open_data(meta.config, rules=rules_of(meta))
+    except DataError as error:
+        raise DataError(f"{error}{way}") from error
+    if opened.classes != meta.classes:
+        here = ", ".join(map(printable, opened.classes))
+        raise ConfigError(f"the data now have classes {here}; the run has {names_of(meta)}{way}")
+    return opened
 
 
 def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Listed] | None) -> Split:

@@ -148,8 +148,10 @@ def parse(plain: Any) -> Meta:
             raise ValueError(f"{name} is not a {kind.__name__}")
     length, metrics = plain.get("length"), plain.get("metrics", ["accuracy"])
     found_versions = plain.get("step_versions", dict.fromkeys(step_versions(), 1))
-    if not all(isinstance(name, str) for name in plain["classes"]) or len(plain["classes"]) < 2:
+    if not all(isinstance(name, str) for name in plain["classes"]) or len(set(plain["classes"])) < 2:
         raise ValueError("classes are not at least two names")
+    if len(set(plain["classes"])) < len(plain["classes"]):
+        raise ValueError("a name occurs twice in classes")
     if not all(map(_is_record, plain["history"])):
         raise ValueError("history has an entry that is no record of an epoch")
     if length is not None and not _has_ints(length, "pictures", "batch_size"):

@@ -4,6 +4,7 @@
     DIR/checkpoints/STEP/model      trained parameters and their BatchNorm statistics: all that evaluation needs
     DIR/checkpoints/STEP/training   optimizer state, step, sums of the epoch
     DIR/checkpoints/STEP/meta       the description of the checkpoint, JSON; see meta.py
+    DIR/records.jsonl               the records of the run, written once; see records.py
 
     DIR/damaged/STEP                a checkpoint that recovery.py found damaged
     DIR/replaced/STEP               the old checkpoint, while a new one of the same step is written

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,8 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     """Calls `main(argv)` and exits with the status that it returns or that belongs to the error it raises."""
     logging.getLogger("absl").addFilter(_not_about_items)
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may be inherited, and commands draw to files only
+    if os.path.expanduser("~") == "~":  # Keras, which TensorFlow imports, would make a folder of that name
+        os.environ.setdefault("KERAS_HOME", os.path.join(tempfile.gettempdir(), ".keras"))
     accept_any_text(sys.stdout, sys.stderr)
     together = False  # whether the other processes of this run end normally too
     try:
