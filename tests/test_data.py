@@ -323,6 +323,16 @@ def test_labelled_folder(tmp_path):
             open_labelled_folder(root, ("cat", "dog"))
 
 
+def test_a_labelled_folder_may_be_a_level_higher_and_the_one_that_is_meant_is_named(tmp_path):
+    flat(tmp_path / "archive" / "data", cat=2, dog=1)
+    split = open_labelled_folder(tmp_path / "archive", ("cat", "dog"))
+    assert split.files == ("data/cat/000.png", "data/cat/001.png", "data/dog/000.png")
+    for name in ("train", "test"):
+        flat(tmp_path / "splits" / name, cat=2, dog=1)
+    with pytest.raises(DataError, match=f"'test', 'train' is no class.*did you mean --data {tmp_path}/splits/test"):
+        open_labelled_folder(tmp_path / "splits", ("cat", "dog"))
+
+
 def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     flat(tmp_path, a=2, b=1)
     (tmp_path / "a" / "scan.heic").touch()

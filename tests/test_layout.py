@@ -190,7 +190,9 @@ def test_a_split_and_a_class_in_one_name(names, tmp_path):
 )
 def test_splits_without_class_folders_are_never_classes(names, tmp_path):
     flat(tmp_path, **dict.fromkeys(names, 3))
-    refused(tmp_path, "no class folders")
+    message = refused(tmp_path, "no class folders")
+    assert message.endswith(f"is {names[0]} a class? Then set --config.data.train_dir={tmp_path}")
+    assert opened(tmp_path, train_dir=str(tmp_path)).classes == tuple(sorted(names))
 
 
 def test_a_train_folder_beside_others_with_images_is_not_taken_for_granted(tmp_path):

@@ -6,6 +6,7 @@ import difflib
 import functools
 import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.layout import class_root, split_roots
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, hold_out, limit
 from jaxcat.data.skipped import Reason, Skipped
+from jaxcat.data.split_names import split_name
 from jaxcat.data.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
@@ -158,7 +160,9 @@ def _of_parent(root: Path) -> str:
         is_class = bool(beside) and holds_images(root, below=False)
     except DataError:
         return ""
-    return f"; is {printable(root.name)} a class? Then set --config.data.dir={printable(str(root.parent))}" * is_class
+    setting = "train_dir" if split_name(root.name) else "dir"  # such a name would be taken for a split
+    parent = shlex.quote(printable(str(root.parent)))
+    return f"; is {printable(root.name)} a class? Then set --config.data.{setting}={parent}" * is_class
 
 
 def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:
