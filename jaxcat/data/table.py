@@ -1,0 +1,23 @@
+"""Tables of images and labels: CSV, TSV and Parquet files, read and written so that no spreadsheet runs a cell."""
+
+from __future__ import annotations
+
+import re
+
+# A spreadsheet takes a cell that begins with one of these for a formula (the last four are their full-width forms).
+_FORMULA = "[=+\\-@\t\r\n＝＋－＠]"
+_RUN_BY_SPREADSHEETS = re.compile(f"'*{_FORMULA}")
+_ESCAPED = re.compile(f"'+{_FORMULA}")
+
+
+def escape_cell(text: str) -> str:
+    """The text with an apostrophe before it if a spreadsheet would run it as a formula; `unescape_cell` is the inverse.
+
+    A text that looks escaped already gets one more apostrophe, so that reading gives back what was written.
+    """
+    return f"'{text}" if _RUN_BY_SPREADSHEETS.match(text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """The text that `escape_cell` made this cell from."""
+    return text[1:] if _ESCAPED.match(text) else text
