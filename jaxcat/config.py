@@ -93,9 +93,17 @@ SETTINGS: dict[str, Setting] = {
     "data.validation_fraction": Setting(
         0.2,
         before=0.2,
-        meaning="share of train to hold out, stratified, if there is no validation split",
-        above=0,
+        meaning="share of train to hold out, stratified, if there is no validation split; 0: train on everything",
         high=0.9,
+    ),
+    "data.fold": Setting(
+        "", before="", meaning="K/N: the K-th of N parts of train, from 1, is validation; the same seed for all N runs"
+    ),
+    "data.fold_over": Setting(
+        "train",
+        before="train",
+        meaning="with data.fold, what is divided",
+        choices={"train": "train only", "train+validation": "both, if the data have a validation split"},
     ),
     "data.classes": Setting("", before="", meaning="classes to keep, separated by commas; empty: all"),
     "data.image_size": Setting(

@@ -21,6 +21,7 @@ from ml_collections.config_flags import config_flags
 
 from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
 from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.division import parse_fold
 from jaxcat.data.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError, JaxcatError, one_line
@@ -156,10 +157,34 @@ def _check_combinations(config: ConfigDict) -> None:
             f"--config.model.weights={model.weights} are weights of {owner}, not of --config.model.backbone="
             f"{model.backbone}: set --config.model.backbone={owner}, or choose other weights"
         )
+    check_division(config)
     if config.bottleneck.views and model.train_from == BACKBONES[model.backbone].stages[0]:
         raise ConfigError(
             f"--config.bottleneck.views={config.bottleneck.views} keeps the output of frozen blocks, but "
             f"--config.model.train_from={model.train_from} freezes no block: set --config.bottleneck.views=0"
+        )
+
+
+def check_division(config: ConfigDict) -> None:
+    """Checks how validation is made of train. Raises ConfigError if a setting needs a validation that there is not."""
+    data, stop = config.data, config.stop
+    if data.fold:
+        parse_fold(data.fold)
+    elif data.fold_over != "train":
+        raise ConfigError(f"--config.data.fold_over={data.fold_over} needs --config.data.fold=K/N")
+    if data.validation_fraction or data.fold or (data.source == "tfds" and data.validation):
+        return
+    needs = {
+        "data.validation_size": bool(data.validation_size),
+        "stop.accuracy": bool(stop.accuracy) and stop.on == "validation",
+        "stop.patience": bool(stop.patience),
+    }
+    for name in (name for name, needed in needs.items() if needed):
+        instead = ", compare the accuracy of train with --config.stop.on=train" if name == "stop.accuracy" else ""
+        raise ConfigError(
+            f"--config.{name}={flatten(config)[name]} needs validation, but --config.data.validation_fraction=0 holds "
+            f"nothing out: set {name} to 0{instead}, or hold some of train out, such as "
+            "--config.data.validation_fraction=0.2 (which changes nothing if the data have a validation split)"
         )
 
 

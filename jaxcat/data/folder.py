@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.decoding import SUFFIXES, printable
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, hold_out, limit
+from jaxcat.data.division import divide
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -86,9 +87,7 @@ def open_folder(config: Any) -> Data:
         _check_classes(split_root, classes, available)
         splits[name] = _index(name, root, split_root, classes, ignored)
     ignored.warn()
-    if "validation" not in splits:
-        splits |= hold_out(splits["train"], config, classes)
-    return Data(classes, limit(splits, config, classes))
+    return Data(classes, divide(splits, config, classes))
 
 
 def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:

@@ -6,12 +6,12 @@ depends neither on listing order nor on NumPy's generators, and a new image disp
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,12 +30,15 @@ class Split:
         files: N names that identify the records: paths relative to `data.dir`, or names such as "digits/0123".
         labels: int32 (N,), indices into the class names.
         stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
+        groups: N names; records of one group, such as one patient, are never on both sides of a division. None: every
+            record stands for itself.
     """
 
     name: str
     files: tuple[str, ...]
     labels: np.ndarray
     stored: Callable[[int], Path | bytes | np.ndarray]
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -61,12 +64,16 @@ class Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
         files, stored = tuple(self.files[i] for i in chosen), self.stored
-        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]))
+        groups = None if self.groups is None else tuple(self.groups[i] for i in chosen)
+        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]), groups)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test"."""
+    """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test".
+
+    "validation" has no records if `data.validation_fraction` is 0.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
@@ -115,63 +122,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     new_label = np.array([classes.index(name) if name in classes else -1 for name in available], np.int32)
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
-    reduced = split.take(kept)
-    return Split(split.name, reduced.files, labels[kept], reduced.stored)
-
-
-def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
-    """Divides a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
-
-    Every class has a record in both. Raises DataError if a class has too few for that.
-    """
-    fraction = config.data.validation_fraction
-    chosen = []
-    for label, members in enumerate(ranked_by_class(train, len(classes), seed=config.seed)):
-        if len(members) < 2:
-            raise DataError(
-                f"class {classes[label]!r} has {len(members)} image(s): too few to hold one out for validation;"
-                " add images, give a validation split, or leave the class out with --config.data.classes"
-            )
-        chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
-    held = np.sort(np.array(chosen, np.int64))
-    rest = np.setdiff1d(np.arange(len(train)), held)
-    return {"train": train.take(rest), "validation": train.take(held, "validation")}
-
-
-def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict[str, Split]:
-    """Cuts train and validation to the balanced subsets that `data.train_size` and `data.validation_size` ask for."""
-    limited = dict(splits)
-    for name, size in (("train", config.data.train_size), ("validation", config.data.validation_size)):
-        if size:
-            limited[name] = _subset(splits[name], size, seed=config.seed, classes=classes)
-    return limited
-
-
-def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Split:
-    """Takes `size` records, equally many of each class; if that leaves a rest, the first classes get one more each.
-
-    With the same seed, a smaller subset is part of every larger one.
-    """
-    chosen: list[int] = []
-    for label, members in enumerate(ranked_by_class(split, len(classes), seed=seed)):
-        quota = size // len(classes) + (label < size % len(classes))
-        if not 0 < quota <= len(members):
-            fewest = int(np.bincount(split.labels, minlength=len(classes)).min())
-            raise DataError(
-                f"--config.data.{split.name}_size={size} asks for {quota} of class {classes[label]!r}, which has"
-                f" {len(members)} in {split.name}; choose {len(classes)} to {fewest * len(classes)}, or 0 for all"
-            )
-        chosen.extend(members[:quota])
-    return split.take(np.sort(np.array(chosen, np.int64)))
-
-
-def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[int]]:
-    """The record indices of each label, in an order that depends on (seed, file name) alone."""
-    keys = [rank_key(seed, name) for name in split.files]
-    members: list[list[int]] = [[] for _ in range(class_count)]
-    for index in sorted(range(len(split)), key=keys.__getitem__):
-        members[split.labels[index]].append(index)
-    return members
+    return dataclasses.replace(split.take(kept), labels=labels[kept])
 
 
 def rank_key(seed: int, name: str) -> bytes:

@@ -157,6 +157,13 @@ def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Spli
         raise ConfigError(f"the data now have classes {here}; the run has {', '.join(classifier.classes)}")
     if split not in opened.splits:
         raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
+    if not len(opened.splits[split]):
+        others = [f"--split {name}" for name in reversed(SPLITS) if len(opened.splits.get(name, ()))]
+        raise ConfigError(
+            f"--split {split}: this run holds nothing out (--config.data.validation_fraction=0); measure it on other"
+            f" images with --data DIR, where DIR has a folder for each class, or with {' or '.join(others)}"
+            " (it was trained on those of train)"
+        )
     records = classifier.meta.records
     before, now = records and records.fingerprint, fingerprint(opened.splits)
     if not classifier.config.data.skip_bad and before not in (None, now):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -13,14 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcat.models.network import Network, Tree
+from jaxcat.runs.meta import is_validated
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.start import Start
 
 
-def next_command(workdir: Path) -> str:
-    """The command to run after training."""
-    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+def next_command(workdir: Path, history: Sequence[dict]) -> str:
+    """What to do after training, with the command for it; a run without validation can only be measured elsewhere."""
+    command = f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+    if history and not is_validated(history[-1]):
+        return f"to evaluate it on other images, in DIR/CLASS/…: {command} --data DIR"
+    return f"to evaluate it: {command}"
+
+
+NOTHING_HELD_OUT = "nothing is held out (--config.data.validation_fraction=0)"
 
 
 def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
@@ -28,8 +35,15 @@ def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
     return f"length   {config.epochs} epochs of {steps_per_epoch} steps, now at step {step}"
 
 
-def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
-    """Prints a table of weights, data, and what is trained and frozen; `source` is the text of `Source.describe`."""
+def describe_run(
+    console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh, validated: bool = True
+) -> None:
+    """Prints a table of weights, data, and what is trained and frozen.
+
+    Args:
+        source: the text of `Source.describe`.
+        validated: whether there are validation records.
+    """
     meta, data, optim = run.meta, config.data, config.optim
     provenance, classes = meta.provenance, meta.classes
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
@@ -39,12 +53,13 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     padded = padded_batch_size(config.batch_size, mesh)
     padding = f", {padded - config.batch_size} rows of padding" if padded > config.batch_size else ""
     statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
+    fold = f", validation is fold {data.fold}" if data.fold else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in (
         ("weights", "  ".join(weights)),
-        ("data", f"{data.source} {data.dir or data.name}  {source}"),
+        ("data", f"{data.source} {data.dir or data.name}  {source}{fold}"),
         ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
@@ -58,6 +73,8 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     console.print(table)
     for warning in _warnings(config, run):
         console.print(f"warning: {warning}", markup=False)
+    if not validated:
+        console.print(f"{NOTHING_HELD_OUT}: validation is not measured, and best means the latest step", markup=False)
 
 
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
