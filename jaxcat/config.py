@@ -82,7 +82,25 @@ SETTINGS: dict[str, Setting] = {
     # data -------------------------------------------------------------------------------------------------------------
     "data.source": Setting("folder", before="folder", meaning="where images and labels come from"),
     "data.dir": Setting(
-        "", before="", meaning="folder: DIR/SPLIT/CLASS/… or DIR/CLASS/…; tfds: its data directory", may_change=True
+        "",
+        before="",
+        meaning="folder: DIR/SPLIT/CLASS/… or DIR/CLASS/…; table: where relative paths begin; tfds: its data directory",
+        may_change=True,
+    ),
+    "data.table": Setting(
+        "", before="", meaning="table: a CSV, TSV or Parquet file with a row for each image", may_change=True
+    ),
+    "data.path_column": Setting(
+        "", before="", meaning="table: column of paths, relative to data.dir or the table; empty: by its usual names"
+    ),
+    "data.label_column": Setting("", before="", meaning="table: column of class names; empty: by its usual names"),
+    "data.split_column": Setting(
+        "", before="", meaning="table: column of train, validation and test; empty: by its usual names; none: no column"
+    ),
+    "data.group_column": Setting(
+        "",
+        before="",
+        meaning="table: column of groups that no division breaks up; empty: by its usual names; none: no column",
     ),
     "data.name": Setting("", before="", meaning="tfds: name of the data set"),
     "data.train": Setting("train", before="train", meaning='tfds: split expression, for example "train[:80%]"'),

@@ -109,7 +109,7 @@ def _text(error: Exception) -> str:
 def resolve_paths(config: ConfigDict) -> ConfigDict:
     """Makes the paths in a config absolute, so that they stay valid from another working directory."""
     values = flatten(config)
-    for name in ("data.dir", "model.weights", "init_from"):
+    for name in ("data.dir", "data.table", "model.weights", "init_from"):
         value = values.get(name)
         if not isinstance(value, str) or not value or "://" in value:  # gs:// and the like stay as they are
             continue
@@ -146,6 +146,7 @@ def _check_combinations(config: ConfigDict) -> None:
     data, model, optim = config.data, config.model, config.optim
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
+    check_labels(config)
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")
     if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:
@@ -163,6 +164,18 @@ def _check_combinations(config: ConfigDict) -> None:
             f"--config.bottleneck.views={config.bottleneck.views} keeps the output of frozen blocks, but "
             f"--config.model.train_from={model.train_from} freezes no block: set --config.bottleneck.views=0"
         )
+
+
+def check_labels(config: ConfigDict) -> None:
+    """Checks where labels and groups come from. Raises ConfigError for settings that another source needs."""
+    data = config.data
+    if data.source == "table" and not data.table:
+        raise ConfigError("--config.data.table is empty: name the CSV, TSV or Parquet file that lists the images")
+    if data.source == "table" and "://" in data.table:
+        raise ConfigError(f"--config.data.table={data.table}: a URL; download the table and name the file")
+    for name in ("table", "path_column", "label_column", "split_column", "group_column"):
+        if data.source != "table" and data[name]:
+            raise ConfigError(f"--config.data.{name}={data[name]} needs --config.data.source=table")
 
 
 def check_division(config: ConfigDict) -> None:
