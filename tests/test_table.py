@@ -254,7 +254,7 @@ def test_a_table_that_is_not_utf8_is_read_as_windows_writes_it_and_that_is_said(
         (b"<html>", "HTML"),
         (b"path,label\n\0\0\0,x", "NUL"),
         (b"PAR1 but not really", "damaged Parquet"),
-        (b"path,label\n", "no row of train"),
+        (b"path,label\n", "no image of train"),
     ],
 )
 def test_files_that_are_no_table(content, says, root):
@@ -273,12 +273,12 @@ def test_splits_and_unknown_labels(root, caplog):
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 8, "validation": 2}
     unknown = [*rows, ("fox9.png", "fox", "val")]
     refused_table(written(root / "t.csv", unknown, header=header), "train does not have", "line 12 (fox)")
-    refused_table(written(root / "t.csv", rows[:-1], header=header), "no row of validation has the label 'dog'")
+    refused_table(written(root / "t.csv", rows[:-1], header=header), "no image of validation has the label 'dog'")
     odd = [*rows, ("fox9.png", "cat", "holdout"), ("fox9.png", "cat", "")]
     refused_table(written(root / "t.csv", odd, header=header), "2 × a split that is none", "line 12 (holdout), line 13")
     tested = [*rows, ("fox9.png", "fox", "test")]
     assert "test" not in opened_table(written(root / "t.csv", tested, header=header)).splits
-    assert "1 of 1 rows of test have no label that train has" in caplog.text
+    assert "1 of 1 images of test have no label that train has" in caplog.text
     data = opened_table(written(root / "t.csv", odd, header=header), split_column="none")
     assert len(data.splits["train"]) + len(data.splits["validation"]) == 11
     with_cats = opened_table(written(root / "t.csv", rows[:9], header=header), split_column="none", classes="cat,dog")

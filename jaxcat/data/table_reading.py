@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcat.data.decoding import printable
+from jaxcat.data.listed import first
 from jaxcat.data.table import unescape_cell
 from jaxcat.errors import ConfigError, DataError, one_line
 
@@ -293,8 +294,3 @@ def _as_text(column: Any, pa: Any, *, what: str) -> list[str]:
             raise DataError(f"{what} has fractions, such as {broken[0]:g}; store it as text or as whole numbers")
         return ["" if value is None else str(int(value)) for value in values]
     raise DataError(f"{what} is of type {kind}; store it as text or as whole numbers")
-
-
-def first(items: Sequence[str], *, most: int = 5) -> str:
-    """The first few of many, in one line."""
-    return ", ".join(items[:most]) + (", …" if len(items) > most else "")

@@ -7,59 +7,20 @@ import os
 import re
 import stat
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from jaxcat.data.decoding import printable
-from jaxcat.data.division import divide
 from jaxcat.data.folder import SPLIT_OF
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, keep_classes
-from jaxcat.data.table_reading import Table, first, read_table
+from jaxcat.data.listed import Listed, Problems, clean, data_of, first
+from jaxcat.data.records import Data
+from jaxcat.data.table_reading import Table, read_table
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = 5
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|(data|file|blob):", re.IGNORECASE)
-
-
-class Listed(NamedTuple):
-    """One record of a table; `line` is for messages. `label` is "" if the cell is empty."""
-
-    line: int
-    name: str
-    path: Path
-    label: str
-    split: str
-    group: str | None
-
-
-class Problems:
-    """What is wrong with the rows of a table: by kind, how many, and the lines of the first few."""
-
-    def __init__(self, table: Table):
-        self._table = table
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, kind: str, line: int, detail: str = "") -> None:
-        self._counts[kind] += 1
-        if self._counts[kind] <= EXAMPLES:
-            shown = f" ({printable(detail)[:200]})" if detail else ""
-            self._examples[kind].append(f"{self._table.row_word} {line}{shown}")
-
-    def refuse(self) -> None:
-        """Raises DataError if there are any."""
-        if self._counts:
-            lines = [
-                f"\n  {count} × {kind}: {', '.join(self._examples[kind])}{', …' if count > EXAMPLES else ''}"
-                for kind, count in self._counts.items()
-            ]
-            raise DataError(f"{self._table.where}: rows that cannot be used:{''.join(lines)}")
 
 
 def open_table(config: Any) -> Data:
@@ -81,21 +42,7 @@ def open_table(config: Any) -> Data:
         raise DataError(f"--config.data.dir={data.dir}: there is no such folder")
     _say(table, base)
     records = _every_file_once(_listed(table, base), table)
-    by_split: dict[str, list[Listed]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.name):
-        by_split[record.split].append(record)
-    if not by_split["train"]:
-        raise DataError(f"{table.where}: no row of train: column {table.columns.get('split', '')!r} must have train")
-    available = tuple(sorted({record.label for record in by_split["train"]}))
-    classes = choose_classes(available, data.classes)
-    splits = {}
-    for name in SPLITS:
-        known = _known(name, by_split[name], available, table)
-        if known:
-            splits[name] = keep_classes(_split(name, known, available), available, classes)
-    for name in splits.keys() - {"train"}:
-        _check_classes(splits[name], classes, table)
-    return Data(classes, divide(splits, config, classes))
+    return data_of(records, config, where=table.where)
 
 
 def _say(table: Table, base: Path) -> None:
@@ -109,32 +56,28 @@ def _say(table: Table, base: Path) -> None:
 
 def _listed(table: Table, base: Path) -> Iterator[Listed]:
     """Yields the rows that are good; refuses the table at the end if some are not."""
-    problems = Problems(table)
+    problems = Problems(table.where)
     empty = [""] * len(table.lines)
     columns = [table.cells.get(key, empty) for key in ("path", "label", "split", "group")]
     has_split, has_group = "split" in table.cells, "group" in table.cells
     for line, path, label, split, group in zip(table.lines, *columns, strict=True):
+        place = f"{table.row_word} {line}"
         name, file, problem = locate(base, path, encoding=table.encoding)
         if problem:
-            problems.add(problem, line, path)
+            problems.add(problem, place, path)
         label, group = clean(label), clean(group)
         where = SPLIT_OF.get(split.strip().lower(), "") if has_split else "train"
         if not where:
-            problems.add("a split that is none of train, validation and test", line, split)
+            problems.add("a split that is none of train, validation and test", place, split)
         if not label and where != "test":
-            problems.add("no label", line)
+            problems.add("no label", place)
         if not label.isprintable():
-            problems.add("a label with characters that cannot be printed", line, label)
+            problems.add("a label with characters that cannot be printed", place, label)
         if has_group and not group:
-            problems.add("no group", line)
+            problems.add("no group", place)
         if not problem:
-            yield Listed(line, name, file, label, where, group if has_group else None)
+            yield Listed(place, name, file, label, where, group if has_group else None)
     problems.refuse()
-
-
-def clean(cell: str) -> str:
-    """A label or group as it is compared: without spaces around it, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", cell.strip())
 
 
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:
@@ -179,7 +122,7 @@ def _name(base: Path, variant: str, full: str) -> str:
 
 def _every_file_once(records: Iterator[Listed], table: Table) -> list[Listed]:
     """The records without rows that repeat one; refuses a file that has two labels, splits or groups."""
-    problems, repeated = Problems(table), []
+    problems, repeated = Problems(table.where), []
     seen: dict[str, Listed] = {}
     for record in records:
         before = seen.setdefault(record.name, record)
@@ -188,47 +131,12 @@ def _every_file_once(records: Iterator[Listed], table: Table) -> list[Listed]:
         for key in ("label", "split", "group"):
             old, new = getattr(before, key), getattr(record, key)
             if old != new:
-                both = f"{record.name}: {old!r} in {table.row_word} {before.line}, {new!r} here"
-                problems.add(f"a file that has another {key} in an earlier {table.row_word}", record.line, both)
+                both = f"{record.name}: {old!r} in {before.place}, {new!r} here"
+                problems.add(f"a file that has another {key} in an earlier {table.row_word}", record.place, both)
                 break
         else:
-            repeated.append(f"{table.row_word} {record.line}")
+            repeated.append(record.place)
     problems.refuse()
     if repeated:
         logger.warning("%s: rows that repeat an earlier one count once: %s", table.where, first(repeated))
     return list(seen.values())
-
-
-def _known(name: str, records: Sequence[Listed], available: Sequence[str], table: Table) -> list[Listed]:
-    """The records whose label train has. Refuses others in validation, and leaves them out of test, which is said."""
-    labels = set(available)
-    others = [record for record in records if record.label not in labels]
-    if others and name == "validation":
-        problems = Problems(table)
-        for record in others:
-            problems.add("a label in validation that train does not have", record.line, record.label)
-        problems.refuse()
-    if others:
-        shown = [f"{table.row_word} {record.line} ({printable(record.label) or 'no label'})" for record in others]
-        logger.warning(
-            "%s: %d of %d rows of test have no label that train has, and are left out: %s",
-            *(table.where, len(others), len(records), first(shown)),
-        )
-    return [record for record in records if record.label in labels]
-
-
-def _split(name: str, records: Sequence[Listed], available: Sequence[str]) -> Split:
-    place = {label: index for index, label in enumerate(available)}
-    labels = np.array([place[record.label] for record in records], np.int32)
-    paths = [record.path for record in records]
-    groups = tuple(record.group for record in records if record.group is not None)
-    return Split(name, tuple(record.name for record in records), labels, paths.__getitem__, groups or None)
-
-
-def _check_classes(split: Split, classes: Sequence[str], table: Table) -> None:
-    """Raises DataError if a class of train has no row in validation, as for folders. For test, it is only said."""
-    counts = np.bincount(split.labels, minlength=len(classes))
-    if lacking := [repr(name) for name, count in zip(classes, counts, strict=True) if not count]:
-        if split.name == "validation":
-            raise DataError(f"{table.where}: no row of validation has the label {first(lacking)}, which train has")
-        logger.warning("%s: no row of %s has the label %s", table.where, split.name, first(lacking))
