@@ -103,6 +103,18 @@ SETTINGS: dict[str, Setting] = {
         meaning="table: column of groups that no division breaks up; empty: by its usual names; none: no column",
     ),
     "data.name": Setting("", before="", meaning="tfds: name of the data set"),
+    "data.label_pattern": Setting(
+        "",
+        before="",
+        meaning="folder: regular expression whose one group finds the class in a file's name, as ^(cat|dog) does in "
+        "cat.0.jpg; in its path below data.dir if the expression has a slash; empty: the class is a folder's name",
+    ),
+    "data.group_pattern": Setting(
+        "",
+        before="",
+        meaning="folder, table: regular expression whose one group finds, in the path below data.dir, the group of an "
+        "image that no division breaks up; empty: none",
+    ),
     "data.train": Setting("train", before="train", meaning='tfds: split expression, for example "train[:80%]"'),
     "data.validation": Setting(
         "", before="", meaning="tfds: split expression; empty: hold out data.validation_fraction of train"

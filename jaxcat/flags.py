@@ -22,8 +22,10 @@ from ml_collections.config_flags import config_flags
 from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
 from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
+from jaxcat.data.patterns import Pattern
 from jaxcat.data.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
+from jaxcat.data.table_reading import WITHOUT
 from jaxcat.errors import ConfigError, JaxcatError, one_line
 from jaxcat.models.backbone import BACKBONES, check_model
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
@@ -176,6 +178,13 @@ def check_labels(config: ConfigDict) -> None:
     for name in ("table", "path_column", "label_column", "split_column", "group_column"):
         if data.source != "table" and data[name]:
             raise ConfigError(f"--config.data.{name}={data[name]} needs --config.data.source=table")
+    for name, sources in (("label_pattern", ("folder",)), ("group_pattern", ("folder", "table"))):
+        if data[name] and data.source not in sources:
+            raise ConfigError(f"--config.data.{name}={data[name]} needs --config.data.source={' or '.join(sources)}")
+        if data[name]:
+            Pattern(name, data[name])
+    if data.group_pattern and data.group_column not in ("", WITHOUT):
+        raise ConfigError("--config.data.group_pattern and --config.data.group_column: set one of them")
 
 
 def check_division(config: ConfigDict) -> None:

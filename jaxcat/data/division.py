@@ -6,6 +6,7 @@ nor on NumPy's generators. Without groups, a new image displaces at most one oth
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections import defaultdict
@@ -16,6 +17,7 @@ import numpy as np
 
 from jaxcat.data.decoding import printable
 from jaxcat.data.grouping import spread
+from jaxcat.data.patterns import Pattern
 from jaxcat.data.records import Split, rank_key
 from jaxcat.errors import ConfigError, DataError
 
@@ -34,6 +36,8 @@ def divide(splits: Mapping[str, Split], config: Any, classes: Sequence[str]) -> 
         ConfigError: the data have a validation split besides `data.fold`, or a subset is asked of nothing.
         DataError: a class has too few images for what is asked, or a group is in two of the data's splits.
     """
+    if config.data.group_pattern:
+        splits = grouped(splits, Pattern("group_pattern", config.data.group_pattern))
     check_apart(splits)
     divided = dict(splits)
     if config.data.fold:
@@ -140,6 +144,27 @@ def joined(first: Split, second: Split) -> Split:
 
 
 # groups ---------------------------------------------------------------------------------------------------------------
+
+
+def grouped(splits: Mapping[str, Split], pattern: Pattern) -> dict[str, Split]:
+    """The splits with the groups that a pattern finds in the names of the records.
+
+    Raises:
+        DataError: it finds nothing in some of them, or the table gives groups already.
+    """
+    result, without = {}, []
+    for name, split in splits.items():
+        if split.groups is not None:
+            raise DataError(f"{pattern}: the table has a column of groups too; add --config.data.group_column=none")
+        groups = tuple(map(pattern.find, split.files))
+        without += [file for file, group in zip(split.files, groups, strict=True) if not group]
+        result[name] = dataclasses.replace(split, groups=groups)
+    if without:
+        raise DataError(
+            f"{pattern}: it finds no group in {len(without)} of {sum(map(len, splits.values()))} paths, such as "
+            + ", ".join(map(printable, without[:EXAMPLES]))
+        )
+    return result
 
 
 def check_apart(splits: Mapping[str, Split]) -> None:
