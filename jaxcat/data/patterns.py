@@ -48,8 +48,8 @@ class Pattern:
                 found = self._expression.search(unicodedata.normalize("NFC", name))
         except TimeoutError:
             raise ConfigError(
-                f"{self._flag}: no answer within {SECONDS:g} s for {printable(name)}; a repetition in a repetition, such as"
-                " (a+)+, takes for ever: write it as a+"
+                f"{self._flag}: no answer within {SECONDS:g} s for {printable(name)}; a repetition in a repetition,"
+                " such as (a+)+, takes for ever: write it as a+"
             ) from None
         return (found[1] or "") if found else ""
 
