@@ -135,7 +135,24 @@ SETTINGS: dict[str, Setting] = {
         meaning="with data.fold, what is divided",
         choices={"train": "train only", "train+validation": "both, if the data have a validation split"},
     ),
-    "data.classes": Setting("", before="", meaning="classes to keep, separated by commas; empty: all"),
+    "data.train_dir": Setting(
+        "",
+        before="",
+        meaning="folder: its split train, in data.dir or absolute; only named splits are then used; empty: found",
+        may_change=True,
+    ),
+    "data.validation_dir": Setting(
+        "", before="", meaning="the same for validation; empty: found, if train_dir is empty too", may_change=True
+    ),
+    "data.test_dir": Setting(
+        "", before="", meaning="the same for test; empty: found, if train_dir is empty too", may_change=True
+    ),
+    "data.classes": Setting(
+        "", before="", meaning='classes to keep, separated by commas, as in CSV: cat,"dog, wild"; empty: all'
+    ),
+    "data.min_per_class": Setting(
+        0, before=0, meaning="folder, table, tfds: leave out classes with fewer in train; 0: none", unit="images"
+    ),
     "data.image_size": Setting(
         299, before=299, meaning="side of the square image that the network sees", unit="pixels", low=1, high=4096
     ),

@@ -51,7 +51,15 @@ def read_config(specification: str, overrides: Sequence[str]) -> ConfigDict:
     Raises:
         ConfigError: no such file or variant, a name that is not a setting, or a value of another type.
     """
-    config = _execute(specification)
+    return overridden(_execute(specification), overrides)
+
+
+def overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """A config with the overrides `--config.a.b=value` applied and its paths absolute.
+
+    Raises:
+        ConfigError: a name that is not a setting, or a value of another type.
+    """
     names = flatten(config)
     for override in overrides:
         if setting := re.match(r"--?(?:no)?config\.([^=]+)", override):

@@ -40,6 +40,7 @@ def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
     import numpy as np
 
+    from jaxcat.data.skipped import Skipped
     from jaxcat.inference.classifier import load
     from jaxcat.inference.prediction import predict
     from jaxcat.inference.published import describe, published_classifier
@@ -58,8 +59,8 @@ def write_rows(arguments: argparse.Namespace) -> int:
     if arguments.output == "csv":
         runners_up = [f"{column}_{rank}" for rank in range(2, top + 1) for column in ("label", "probability")]
         table.writerow(["file", "label", "probability", *runners_up])
-    failed = False
-    for result in predict(classifier, arguments.paths, batch_size=arguments.batch_size):
+    failed, skipped = False, Skipped()
+    for result in predict(classifier, arguments.paths, batch_size=arguments.batch_size, skipped=skipped):
         if isinstance(result, DataError):
             failed = True
             print(f"error: {result}", file=sys.stderr, flush=True)
@@ -72,6 +73,8 @@ def write_rows(arguments: argparse.Namespace) -> int:
         else:
             record = {"file": str(path), "label": label, "probability": probability, "top": best}
             print(json.dumps(record), flush=True)
+    for line in skipped.lines():
+        print(line, file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -34,11 +34,11 @@ def test_ordinary_data_bring_no_warning(tmp_path, caplog):
 
 def test_the_same_image_in_train_and_validation(tmp_path, caplog):
     folder = split_folders(tmp_path, cat=9, dog=9)
-    shutil.copy(folder / "train/cat/003.png", folder / "validation/dog/renamed.png")
-    opened(folder, classes="cat,dog")
+    shutil.copy(folder / "train/cat/003.png", folder / "validation/cat/renamed.png")
+    opened(folder)
     (message,) = warnings(caplog)
-    assert message.startswith("1 images of validation are in train too")
-    assert "train/cat/003.png = validation/dog/renamed.png" in message
+    assert message.startswith("1 image of validation is in train too, so validation looks better than it is")
+    assert "train/cat/003.png ('cat') = validation/cat/renamed.png ('cat')" in message
 
 
 @pytest.mark.parametrize("name", ["validation", "Val"])
@@ -56,7 +56,7 @@ def test_one_placeholder_in_several_classes_is_a_warning(tmp_path, caplog):
     for i in range(8):
         shutil.copy(folder / "train/cat/003.png", folder / f"validation/dog/placeholder{i}.png")
     opened(folder, classes="cat,dog")
-    assert warnings(caplog)[0].startswith("8 images of validation are in train too")
+    assert warnings(caplog)[0].startswith("1 image is in two classes")
 
 
 def test_extreme_imbalance_names_class_weight(tmp_path, caplog):
@@ -74,7 +74,7 @@ def test_extreme_imbalance_names_class_weight(tmp_path, caplog):
 
 def test_a_class_with_one_image(tmp_path, caplog):
     opened(split_folders(tmp_path, cat=5, dog=1))
-    assert any("1 classes have one image in train: dog" in message for message in warnings(caplog))
+    assert any("1 class has one image in train: dog" in message for message in warnings(caplog))
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>"])

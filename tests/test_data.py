@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,19 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data.folder import Ignored, image_files, open_labelled_folder
+from jaxcat.data.folder import open_labelled_folder
 from jaxcat.data.records import fingerprint
+from jaxcat.data.skipped import Reason, Skipped
 from jaxcat.data.sources import open_data
+from jaxcat.data.walking import image_files
 from jaxcat.errors import ConfigError, DataError
 
 
 def save(path: Path, colour: int = 0) -> None:
+    """Every folder of images, such as train/cat, has colours of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 6), (colour, 0, 0)).save(path)
+    of_folder = zlib.crc32("/".join(path.parts[-3:-1]).encode("utf-8", "surrogateescape"))
+    Image.new("RGB", (4, 6), (colour, of_folder & 255, of_folder >> 8 & 255)).save(path)
 
 
 def flat(root: Path, **counts: int) -> Path:
@@ -149,9 +154,15 @@ def test_suffixes_nested_folders_and_what_is_passed_over(tmp_path, caplog):
     data = opened(tmp_path)
     everything = {file for files in names(data).values() for file in files}
     assert everything == {"cat/000.png", "cat/001.png", "dog/000.png", "dog/deep/er/UPPER.PNG"}
-    (record,) = [record for record in caplog.records if record.name == "jaxcat.data.folder"]
-    assert "3 files" in record.getMessage()  # notes.txt, list.csv and the one without a class
-    assert "notes.txt" in record.getMessage()
+    assert [(reason, data.skipped.count(reason)) for reason in Reason if data.skipped.count(reason)] == [
+        (Reason.LEFT, 2),  # Thumbs.db and ._1.jpg
+        (Reason.HIDDEN, 1),
+        (Reason.UNLABELLED, 1),
+        (Reason.OTHER, 2),
+    ]
+    assert [line for line in data.skipped.lines() if line in caplog.text] == data.skipped.lines()
+    assert "2 files skipped: files that are no images" in caplog.text
+    assert "cat/notes.txt" in caplog.text
 
 
 def test_links(tmp_path):
@@ -164,7 +175,7 @@ def test_links(tmp_path):
     (cat / "outside").symlink_to(tmp_path / "elsewhere")
     (cat / "dead.png").symlink_to(tmp_path / "none.png")
     (cat / "file.png").symlink_to(tmp_path / "elsewhere" / "far.png")
-    found = [path.relative_to(cat).as_posix() for path in image_files(cat, Ignored())]
+    found = [path.relative_to(cat).as_posix() for path in image_files(cat, Skipped())]
     assert found == ["000.png", "dead.png", "file.png", "outside/far.png"]
 
 
@@ -240,7 +251,8 @@ def test_every_class_is_on_either_side(tmp_path):
         data = opened(tmp_path, validation_fraction=fraction)
         assert all(min(counts(split)) >= 1 for split in data.splits.values())
     flat(tmp_path, fox=1)
-    refused(tmp_path, "'fox'", "1 image")
+    flat(tmp_path, elk=1)
+    refused(tmp_path, "'elk' (1), 'fox' (1)", "--config.data.min_per_class=2")
 
 
 # Subsets
@@ -316,7 +328,8 @@ def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     (tmp_path / "a" / "scan.tiff").touch()
     (tmp_path / "unlabelled.png").touch()
     assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
-    assert "2 files are no images by their names and are ignored" in caplog.text
+    assert "1 file skipped: images outside the class folders" in caplog.text
+    assert "1 file skipped: images in a format that jaxcat does not read" in caplog.text
 
 
 def test_records_have_a_fingerprint_of_names_and_labels(tmp_path):

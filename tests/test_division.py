@@ -176,7 +176,7 @@ def test_folds_that_cannot_be(tmp_path, caplog):
     opened(tmp_path, fold="1/4")
     assert "in some of the 4 folds, validation has no image of a class: dog" in caplog.text
     flat(tmp_path, fox=1)
-    refused(tmp_path, "class 'fox' has 1 image", fold="1/2")
+    refused(tmp_path, "too few images to divide them into folds: 'fox' (1)", fold="1/2")
 
 
 @pytest.mark.slow
@@ -296,7 +296,9 @@ def test_few_groups_are_divided_as_well_as_they_can_be():
 
 
 def test_a_class_of_one_group_and_classes_that_are_tied_together_are_named():
-    with pytest.raises(DataError, match=r"class 'class 1' has images of one group \(group 1\): too few to hold one"):
+    with pytest.raises(
+        DataError, match=r"one group only, too few to hold one out for validation: 'class 1' \(group group 1\)"
+    ):
         divided(grouped([{0: 3}, {1: 3}, {0: 2}]))
     with pytest.raises(DataError, match="2 groups, too few for 3 folds"):
         divided(grouped([{0: 3, 1: 1}, {0: 3, 1: 2}]), fold="1/3")

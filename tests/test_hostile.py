@@ -16,9 +16,10 @@ from PIL import Image
 
 from jaxcat.config import default
 from jaxcat.data.decoding import decode
-from jaxcat.data.folder import Ignored, image_files
+from jaxcat.data.skipped import Reason, Skipped
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import open_stores
+from jaxcat.data.walking import image_files
 from jaxcat.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,7 +35,7 @@ def corpus(tmp_path_factory) -> Path:
 
 def test_every_readable_image_is_read_as_a_browser_shows_it(corpus):
     expected = hostile.readable()
-    found = list(image_files(corpus / "readable", Ignored()))
+    found = list(image_files(corpus / "readable", Skipped()))
     assert {os.fsencode(path.relative_to(corpus / "readable")) for path in found} == expected.keys()
     for path in found:
         pixels = decode(path, str(path))
@@ -56,7 +57,7 @@ def test_the_corpus_holds_16_bit_images_and_orientations_that_differ():
 
 
 def test_everything_refused_is_named_in_one_line(corpus):
-    found = list(image_files(corpus / "refused", Ignored()))
+    found = list(image_files(corpus / "refused", Skipped()))
     expected = len(hostile.refused()) + 4  # two links that lead nowhere, a huge file, one without permission
     assert len(found) == expected
     for path in found:
@@ -70,10 +71,16 @@ def test_everything_refused_is_named_in_one_line(corpus):
 
 def test_what_is_no_image_by_name_or_kind_is_passed_over(corpus):
     """A FIFO would block for ever if it were opened; links back up end the walk."""
-    ignored = Ignored()
-    found = [path.relative_to(corpus / "passed_over") for path in image_files(corpus / "passed_over", ignored)]
+    skipped = Skipped()
+    found = [path.relative_to(corpus / "passed_over") for path in image_files(corpus / "passed_over", skipped)]
     assert found == []
-    assert ignored.count == 6, "fifo.png, the link to it, the link to a device, notes.txt, two TIFFs"
+    assert {reason: count for reason in Reason if (count := skipped.count(reason))} == {
+        Reason.LEFT: 2,  # Thumbs.db, .DS_Store
+        Reason.HIDDEN: 2,  # .hidden.png, .hidden_folder/image.png
+        Reason.FORMAT: 2,  # two TIFFs
+        Reason.SPECIAL: 3,  # fifo.png, the link to it, the link to a device
+        Reason.OTHER: 1,  # notes.txt
+    }
     for name in ("fifo.png", "link_to_fifo.png", "endless.png"):
         with pytest.raises(DataError, match="not a regular file"):
             decode(corpus / "passed_over" / name, name)
@@ -108,7 +115,7 @@ def test_memory_stays_bounded(corpus):
     """The bomb asks for 10 GiB; checking the whole corpus takes a fraction of one."""
     limit = 3 * 2**30  # of address space, most of it libraries
     done = subprocess.run(
-        [sys.executable, "scripts/check_images.py", str(corpus), "--jobs", "2"],
+        [sys.executable, "-m", "jaxcat.check", str(corpus), "--jobs", "2"],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,

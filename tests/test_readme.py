@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 SCRIPTS = ("scripts/quickstart.sh", "scripts/test.sh")
-OWN_IMAGES = ("scripts/check_images.py", "jaxcat.train", "jaxcat.evaluate", "jaxcat.predict")
+OWN_IMAGES = ("jaxcat.check", "jaxcat.train", "jaxcat.evaluate", "jaxcat.predict")
 
 
 def blocks(language: str) -> list[str]:

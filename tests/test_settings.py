@@ -92,15 +92,12 @@ def test_a_section_that_is_none_is_left_to_the_check():
 def test_what_may_change_on_resume():
     may = {name for name, setting in SETTINGS.items() if setting.may_change}
     assert {name for name in may if "." not in name} == {"epochs", "resume"}
-    assert {name for name in may if name.startswith("data.")} == {
-        "data.dir",
-        "data.table",
-        "data.cache_gb",
-        "data.download",
-    }
+    data = {"data.dir", "data.table", "data.train_dir", "data.validation_dir", "data.test_dir"}
+    data |= {"data.cache_gb", "data.download"}
+    assert {name for name in may if name.startswith("data.")} == data
     whole = {name for name in SETTINGS if name.startswith(("stop.", "checkpoint.", "log."))}
     assert whole < may
-    assert {name for name in may - whole if "." in name} == {"data.dir", "data.table", "data.cache_gb", "data.download"}
+    assert {name for name in may - whole if "." in name} == data
     asked = request(epochs=7, stop__patience=3, log__wandb="cats", seed=1, optim__name="adam")
     assert difference(request(), asked) == ["optim.name: 'rmsprop' → 'adam'", "seed: 0 → 1"]
 

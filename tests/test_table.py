@@ -274,8 +274,8 @@ def test_splits_and_unknown_labels(root, caplog):
     unknown = [*rows, ("fox9.png", "fox", "val")]
     refused_table(written(root / "t.csv", unknown, header=header), "train does not have", "line 12 (fox)")
     refused_table(written(root / "t.csv", rows[:-1], header=header), "no image of validation has the label 'dog'")
-    odd = [*rows, ("fox9.png", "cat", "holdout"), ("fox9.png", "cat", "")]
-    refused_table(written(root / "t.csv", odd, header=header), "2 × a split that is none", "line 12 (holdout), line 13")
+    odd = [*rows, ("fox9.png", "cat", "group a"), ("fox9.png", "cat", "")]
+    refused_table(written(root / "t.csv", odd, header=header), "2 × a split that is none", "line 12 (group a), line 13")
     tested = [*rows, ("fox9.png", "fox", "test")]
     assert "test" not in opened_table(written(root / "t.csv", tested, header=header)).splits
     assert "1 of 1 images of test have no label that train has" in caplog.text

@@ -70,6 +70,7 @@ class BottleneckSource:
             mesh: the mesh of all devices.
         """
         self._config, self._network, self._frozen, self._key, self._mesh = config, network, frozen, key, mesh
+        self._classes = data.classes
         self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
         augmented = config.data.augment != "none"
         self.views = min(config.bottleneck.views, config.epochs) if augmented else 1
@@ -137,7 +138,8 @@ class BottleneckSource:
         if not config.data.skip_bad:  # with it, the number of rows is not known yet
             self._check_space()
         self._stores = stores_of(config, self.splits)
-        if status := decode_all(self._stores, console, skip_bad=config.data.skip_bad, stop=stop):
+        skip_bad, classes = config.data.skip_bad, self._classes
+        if status := decode_all(self._stores, console, classes=classes, skip_bad=skip_bad, stop=stop):
             return status
         left_out = any(store.unreadable for store in self._stores.values())
         if any(values_of_processes(left_out or self._undigested)):

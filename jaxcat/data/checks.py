@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections import defaultdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxcat.data import twins
 from jaxcat.data.decoding import printable
-from jaxcat.data.folder import SPLIT_OF
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 
@@ -23,73 +21,87 @@ SHUFFLED = 5  # at least so many images with another class in the other split ar
 
 
 def warn(data: Data, config: Any) -> None:
-    """Warns of classes with one image, of extreme imbalance, and of images that are in both train and validation."""
+    """Warns of skipped files, classes with one image, extreme imbalance, and files that are the same image.
+
+    Raises:
+        DataError: the labels of train or validation look shuffled.
+    """
+    data.skipped.warn()
     counts = np.bincount(data.splits["train"].labels, minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, counts, strict=True) if count == 1]
     if single:
-        logger.warning("%d classes have one image in train: %s", len(single), ", ".join(single[:EXAMPLES]))
+        logger.warning(
+            "%s one image in train: %s",
+            *("1 class has" if len(single) == 1 else f"{len(single)} classes have", ", ".join(single[:EXAMPLES])),
+        )
     if counts.max() >= IMBALANCE * counts.min() and config.optim.class_weight == "none":
         logger.warning(
             "class %r has %d images in train and %r has %d: consider --config.optim.class_weight=balanced",
             *(data.classes[counts.argmax()], counts.max(), data.classes[counts.argmin()], counts.min()),
         )
-    if config.data.source == "folder":
-        both = duplicates(Path(config.data.dir).expanduser(), data.splits["train"], data.splits["validation"])
-        check_labels(data, both)
-        if both:
-            pairs = ", ".join(" = ".join(map(printable, pair)) for pair in both[:EXAMPLES])
+    groups = twins.by_bytes(data.splits)
+    if not data.held_out:
+        check_labels(data, groups)
+    warn_of_twins(data.splits, groups, data.classes)
+
+
+def warn_of_pixels(
+    splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]], classes: Sequence[str]
+) -> None:
+    """Warns of images with the same pixels in files that differ; see `twins.by_pixels`."""
+    warn_of_twins(
+        splits, twins.by_pixels(splits, sketches), classes, what="with the same pixels, in files that differ, "
+    )
+
+
+def warn_of_twins(
+    splits: Mapping[str, Split], groups: Sequence[twins.Group], classes: Sequence[str], *, what: str = ""
+) -> None:
+    """Warns of images in two classes, and of images of one class that are in a split to measure on and in train."""
+    if two := twins.with_two_classes(splits, groups):
+        logger.warning(
+            "%s %s %sin two classes, so at least one label is wrong: %s",
+            *(_images(len(two)), "is" if len(two) == 1 else "are", what, _examples(splits, two, classes)),
+        )
+    alike = [group for group in groups if len(twins.labels_of(splits, group)) == 1]
+    for split, seen in (("validation", {"train"}), ("test", {"train", "validation"})):
+        both = [group for group in alike if split in (there := {each.split for each in group}) and there & seen]
+        if number := sum(each.split == split for group in both for each in group):
             logger.warning(
-                "%d images of validation are in train too, so validation looks better than it is: %s",
-                *(len(both), pairs + (", …" if len(both) > EXAMPLES else "")),
+                "%s of %s %s %sin %s too, so %s looks better than it is: %s",
+                *(_images(number), split, "is" if number == 1 else "are", what, " or ".join(sorted(seen)), split),
+                _examples(splits, both, classes),
             )
 
 
-def check_labels(data: Data, both: list[tuple[str, str]]) -> None:
-    """Raises DataError if most images that are in both split folders have one class in train, another in validation.
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
 
-    If validation was held out of train, images do not count: that an image lies in two class folders says nothing
-    about the other labels. Fewer than `SHUFFLED` images do not count either: they may be such images.
+
+def _examples(splits: Mapping[str, Split], groups: Sequence[twins.Group], classes: Sequence[str]) -> str:
+    shown = ", ".join(twins.described(splits, group, classes) for group in groups[:EXAMPLES])
+    return shown + (", …" if len(groups) > EXAMPLES else "")
+
+
+def check_labels(data: Data, groups: Sequence[twins.Group]) -> None:
+    """Raises DataError if most images that are in both train and validation have one class here, another there.
+
+    Call it only if validation has a folder of its own: if it was held out of train, an image in two class folders says
+    nothing about the other labels. Fewer than `SHUFFLED` images do not count either: they may be such images.
     """
-    label: dict[str, int] = {}
-    for split in data.splits.values():
-        label |= zip(split.files, split.labels.tolist(), strict=True)
-    there = defaultdict(set)
-    for file, twin in both:
-        if [SPLIT_OF.get(name.partition("/")[0].lower()) for name in (file, twin)] == ["train", "validation"]:
-            there[file].add(label[twin])
-    apart = [file for file, labels in there.items() if label[file] not in labels]
-    if len(apart) >= SHUFFLED and 2 * len(apart) > len(there):
-        twin = next(twin for file, twin in both if file == apart[0])
+    both, apart = 0, []
+    for group in groups:
+        of = {name: [each for each in group if each.split == name] for name in ("train", "validation")}
+        if all(of.values()):
+            both += 1
+            first = of["train"][0]
+            if data.splits["train"].labels[first.number] not in twins.labels_of(data.splits, of["validation"]):
+                apart.append((first, of["validation"][0]))
+    if len(apart) >= SHUFFLED and 2 * len(apart) > both:
+        first, twin = min(apart, key=lambda pair: data.splits["train"].files[pair[0].number])
         raise DataError(
-            f"{len(apart)} of {len(there)} images that are in both train and validation have another class in each, "
-            f"such as {printable(apart[0])} and {printable(twin)}: the labels of one split look shuffled; correct them"
+            f"{len(apart)} of {both} images that are in both train and validation have another class in each, such as "
+            f"{printable(data.splits['train'].files[first.number])} and "
+            f"{printable(data.splits['validation'].files[twin.number])}: the labels of one split look shuffled; "
+            "correct them"
         )
-
-
-def duplicates(root: Path, train: Split, validation: Split) -> list[tuple[str, str]]:
-    """Pairs (file in train, file in validation) with the same bytes; reads only files whose size occurs in both."""
-    train_sizes, validation_sizes = _by_size(root, train), _by_size(root, validation)
-    found = []
-    for size in train_sizes.keys() & validation_sizes.keys():
-        in_train = {_digest(train, index): train.files[index] for index in reversed(train_sizes[size])}
-        for index in validation_sizes[size]:
-            if twin := in_train.get(_digest(validation, index)):
-                found.append((twin, validation.files[index]))
-    return sorted(found)
-
-
-def _by_size(root: Path, split: Split) -> dict[int, list[int]]:
-    """Maps each size in bytes to its records. Empty and missing files are left out, since decoding reports them."""
-    sizes = defaultdict(list)
-    for index, file in enumerate(split.files):
-        with contextlib.suppress(OSError):
-            sizes[(root / file).stat().st_size].append(index)
-    return {size: records for size, records in sizes.items() if size}
-
-
-def _digest(split: Split, index: int) -> bytes:
-    """The image's digest; if the image cannot be read, a value that no other image has."""
-    try:
-        return split.digest(index)
-    except DataError:
-        return f"{split.name} {index}".encode()

@@ -18,7 +18,7 @@ import numpy as np
 from jaxcat.data.decoding import printable
 from jaxcat.data.grouping import spread
 from jaxcat.data.patterns import Pattern
-from jaxcat.data.records import Split, rank_key
+from jaxcat.data.records import SPLITS, Split, rank_key
 from jaxcat.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def divide(splits: Mapping[str, Split], config: Any, classes: Sequence[str]) -> 
         divided |= _take_fold(splits, config, classes)
     elif "validation" not in splits:
         divided |= hold_out(splits["train"], config, classes)
+    divided = {name: divided[name] for name in SPLITS if name in divided}
     return limit(divided, config, classes)
 
 
@@ -56,7 +57,7 @@ def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Spl
     fraction = config.data.validation_fraction
     if not fraction:
         return _parts(train, np.zeros(len(train), bool))
-    _check_enough(train, classes, what="hold one out for validation; add images, give a validation split")
+    _check_enough(train, classes, what="hold one out for validation", advice="add images, give a validation split")
     if train.groups is not None:
         side = _spread_groups(train, (1 - fraction, fraction), classes, seed=config.seed)
         _check_present(train, side, classes, wanted="train and validation both have")
@@ -108,7 +109,7 @@ def folds_of(split: Split, folds: int, classes: Sequence[str], *, seed: int) -> 
     if units < folds:
         kind = "images" if split.groups is None else "groups"
         raise DataError(f"--config.data.fold: train has {units} {kind}, too few for {folds} folds; use fewer folds")
-    _check_enough(split, classes, what="divide it into folds; add images")
+    _check_enough(split, classes, what="divide them into folds", advice="add images")
     if split.groups is not None:
         fold = _spread_groups(split, (1 / folds,) * folds, classes, seed=seed)
         _check_present(split, fold, classes, wanted="train always has")
@@ -201,23 +202,23 @@ def _check_present(split: Split, part: np.ndarray, classes: Sequence[str], *, wa
             )
 
 
-def _check_enough(split: Split, classes: Sequence[str], *, what: str) -> None:
+def _check_enough(split: Split, classes: Sequence[str], *, what: str, advice: str) -> None:
     """Raises DataError for classes with one image, or one group: they cannot be on both sides."""
     counts = np.bincount(split.labels, minlength=len(classes))
-    few = [f"class {name!r} has {count} image(s)" for name, count in zip(classes, counts, strict=True) if count < 2]
-    if not few and split.groups is not None:
-        groups: list[set[str]] = [set() for _ in classes]
-        for label, group in zip(split.labels.tolist(), split.groups, strict=True):
-            groups[label].add(group)
-        few = [
-            f"class {name!r} has images of one group ({printable(min(its))})"
-            for name, its in zip(classes, groups, strict=True)
-            if len(its) < 2
-        ]
-    if few:
+    if few := [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]:
         raise DataError(
-            f"{'; '.join(few)}: too few to {what}, or leave {'the class' if len(few) == 1 else 'these classes'} out"
-            " with --config.data.classes"
+            f"{'class' if len(few) == 1 else 'classes'} with too few images to {what}: {', '.join(few)}; {advice}, or "
+            "leave classes of fewer than two images out with --config.data.min_per_class=2"
+        )
+    groups: list[set[str]] = [set() for _ in classes]
+    for label, group in zip(split.labels.tolist(), split.groups or (), strict=split.groups is not None):
+        groups[label].add(group)
+    alone = [(name, min(its)) for name, its in zip(classes, groups, strict=True) if len(its) == 1]
+    if alone:
+        shown = ", ".join(f"{name!r} (group {printable(group)})" for name, group in alone)
+        raise DataError(
+            f"{'class' if len(alone) == 1 else 'classes'} with images of one group only, too few to {what}: {shown}; "
+            f"{advice}, or leave {'it' if len(alone) == 1 else 'them'} out with --config.data.classes"
         )
 
 

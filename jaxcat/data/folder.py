@@ -3,94 +3,87 @@
 from __future__ import annotations
 
 import difflib
-import errno
+import functools
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcat.data import rules_1
 from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.division import divide
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes
+from jaxcat.data.layout import class_root, split_roots
+from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
+from jaxcat.data.skipped import Reason, Skipped
+from jaxcat.data.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-SPLIT_OF = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # besides names that begin with a dot
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
 
-@dataclass
-class Ignored:
-    """Files that are ignored: their suffix is not an image's, or they lie beside the class folders."""
+@dataclass(frozen=True)
+class ClassFolders:
+    """The class folders of one split.
 
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
+    Attributes:
+        root: the folder that holds them.
+        of_class: class name → its folders: one, or several if their names differ only in Unicode's form.
+    """
 
-    def add(self, path: Path) -> None:
-        self.count += 1
-        if len(self.examples) < 3:
-            self.examples.append(printable(str(path)))
-
-    def warn(self) -> None:
-        if self.count:
-            logger.warning(
-                "%d files are no images by their names and are ignored, such as %s",
-                self.count,
-                ", ".join(self.examples),
-            )
+    root: Path
+    of_class: Mapping[str, Sequence[Path]]
 
 
-def open_folder(config: Any) -> Data:
+def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """Indexes the images below `data.dir`.
 
     The class names are the names of train's folders, sorted. Without a validation folder, `data.validation_fraction` of
-    train is held out, by a hash of (seed, path) within each class.
+    train is held out, by a hash of (seed, path) within each class. A test folder may lack classes or have others, whose
+    images are left out; if it has no labelled image at all, there is no test split.
+
+    Args:
+        rules: version of the indexing rules.
 
     Raises:
-        DataError: the folder is missing or holds no image, a class is empty, or the splits disagree on the classes.
-        ConfigError: `data.classes` names a class that is not there.
+        DataError: the folder is missing or holds no image, a class is empty, it is not clear which folders are splits,
+            or train and validation disagree on the classes.
+        ConfigError: `data.classes` names a class that is not there, or a named split is missing.
     """
     if not config.data.dir:
         raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of images per class")
     root = Path(config.data.dir).expanduser()
     if not os.path.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
-    ignored = Ignored()
-    split_roots = _split_roots(root)
-    available = sorted(path.name for path in _visible(split_roots["train"]) if os.path.isdir(path))
-    if not available:
-        raise DataError(
-            f"{split_roots['train']}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with images ({_LOOKED_FOR})"
-        )
-    for name in available:
-        if printable(name) != name:  # class names go into tables, JSON and CSV
-            raise DataError(
-                f"{split_roots['train']}: class {printable(name)!r} is not printable UTF-8; rename the folder"
-            )
-    classes = choose_classes(available, config.data.classes)
+    if rules == 1:
+        roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
+    else:
+        roots = split_roots(root, config.data)
+    there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
+    available = _available(there["train"])
+    chosen = choose_classes(available, config.data.classes)
+    skipped = Skipped()
+    images = {name: _images(each, chosen, skipped, rules=rules) for name, each in there.items()}
+    classes = frequent_classes({name: len(images["train"][name]) for name in chosen}, config)
     splits = {}
-    for name, split_root in split_roots.items():
-        _check_classes(split_root, classes, available)
-        splits[name] = _index(name, root, split_root, classes, ignored)
-    ignored.warn()
-    return Data(classes, divide(splits, config, classes))
+    for name, each in there.items():
+        if rules == 1 or name != "test":
+            _check_classes(each, classes, available)
+            _check_filled(each, images[name], classes, skipped)
+        elif not _tell_of_test(each, images[name], classes, available):
+            continue
+        splits[name] = _split(name, images[name], classes, base=_base(name, root, each.root))
+    skip_outside(root, there, available, skipped, rules=rules)
+    held_out = "validation" not in splits or bool(config.data.fold)
+    return Data(classes, divide(splits, config, classes), skipped=skipped, held_out=held_out)
 
 
-def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
+def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = INDEX_RULES) -> Split:
     """Every image of `root/CLASS/…` as one split, for evaluation. A label is the place of CLASS in `classes`.
 
     A class may have no folder and so no image.
@@ -100,128 +93,148 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...]) -> Split:
     """
     if not os.path.isdir(root):
         raise DataError(f"--data {root}: there is no such folder")
-    here = [path.name for path in _visible(root) if os.path.isdir(path)]
-    if unknown := [name for name in here if name not in classes]:
+    known = {name if rules == 1 else composed(name): name for name in classes}
+    here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
+    if unknown := [name for name in here.of_class if name not in known]:
+        inner = None if rules == 1 else next((path for path in folders(root) if _has_classes(path, known)), None)
+        better = f"; did you mean --data {printable(str(inner))}?" if inner else ""
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
-            f" {', '.join(classes)}; set --data to the folder that holds the class folders"
+            f" {', '.join(classes)}; set --data to the folder that holds the class folders{better}"
         )
-    ignored = Ignored()
-    found = [(path, classes.index(name)) for name in here for path in image_files(root / name, ignored)]
-    _ignore_unlabelled(root, ignored)
-    ignored.warn()
-    if not found:
+    skipped = Skipped()
+    here = ClassFolders(here.root, {known[name]: paths for name, paths in here.of_class.items()})
+    images = _images(here, list(here.of_class), skipped, rules=rules)
+    skip_outside(root, {"test": here}, list(here.of_class), skipped, rules=rules)
+    skipped.warn()
+    if not any(images.values()):
         raise DataError(f"--data {root}: no images in class folders ({_LOOKED_FOR})")
-    files = tuple(path.relative_to(root).as_posix() for path, _ in found)
+    return _split(printable(root.name), images, classes, base=(root, ""))
+
+
+def class_folders(root: Path, *, rules: int, apart: Sequence[Path] = ()) -> ClassFolders:
+    """The folders in `root` by class, without those in `apart` and those that hold one of them."""
+    of_class: dict[str, list[Path]] = {}
+    for path in folders(root, rules=rules):
+        if rules == 1:
+            of_class[path.name] = [path]
+        elif not any(path == other or path in other.parents for other in apart if other != root):
+            of_class.setdefault(composed(path.name), []).append(path)
+    return ClassFolders(root, of_class)
+
+
+def _available(train: ClassFolders) -> list[str]:
+    """The names of train's classes, sorted. Raises DataError if there are none, or one cannot be shown."""
+    if not train.of_class:
+        raise DataError(
+            f"{train.root}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
+            f" with images ({_LOOKED_FOR}){_of_parent(train.root)}"
+        )
+    for name in train.of_class:
+        if printable(name) != name:  # class names go into tables, JSON and CSV
+            raise DataError(f"{train.root}: class {printable(name)!r} is not printable UTF-8; rename the folder")
+    return sorted(train.of_class)
+
+
+def _of_parent(root: Path) -> str:
+    """The end of a message about a folder without class folders, if it is itself a class folder beside others."""
+    try:
+        beside = [path for path in folders(root.parent) if path != root and holds_images(path, below=False)]
+        is_class = bool(beside) and holds_images(root, below=False)
+    except DataError:
+        return ""
+    return f"; is {printable(root.name)} a class? Then set --config.data.dir={printable(str(root.parent))}" * is_class
+
+
+def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:
+    return any(composed(path.name) in known for path in folders(directory))
+
+
+def _images(there: ClassFolders, classes: Sequence[str], skipped: Skipped, *, rules: int) -> dict[str, list[Path]]:
+    """The images of each class, in sorted order; none of a class without a folder."""
+    return {
+        name: [path for each in there.of_class.get(name, ()) for path in image_files(each, skipped, rules=rules)]
+        for name in classes
+    }
+
+
+def _split(name: str, images: Mapping[str, Sequence[Path]], classes: Sequence[str], *, base: tuple[Path, str]) -> Split:
+    """The records of these classes, in the order of `images`; their names are `base[1]` and the path from `base[0]`."""
+    found = [(path, classes.index(label)) for label in images if label in classes for path in images[label]]
+    files = tuple(base[1] + path.relative_to(base[0]).as_posix() for path, _ in found)
     labels = np.array([label for _, label in found], np.int32)
-    return Split(printable(root.name), files, labels, lambda index: found[index][0])
+    return Split(name, files, labels, lambda index: found[index][0])
 
 
-def image_files(directory: Path, ignored: Ignored) -> Iterator[Path]:
-    """Yields what `walk` yields, but raises its first DataError."""
-    for found in walk(directory, ignored):
-        if isinstance(found, DataError):
-            raise found
-        yield found
+def _base(name: str, root: Path, split_root: Path) -> tuple[Path, str]:
+    """From which folder on the records of a split are named: `root`; for another place, the split with its name."""
+    return (root, "") if split_root == root or root in split_root.parents else (split_root, f"{name}/")
 
 
-def walk(directory: Path, ignored: Ignored) -> Iterator[Path | DataError]:
-    """Yields every file below `directory` with an image's suffix, in sorted order, and adds other files to `ignored`.
-
-    It yields a DataError in place of an entry that cannot be listed or examined. Links to directories are followed,
-    unless they lead back to a directory that encloses them. Hidden entries are left out.
-    """
-    above = Path(os.path.realpath(directory)).parents
-    yield from _walk(directory, frozenset(map(str, above)), ignored)
-
-
-def _walk(directory: Path, enclosing: frozenset[str], ignored: Ignored) -> Iterator[Path | DataError]:
-    real = os.path.realpath(directory)
-    if real in enclosing:
-        return
-    try:
-        here = _visible(directory)
-    except DataError as error:
-        yield error
-        return
-    for path in here:
-        if os.path.isdir(path):
-            yield from _walk(path, enclosing | {real}, ignored)
-        elif path.suffix.lower() in SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
-            yield path  # also a broken link: decoding then reports it
-        elif reason := _stat_error(path):
-            yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
-        else:
-            ignored.add(path)
-
-
-def _stat_error(path: Path) -> str:
-    """Why an entry cannot be examined, such as a lost mount; "" if it can be, or is a broken link."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        return "" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else str(error.strerror)
-    return ""
-
-
-def _visible(directory: Path) -> list[Path]:
-    """The entries of a directory, sorted, without hidden ones and files that operating systems leave behind."""
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        raise DataError(f"{printable(str(directory))}: {error.strerror}") from error
-    return [directory / name for name in names if name[0] != "." and name.lower() not in _LEFT_BY_SYSTEMS]
-
-
-def _split_roots(root: Path) -> dict[str, Path]:
-    """The folder of each split; root itself is train's if it holds the classes directly."""
-    found: dict[str, Path] = {}
-    directories = [path for path in _visible(root) if os.path.isdir(path)]
-    for path in directories:
-        name = SPLIT_OF.get(path.name.lower())
-        if name in found:
-            raise DataError(f"{found[name]} and {path} are both the {name} split; keep one")
-        if name:
-            found[name] = path
-    if "train" in found:
-        # A class may be called "train" (beside "bus" and "car"); it then holds images and no class folders.
-        has_classes = any(os.path.isdir(path) for path in _visible(found["train"]))
-        if has_classes or len(found) == len(directories):
-            return {name: found[name] for name in SPLITS if name in found}
-    elif any(os.path.isdir(path) for split_root in found.values() for path in _visible(split_root)):
-        there = ", ".join(path.name for path in found.values())
-        raise DataError(f"{root} has {there} and no train folder; name the folder of training images {root / 'train'}")
-    return {"train": root}
-
-
-def _check_classes(split_root: Path, classes: tuple[str, ...], available: list[str]) -> None:
+def _check_classes(there: ClassFolders, classes: Sequence[str], available: Sequence[str]) -> None:
     """Raises DataError unless every class has a folder in this split, and every folder is a class of train."""
-    here = [path.name for path in _visible(split_root) if os.path.isdir(path)]
-    for name in classes:
-        if name not in here:
-            raise DataError(f"{printable(str(split_root))} has no folder for class {name!r}, which train has")
-    for name in here:
+    where = printable(str(there.root))
+    if missing := [name for name in classes if name not in there.of_class]:
+        raise DataError(
+            f"{where} has no folder for class {', '.join(map(repr, missing))}, which train has; leave this folder out "
+            "by naming only train, --config.data.train_dir, or choose classes with --config.data.classes"
+        )
+    for name in there.of_class:
         if name not in available:
             near = difflib.get_close_matches(name, available, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"{printable(str(split_root / name))}: class {name!r} is not in train{hint}")
+            raise DataError(f"{printable(str(there.root / name))}: class {name!r} is not in train{hint}")
 
 
-def _index(name: str, root: Path, split_root: Path, classes: tuple[str, ...], ignored: Ignored) -> Split:
-    files: list[str] = []
-    labels: list[int] = []
-    for label, class_name in enumerate(classes):
-        found = [path.relative_to(root).as_posix() for path in image_files(split_root / class_name, ignored)]
-        if not found:
-            raise DataError(f"{printable(str(split_root / class_name))}: no image in this class folder ({_LOOKED_FOR})")
-        files.extend(found)
-        labels.extend([label] * len(found))
-    _ignore_unlabelled(split_root, ignored)
-    return Split(name, tuple(files), np.array(labels, np.int32), lambda index: root / files[index])
+def _check_filled(
+    there: ClassFolders, images: Mapping[str, Sequence[Path]], classes: Sequence[str], skipped: Skipped
+) -> None:
+    """Raises DataError if classes have no image; it names all of them."""
+    empty = [printable(str(there.of_class[name][0])) for name in classes if not images[name]]
+    if empty:
+        skipped.warn()
+        folders_of = "this class folder" if len(empty) == 1 else "these class folders"
+        raise DataError(
+            f"{', '.join(empty)}: no image in {folders_of} ({_LOOKED_FOR}); "
+            "--config.data.min_per_class=1 leaves out classes that are empty in train"
+        )
 
 
-def _ignore_unlabelled(root: Path, ignored: Ignored) -> None:
-    """Ignores files beside the class folders, even images, because they have no label."""
-    for path in _visible(root):
-        if os.path.isfile(path):
-            ignored.add(path)
+def _tell_of_test(
+    there: ClassFolders, images: Mapping[str, Sequence[Path]], classes: Sequence[str], available: Sequence[str]
+) -> bool:
+    """Warns of classes that a test folder lacks or has in addition; returns whether it has any labelled image."""
+    where = printable(str(there.root))
+    if not any(images[name] for name in classes):
+        logger.warning("%s: no image in folders of the classes of train, so there is no test split", where)
+        return False
+    if missing := [name for name in classes if not images[name]]:
+        logger.warning("%s: no image of %s; test is measured on the other classes", where, _quoted(missing))
+    if extra := [name for name in there.of_class if name not in available]:
+        logger.warning("%s: train has no class %s; test is measured without it", where, _quoted(extra))
+    return True
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(printable(name)) for name in names[:10]) + (" …" if len(names) > 10 else "")
+
+
+def skip_outside(
+    root: Path, there: Mapping[str, ClassFolders], available: Sequence[str], skipped: Skipped, *, rules: int
+) -> None:
+    """Counts what lies below `root` and the split folders, but in no class folder of `available` classes."""
+    taken, levels = set(), {root}
+    for each in there.values():
+        taken |= {path for name in available for path in each.of_class.get(name, ())}
+        levels |= {each.root, *(path for path in each.root.parents if root in path.parents)}
+    for level in sorted(levels):
+        seen, unseen = entries(level, rules=rules)
+        skip(unseen, skipped)
+        for path in seen:
+            if path in taken or path in levels:
+                continue
+            if os.path.isdir(path):
+                of_split = any(level == each.root for each in there.values())
+                skipped.add_folder(path, Reason.OTHER_CLASS if of_split else Reason.BESIDE)
+            else:
+                skipped.add_file(path, Reason.UNLABELLED)

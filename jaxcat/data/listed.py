@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 
 from jaxcat.data.decoding import printable
 from jaxcat.data.division import divide
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, keep_classes
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, keep_classes
+from jaxcat.data.skipped import Skipped
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Problems:
 
 def clean(text: str) -> str:
     """A label or group as it is compared: without spaces around it, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", text.strip())
+    return composed(text.strip())
 
 
 def first(items: Sequence[str], *, most: int = EXAMPLES) -> str:
@@ -74,7 +74,7 @@ def first(items: Sequence[str], *, most: int = EXAMPLES) -> str:
     return ", ".join(items[:most]) + (", …" if len(items) > most else "")
 
 
-def data_of(records: Iterable[Listed], config: Any, *, where: str) -> Data:
+def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skipped | None = None) -> Data:
     """The data that these records make. Their order does not matter.
 
     The class names are the labels of train, sorted. Records of test whose label train does not have are left out,
@@ -83,6 +83,7 @@ def data_of(records: Iterable[Listed], config: Any, *, where: str) -> Data:
     Args:
         records: of train and perhaps other splits; every record has a name of its own.
         where: what the list is called in messages.
+        skipped: the files that were found and are no records.
 
     Raises:
         DataError: there is no record of train, or validation has another label, or lacks one.
@@ -94,14 +95,17 @@ def data_of(records: Iterable[Listed], config: Any, *, where: str) -> Data:
     if not by_split["train"]:
         raise DataError(f"{where}: no image of train")
     available = tuple(sorted({record.label for record in by_split["train"]}))
-    classes = choose_classes(available, config.data.classes)
+    chosen = choose_classes(available, config.data.classes)
+    number = Counter(record.label for record in by_split["train"])
+    classes = frequent_classes({name: number[name] for name in chosen}, config)
     splits = {}
     for name in SPLITS:
         if known := _known(name, by_split[name], available, where):
             splits[name] = keep_classes(split_of(name, known, available), available, classes)
     for name in [name for name in SPLITS if name in splits and name != "train"]:
         _check_classes(splits[name], classes, where)
-    return Data(classes, divide(splits, config, classes))
+    held_out = "validation" not in splits or bool(config.data.fold)
+    return Data(classes, divide(splits, config, classes), skipped=skipped or Skipped(), held_out=held_out)
 
 
 def _known(name: str, records: Sequence[Listed], available: Sequence[str], where: str) -> list[Listed]:

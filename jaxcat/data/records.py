@@ -6,17 +6,25 @@ depends neither on listing order nor on NumPy's generators, and a new image disp
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxcat.data.decoding import decode, printable, read_file
+from jaxcat.data.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -73,10 +81,16 @@ class Data:
     """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test".
 
     "validation" has no records if `data.validation_fraction` is 0.
+
+    Attributes:
+        skipped: the files that were found and are no records.
+        held_out: whether validation was taken from the images of train.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    skipped: Skipped = field(default_factory=Skipped)
+    held_out: bool = False
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
@@ -99,20 +113,76 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
     """The classes named in `data.classes` (all if it is empty), in the order of `available`, not of the flag.
 
+    Names are separated by commas; one that has a comma itself is written in double quotes. Unicode's composed and
+    decomposed forms of a name are the same.
+
     Raises:
         ConfigError: a named class is not available.
         DataError: fewer than two classes are left.
     """
-    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    known = {composed(name): name for name in available} | {name: name for name in available}
+    names = _listed(wanted, known)
     for name in names:
-        if name not in available:
+        if composed(name) not in known:
             near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available[:10])
-            raise ConfigError(f"--config.data.classes={wanted}: there is no class {name!r}; nearest: {', '.join(near)}")
-    classes = tuple(name for name in available if name in names or not names)
+            shown = ", ".join(f'"{one}"' if "," in one else one for one in near)
+            quotes = '; write a name with a comma in double quotes, as in "a, b",c' if "," in "".join(known) else ""
+            raise ConfigError(f"--config.data.classes={wanted}: there is no class {name!r}; nearest: {shown}{quotes}")
+    chosen = {known.get(name, known[composed(name)]) for name in names}
+    classes = tuple(name for name in available if name in chosen or not names)
     if len(classes) < 2:
         raise DataError(
             f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'};"
             f" check --config.data.dir and --config.data.classes={wanted!r}"
+        )
+    return classes
+
+
+def _listed(wanted: str, known: Collection[str]) -> list[str]:
+    """The names in a value of `data.classes`."""
+    plain = [name.strip() for name in wanted.split(",") if name.strip()]
+    if '"' not in wanted or all(name in known for name in plain):  # a class may have a quotation mark in its name
+        return plain
+    row = next(csv.reader([" ".join(wanted.splitlines())], skipinitialspace=True), [])
+    return [name if name in known else name.strip() for name in row if name.strip()]
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): systems write é as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printed_order(classes: Sequence[str]) -> list[int]:
+    """The labels in the order in which tables show them: names that are numbers by their value, then the others."""
+
+    def key(label: int) -> tuple[bool, float]:
+        is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", classes[label]) is not None
+        return not is_number, float(classes[label]) if is_number else 0.0
+
+    return sorted(range(len(classes)), key=key)
+
+
+def frequent_classes(counts: Mapping[str, int], config: Any) -> tuple[str, ...]:
+    """The classes with at least `data.min_per_class` images in train; a warning names the others.
+
+    Args:
+        counts: class name → images in train, before any are held out.
+
+    Raises:
+        DataError: fewer than two classes are left.
+    """
+    least = config.data.min_per_class
+    rare = [f"{name!r} ({count})" for name, count in counts.items() if count < least]
+    classes = tuple(name for name, count in counts.items() if count >= least)
+    if rare:
+        logger.warning(
+            "--config.data.min_per_class=%d leaves out %d of %d classes: %s",
+            *(least, len(rare), len(counts), ", ".join(rare)),
+        )
+    if len(classes) < 2:
+        raise DataError(
+            f"--config.data.min_per_class={least}: a classifier needs two classes with so many images; there are "
+            f"{', '.join(f'{name!r} ({count})' for name, count in counts.items())}"
         )
     return classes
 

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
+from jaxcat.data.folder import INDEX_RULES
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
 
@@ -16,20 +17,25 @@ class DataSource(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         opener: `MODULE:FUNCTION`; the function takes a config and indexes the data that the config asks for.
+        has_rules: whether the function also takes `rules`, the version of the indexing rules.
     """
 
     meaning: str
     opener: str
+    has_rules: bool = False
 
-    def open(self, config: Any) -> Data:
+    def open(self, config: Any, *, rules: int = INDEX_RULES) -> Data:
         """Indexes the data that `config.data` asks for; decodes nothing."""
         module, _, function = self.opener.partition(":")
-        return getattr(importlib.import_module(module), function)(config)
+        opener = getattr(importlib.import_module(module), function)
+        return opener(config, rules=rules) if self.has_rules else opener(config)
 
 
 SOURCES: dict[str, DataSource] = {
     "folder": DataSource(
-        "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…", "jaxcat.data.folder:open_folder"
+        "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…",
+        "jaxcat.data.folder:open_folder",
+        has_rules=True,
     ),
     "table": DataSource(
         "image files that a table lists with their labels: data.table", "jaxcat.data.table_source:open_table"
@@ -46,11 +52,12 @@ SOURCES: dict[str, DataSource] = {
 }
 
 
-def open_data(config: Any) -> Data:
+def open_data(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """Indexes the data that `config.data` asks for, and warns of what looks odd; decodes nothing.
 
     Args:
         config: has `seed`, `optim.class_weight` and `data.*`; `data.source` is a name in `SOURCES`.
+        rules: version of the rules that say which files are records; a run keeps those it began with.
 
     Returns:
         The data: always "train" and "validation" (held out of train if the data have none), "test" if there is one.
@@ -60,6 +67,6 @@ def open_data(config: Any) -> Data:
     """
     if config.data.source not in SOURCES:
         raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
-    data = SOURCES[config.data.source].open(config)
+    data = SOURCES[config.data.source].open(config, rules=rules)
     checks.warn(data, config)
     return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import Split
 from jaxcat.data.resizing import resize
+from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
 from jaxcat.system.files import never
 
@@ -33,6 +34,7 @@ class Store:
     Attributes:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
+        sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
         in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
@@ -48,6 +50,7 @@ class Store:
         """
         self.split = split
         self.unreadable: tuple[str, ...] = ()
+        self.sketches: tuple[bytes, ...] = ()
         self.in_memory = memory_needed(split, size) <= cache_gb * 2**30
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -64,12 +67,14 @@ class Store:
             0, or what `stop` returned if that is not 0; the store is then unchanged.
         """
         images = np.empty((len(self.split), self._size, self._size, 3), np.uint8) if self.in_memory else None
+        sketches = [b""] * len(self.split)
 
         def attempt(index: int) -> str:
             try:
                 image = self.split.fetch(index)
             except DataError as error:
                 return str(error)
+            sketches[index] = sketch(image)
             if images is not None:
                 images[index] = resize(image, self._size, mode=self._mode)
             return ""
@@ -84,6 +89,7 @@ class Store:
                 if number % _REPORTED == 0 and (status := stop()):
                     return status
         self._keep(images, reasons)
+        self.sketches = tuple(filter(None, sketches))  # those of the readable images
         return 0
 
     def _keep(self, images: np.ndarray | None, reasons: list[str]) -> None:
@@ -187,19 +193,26 @@ def open_stores(
 
 def _report_left_out(split: Split, store: Store) -> None:
     """Logs how many images of `split` the store left out. Raises DataError if a whole class is among them."""
-    lost = np.setdiff1d(split.labels, store.split.labels)
-    if len(lost):
-        example = split.files[int(np.flatnonzero(split.labels == lost[0])[0])]
-        raise DataError(
-            f"no readable image is left of {len(lost)} class(es) in {split.name}, such as that of {printable(example)};"
-            f" the first reason: {store.unreadable[0]}"
-        )
+    if text := refusal(split, store.split, store.unreadable):
+        raise DataError(text)
     logger.warning(
         "%d of %d images in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
         len(store.unreadable),
         len(split),
         split.name,
         store.unreadable[0],
+    )
+
+
+def refusal(split: Split, readable: Split, reasons: Sequence[str]) -> str:
+    """Why a split cannot be used without its unreadable images: a whole class is among them; "" if none is."""
+    lost = np.setdiff1d(split.labels, readable.labels)
+    if not len(lost):
+        return ""
+    example = split.files[int(np.flatnonzero(split.labels == lost[0])[0])]
+    return (
+        f"no readable image is left of {len(lost)} {'class' if len(lost) == 1 else 'classes'} in {split.name}, such as "
+        f"that of {printable(example)}; the first reason: {reasons[0]}"
     )
 
 

@@ -6,7 +6,7 @@ step tells them apart by the names in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxcat.data import checks
 from jaxcat.data.augment import store_size
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.records import Data, Split, fingerprint, order
@@ -62,9 +63,14 @@ def stores_of(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, Stor
 
 
 def decode_all(
-    stores: Mapping[str, Store], console: Console, *, skip_bad: bool, stop: Callable[[], int] = never
+    stores: Mapping[str, Store],
+    console: Console,
+    *,
+    classes: Sequence[str],
+    skip_bad: bool,
+    stop: Callable[[], int] = never,
 ) -> int:
-    """Decodes every image of the stores once, with a progress bar.
+    """Decodes every image of the stores once, with a progress bar, and warns of images with the same pixels.
 
     Returns:
         0, or what `stop` returned if that is not 0.
@@ -75,7 +81,9 @@ def decode_all(
     with progress_of("images decoded", total=sum(map(len, stores.values())), console=console) as progress:
         if status := prepare_stores(stores, skip_bad=skip_bad, progress=progress, stop=stop):
             return status
-    check_agreement({name: store.split for name, store in stores.items()})
+    splits = {name: store.split for name, store in stores.items()}
+    check_agreement(splits)
+    checks.warn_of_pixels(splits, {name: store.sketches for name, store in stores.items()}, classes)
     return 0
 
 
@@ -97,7 +105,7 @@ class Streaming:
     """A `Source` of images: decoded once if they fit in memory, and augmented anew in every epoch."""
 
     def __init__(self, config: ConfigDict, data: Data, *, mesh: Mesh):
-        self._config, self._mesh = config, mesh
+        self._config, self._mesh, self._classes = config, mesh, data.classes
         self._stores = stores_of(config, data.splits)
 
     @property
@@ -109,7 +117,7 @@ class Streaming:
         return f"{counts(self.splits)} images, {held}"
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
-        return decode_all(self._stores, console, skip_bad=self._config.data.skip_bad, stop=stop)
+        return decode_all(self._stores, console, classes=self._classes, skip_bad=self._config.data.skip_bad, stop=stop)
 
     def train(self, epoch: int, *, first: int) -> Batches:
         config, store = self._config, self._stores["train"]

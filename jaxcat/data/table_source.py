@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.decoding import printable
-from jaxcat.data.folder import SPLIT_OF
 from jaxcat.data.listed import Listed, Problems, clean, data_of, first
-from jaxcat.data.records import Data
+from jaxcat.data.records import SPLITS, Data
+from jaxcat.data.split_names import split_name
 from jaxcat.data.table_reading import Table, read_table
 from jaxcat.errors import DataError
 
@@ -66,7 +66,7 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
         if problem:
             problems.add(problem, place, path)
         label, group = clean(label), clean(group)
-        where = SPLIT_OF.get(split.strip().lower(), "") if has_split else "train"
+        where = _split_of(split) if has_split else "train"
         if not where:
             problems.add("a split that is none of train, validation and test", place, split)
         if not label and where != "test":
@@ -78,6 +78,12 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
         if not problem:
             yield Listed(place, name, file, label, where, group if has_group else None)
     problems.refuse()
+
+
+def _split_of(cell: str) -> str:
+    """The split that a cell names, in the words that folders may have; "" if it names none."""
+    name = split_name(cell.strip())
+    return name.split if name and not name.rest and name.split in SPLITS else ""
 
 
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:

@@ -20,7 +20,7 @@ from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
 from jaxcat.data.folder import open_labelled_folder
-from jaxcat.data.records import SPLITS, Split, fingerprint
+from jaxcat.data.records import SPLITS, Split, fingerprint, printed_order
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError
@@ -138,7 +138,9 @@ def show(console: Console, summary: dict, title: str) -> None:
         soft_wrap=True,
     )
     table = Table("class", "images", "precision", "recall", "F1", "most often mistaken for", box=None, pad_edge=False)
-    for index, (name, row) in enumerate(summary["per_class"].items()):
+    for index in printed_order(summary["classes"]):
+        name = summary["classes"][index]
+        row = summary["per_class"][name]
         mistakes = np.array(summary["confusion"][index])
         mistakes[index] = 0
         other = f"{summary['classes'][int(mistakes.argmax())]} ({mistakes.max()})" if mistakes.any() else ""

@@ -10,19 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcat.data.folder import Ignored, walk
+from jaxcat.data.skipped import Skipped
+from jaxcat.data.walking import walk
 from jaxcat.errors import DataError
 from jaxcat.inference.classifier import Classifier
 
 
-def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
-    """The images in `paths`, with those in directories; yields an error in place of a directory without images."""
+def find(paths: Sequence[Path], skipped: Skipped | None = None) -> Iterator[Path | DataError]:
+    """The images in `paths`, with those in directories; yields an error in place of a directory without images.
+
+    Other files in directories are added to `skipped`.
+    """
     for path in paths:
         if not os.path.isdir(path):  # Path.is_dir raises for some invalid names
             yield path
             continue
         found = False
-        for image in walk(path, Ignored()):
+        for image in walk(path, skipped):
             found = True
             yield image
         if not found:
@@ -30,9 +34,12 @@ def find(paths: Sequence[Path]) -> Iterator[Path | DataError]:
 
 
 def predict(
-    classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32
+    classifier: Classifier, paths: Sequence[Path], *, batch_size: int = 32, skipped: Skipped | None = None
 ) -> Iterator[tuple[Path, np.ndarray] | DataError]:
-    """(path, probabilities (classes,)) or an error for each image below `paths`, in order, a batch at a time."""
+    """(path, probabilities (classes,)) or an error for each image below `paths`, in order, a batch at a time.
+
+    Other files in directories are added to `skipped`.
+    """
 
     def prepare(item: Path | DataError) -> np.ndarray | DataError:
         if isinstance(item, DataError):
@@ -42,7 +49,7 @@ def predict(
         except DataError as error:
             return error
 
-    remaining = find(paths)
+    remaining = find(paths, skipped)
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(remaining, batch_size)):
             prepared = list(threads.map(prepare, chunk))

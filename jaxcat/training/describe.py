@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 from rich.text import Text
 
+from jaxcat.data.records import printed_order
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
 from jaxcat.system.console import Console
@@ -46,6 +47,7 @@ def describe_run(
     """
     meta, data, optim = run.meta, config.data, config.optim
     provenance, classes = meta.provenance, meta.classes
+    names = [classes[label] for label in printed_order(classes)]
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
     weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
     if "sha256" in provenance:
@@ -60,7 +62,7 @@ def describe_run(
     for name, fact in (
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.dir or data.name}  {source}{fold}"),
-        ("classes", f"{len(classes)}: {', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}"),
+        ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         ("trained", _sizes(run.trained["params"], run.network)),

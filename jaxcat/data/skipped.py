@@ -1,0 +1,179 @@
+"""What is skipped among images, and why: train, check, evaluate and predict count it by the same reasons."""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+import logging
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from jaxcat.data.decoding import FORMATS, SUFFIXES, printable
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = 3
+
+
+class Reason(enum.Enum):
+    """Why files are skipped, in the order in which reasons are shown; the value completes "3 files skipped: …"."""
+
+    LEFT = "thumbnails, metadata and backups that systems, cameras, network storage and editors leave"
+    HIDDEN = "hidden images: their name, or a folder's, begins with a dot"
+    UNLABELLED = "images outside the class folders, which have no label"
+    BESIDE = "images in folders beside those of the splits"
+    OTHER_CLASS = "images of classes that train does not have"
+    FORMAT = "images in a format that jaxcat does not read; save them as JPEG or PNG"
+    SUFFIX = "images without the suffix of an image, such as .jpg; rename them"
+    SPECIAL = "pipes, devices and other entries that are no regular files"
+    OTHER = "files that are no images"
+
+
+# Folders and files that are nobody's photographs: patterns as in a shell, compared in lower case. Names in LEFT_EXACTLY
+# are compared as they are, because a class may be called so in lower case.
+LEFT_FOLDERS = (
+    *("__macosx", ".appledouble", ".trash*", ".spotlight-*", ".fseventsd", ".temporaryitems"),  # macOS
+    *("network trash folder", "temporary items"),  # old AppleShare
+    *("$recycle.bin", "system volume information", "found.[0-9][0-9][0-9]"),  # Windows
+    *("lost+found", ".xvpics", ".thumbnails", ".thumbs", ".thumb", ".comments"),  # Linux and Android
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", "@__thumb"),  # Synology, QNAP
+    *("@sharebin", "@tmp", "@syno*", ".@*", ".streams", ".wdmc", ".wd_tv", ".wdcache", "~snapshot", ".snapshot*"),
+    *("*.lrdata", "*.lrcat-data", "[[]originals]", "captureone", "nksc_param"),  # Lightroom, ACDSee, Capture One, Nikon
+    *(".picasaoriginals", ".bridgecache*", ".photoslibrary", ".dtrash"),  # Picasa, Bridge, digiKam
+    *(".ipynb_checkpoints", "__pycache__", ".git", ".svn", ".hg", ".dvc", ".cache"),  # programs
+    *(".stversions", ".stfolder", ".sync", ".dropbox.cache", ".nextcloudsync*"),  # synchronization
+)
+LEFT_FILES = (
+    *("._*", ".ds_store", "icon\r", ".apdisk", ".localized", ".trashed-*", ".pending-*"),  # macOS, Android
+    *("thumbs.db*", "ehthumbs*.db", "desktop.ini", "albumartsmall.jpg", "albumart_{*}_*.jpg"),  # Windows
+    *("synophoto_thumb*", "synofile_thumb*", "synoindex_media_info", "synophoto_film*", "*@synoeastream*"),  # Synology
+    *("zbthumbnail.info", "picasa.ini", ".picasa.ini", "pspbrwse.jbf", "*.thm", ".nomedia", ".directory"),  # programs
+    *("*~", "~$*", "*.bak", "*.orig", "*.old", "*_original", "#*#", ".*.sw[a-p]", ".~lock.*"),  # editors' backups
+    *("*.tmp", "*.part", "*.partial", "*.crdownload", ".nfs*", ".fuse_hidden*", ".syncthing.*", "~syncthing~*"),
+)
+LEFT_EXACTLY = frozenset({"RECYCLER", "CANONMSC", "THMBNL", "AVF_INFO"})
+CARD, BESIDE_PHOTOGRAPHS = "dcim", frozenset({"misc", "private"})  # on a camera's card, photographs are in DCIM
+
+_left_folder, _left_file = (
+    re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (LEFT_FOLDERS, LEFT_FILES)
+)
+
+# Suffix → format, for images that jaxcat does not read; a suffix that `decoding.SUFFIXES` has does not count.
+OTHER_FORMATS = {
+    **dict.fromkeys((".heic", ".heif", ".hif", ".heics"), "HEIC"),
+    **dict.fromkeys((".avif", ".avifs"), "AVIF"),
+    **dict.fromkeys((".tif", ".tiff", ".btf"), "TIFF"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), "JPEG 2000"),
+    **dict.fromkeys((".jxl", ".jxr", ".wdp", ".hdp", ".jls"), "JPEG XL, XR or LS"),
+    **dict.fromkeys((".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".orf"), "camera raw"),
+    **dict.fromkeys((".raf", ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".raw", ".rwl", ".dcr"), "camera raw"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pam"), "PNM"),
+    **dict.fromkeys((".ico", ".cur", ".icns"), "ICO"),
+    **dict.fromkeys((".psd", ".psb", ".xcf", ".kra", ".ora", ".cdr"), "drawing program"),
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".wmf", ".emf"), "vector graphics"),
+    **dict.fromkeys((".exr", ".hdr", ".dds", ".tga", ".pcx", ".sgi", ".dib", ".xbm", ".xpm"), "other image format"),
+    **dict.fromkeys((".dcm", ".dicom", ".nii", ".czi", ".nd2", ".lif", ".vsi", ".svs", ".ndpi"), "scientific image"),
+}
+
+# Where a file begins so, it is an image that jaxcat may not read, whatever its suffix.
+_OTHER_FORMAT = re.compile(
+    rb"II[*+]\0|MM\0[*+]|.{4}ftyp(hei[cfmsx]|hev[cx]|mi[fa]1|msf1|avi[fs]|crx )|\0{3}\x0cjP  |\xff\x4f\xff\x51"
+    rb"|\0{3}\x0cJXL |\xff\x0a|8BPS|gimp xcf|FUJIFILMCCD-RAW|II(RO|RS|U\0)|P[1-6]\s",
+    re.DOTALL,
+)
+
+
+class Skipped:
+    """Counts the files that are skipped, by reason, with a few examples of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Reason] = Counter()
+        self._examples: dict[Reason, list[str]] = {}
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def count(self, reason: Reason) -> int:
+        """The number of files skipped for one reason."""
+        return self._counts[reason]
+
+    def add(self, path: Path | str, reason: Reason) -> None:
+        """Counts one file; `path` is how it is named to the user."""
+        self._counts[reason] += 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(printable(str(path)))
+
+    def add_file(self, path: Path, reason: Reason | None = None) -> None:
+        """Counts a file: by `reason` if it is an image, else by what it is. Reads its first bytes if needed."""
+        self.add(path, _why(path, reason))
+
+    def add_folder(self, directory: Path, reason: Reason) -> None:
+        """Counts the images below a folder that is skipped as a whole. What cannot be listed has none."""
+        for folder, folders, files in os.walk(directory):
+            for name in sorted(folders):
+                if reason is not Reason.LEFT and left_behind(name, siblings=folders, folder=True):
+                    self.add_folder(Path(folder, name), Reason.LEFT)
+                    folders.remove(name)
+            folders.sort()
+            for name in sorted(files):
+                if Path(name).suffix.lower() in SUFFIXES:
+                    self.add(Path(folder, name), Reason.LEFT if left_behind(name) else reason)
+
+    def lines(self) -> list[str]:
+        """One line for each reason: the number, the reason and examples."""
+        return [self._line(reason) for reason in Reason if self._counts[reason]]
+
+    def _line(self, reason: Reason) -> str:
+        count, examples = self._counts[reason], self._examples[reason]
+        more = ", …" if count > len(examples) else ""
+        return f"{count} {'file' if count == 1 else 'files'} skipped: {reason.value} ({', '.join(examples)}{more})"
+
+    def warn(self) -> None:
+        """Logs the lines as warnings."""
+        for line in self.lines():
+            logger.warning("%s", line)
+
+
+def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False) -> bool:
+    """Whether a file, or a folder, is nobody's photograph by its name and the names beside it."""
+    if name in LEFT_EXACTLY:
+        return folder
+    lower = name.lower()
+    if folder and lower in BESIDE_PHOTOGRAPHS:
+        return any(sibling.lower() == CARD for sibling in siblings)
+    return (_left_folder if folder else _left_file).match(lower) is not None
+
+
+def _why(path: Path, reason: Reason | None) -> Reason:
+    """Why a file is skipped; `reason` if it is an image that would be read elsewhere."""
+    if left_behind(path.name):
+        return Reason.LEFT
+    by_name = path.suffix.lower() in SUFFIXES
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Reason.SPECIAL
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except (OSError, ValueError):
+        head = b""
+    if by_name or (head and _is_read(path)):
+        return reason or Reason.SUFFIX
+    if path.suffix.lower() in OTHER_FORMATS or _OTHER_FORMAT.match(head):
+        return Reason.FORMAT
+    return Reason.LEFT if path.name.startswith(".") else Reason.OTHER
+
+
+def _is_read(path: Path) -> bool:
+    """Whether the content of a file is of a format that jaxcat reads; decodes nothing."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # Pillow's plugins raise nearly every kind of exception on other content
+        return False

@@ -1,0 +1,156 @@
+"""Twins: records that are the same image, by the bytes of their files or by their decoded pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcat.data.decoding import printable
+from jaxcat.data.records import Split
+from jaxcat.errors import DataError
+
+EXAMPLES = 3
+_PEEK = 4096  # bytes at the end of a file, compared before whole files are
+
+
+class Record(NamedTuple):
+    """A record of one of several splits."""
+
+    split: str
+    number: int
+
+
+Group = tuple[Record, ...]  # at least two, in the order of the splits
+
+
+def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
+    """Groups of records whose files have the same bytes.
+
+    It reads only files with a size and an end that another has. Splits whose images are no files have no group. Empty
+    and unreadable files are left out: decoding reports them.
+    """
+    of_files = [
+        Record(name, index)
+        for name, split in splits.items()
+        if len(split) and isinstance(split.stored(0), Path)
+        for index in range(len(split))
+    ]
+    alike = _same(of_files, lambda record: _size(_path(splits, record)))
+    alike = [group for sizes in alike for group in _same(sizes, lambda record: _end(_path(splits, record)))]
+    return [
+        group for ends in alike for group in _same(ends, lambda record: _digest(splits[record.split], record.number))
+    ]
+
+
+def by_pixels(splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]]) -> list[Group]:
+    """Groups of records with the same decoded pixels, but not all with the same bytes.
+
+    Only groups that are worth a warning are looked at: with two labels, or in two splits.
+
+    Args:
+        sketches: for each split, the `sketch` of each record's pixels; only records that share one are decoded.
+    """
+    records = [Record(name, index) for name in sketches for index in range(len(splits[name]))]
+    groups = []
+    for candidates in _same(records, lambda record: sketches[record.split][record.number]):
+        if len({record.split for record in candidates}) > 1 or len(labels_of(splits, candidates)) > 1:
+            groups += _same(candidates, lambda record: _pixels(splits[record.split], record.number))
+    return [group for group in groups if len({_digest(splits[each.split], each.number) for each in group}) > 1]
+
+
+def sketch(image: np.ndarray) -> bytes:
+    """16 bytes that equal images share and others hardly ever: of the shape, every 16th pixel, and 64 partial sums.
+
+    Cheap beside decoding: the image, uint8 (H, W, 3), is read once.
+    """
+    hashed = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
+    hashed.update(np.ascontiguousarray(image[::16, ::16]).tobytes())
+    values = np.ascontiguousarray(image).reshape(-1)
+    whole = len(values) // 512 * 512
+    hashed.update(values[:whole].view(np.uint64).reshape(64, -1).sum(axis=1, dtype=np.uint64).tobytes())
+    hashed.update(values[whole:].tobytes())
+    return hashed.digest()
+
+
+def labels_of(splits: Mapping[str, Split], group: Iterable[Record]) -> set[int]:
+    """The labels in a group."""
+    return {int(splits[record.split].labels[record.number]) for record in group}
+
+
+def with_two_classes(splits: Mapping[str, Split], groups: Iterable[Group]) -> list[Group]:
+    """The groups whose records do not all have the same label."""
+    return [group for group in groups if len(labels_of(splits, group)) > 1]
+
+
+def described(splits: Mapping[str, Split], group: Sequence[Record], classes: Sequence[str]) -> str:
+    """A group in a message: a record of each label, or the first two if all have one: `FILE ('cat') =
+    FILE ('dog')`; without `classes`, files only."""
+    first: dict[int, Record] = {}
+    for record in group:
+        first.setdefault(int(splits[record.split].labels[record.number]), record)
+    shown = list(first.values()) if len(first) > 1 else list(_of_different_splits(group))
+    return " = ".join(_named(splits[each.split], each.number, classes) for each in shown[:EXAMPLES])
+
+
+def _named(split: Split, number: int, classes: Sequence[str]) -> str:
+    file = printable(split.files[number])
+    return f"{file} ({classes[split.labels[number]]!r})" if classes else file
+
+
+def _of_different_splits(group: Sequence[Record]) -> Sequence[Record]:
+    first = {record.split: record for record in reversed(group)}
+    return tuple(reversed(first.values())) if len(first) > 1 else group[:2]
+
+
+def _same(records: Iterable[Record], key: Callable[[Record], Hashable]) -> list[Group]:
+    """Groups of at least two records with the same key; a record whose key is None is in no group."""
+    groups = defaultdict(list)
+    for record in records:
+        if (value := key(record)) is not None:
+            groups[value].append(record)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _path(splits: Mapping[str, Split], record: Record) -> Path | None:
+    stored = splits[record.split].stored(record.number)
+    return stored if isinstance(stored, Path) else None
+
+
+def _size(path: Path | None) -> int | None:
+    try:
+        return os.stat(path).st_size or None if path else None
+    except (OSError, ValueError):
+        return None
+
+
+def _end(path: Path | None) -> bytes | None:
+    """The last bytes of a regular file."""
+    try:
+        if path is None or not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            file.seek(-min(_PEEK, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return file.read()
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(split: Split, index: int) -> bytes | None:
+    try:
+        return split.digest(index)
+    except DataError:
+        return None
+
+
+def _pixels(split: Split, index: int) -> tuple[tuple[int, ...], bytes] | None:
+    try:
+        image = split.fetch(index)
+    except DataError:
+        return None
+    return image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest()

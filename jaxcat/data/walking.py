@@ -1,0 +1,114 @@
+"""The way through folders: which entries are seen, which files are images, and which are skipped."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxcat.data import rules_1
+from jaxcat.data.decoding import SUFFIXES, printable
+from jaxcat.data.skipped import Reason, Skipped, left_behind
+from jaxcat.errors import DataError
+
+# The version of the rules that say which files are records, how records and classes are named and which folders are
+# splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
+INDEX_RULES = 2
+
+
+def image_files(directory: Path, skipped: Skipped, *, rules: int = INDEX_RULES) -> Iterator[Path]:
+    """Yields what `walk` yields, but raises its first DataError."""
+    for found in walk(directory, skipped, rules=rules):
+        if isinstance(found, DataError):
+            raise found
+        yield found
+
+
+def walk(directory: Path, skipped: Skipped | None, *, rules: int = INDEX_RULES) -> Iterator[Path | DataError]:
+    """Yields every file below `directory` with an image's suffix, in sorted order, and adds others to `skipped`.
+
+    It yields a DataError in place of an entry that cannot be listed or examined. Links to directories are followed,
+    unless they lead back to a directory that encloses them.
+    """
+    above = Path(os.path.realpath(directory)).parents
+    yield from _walk(directory, frozenset(map(str, above)), skipped, rules)
+
+
+def _walk(
+    directory: Path, enclosing: frozenset[str], skipped: Skipped | None, rules: int
+) -> Iterator[Path | DataError]:
+    real = os.path.realpath(directory)
+    if real in enclosing:
+        return
+    try:
+        here, unseen = entries(directory, rules=rules)
+    except DataError as error:
+        yield error
+        return
+    if skipped is not None:
+        skip(unseen, skipped)
+    suffixes = rules_1.SUFFIXES if rules == 1 else SUFFIXES
+    for path in here:
+        if os.path.isdir(path):
+            yield from _walk(path, enclosing | {real}, skipped, rules)
+        elif path.suffix.lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
+            yield path  # also a broken link: decoding then reports it
+        elif reason := _stat_error(path):
+            yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
+        elif skipped is not None:
+            skipped.add_file(path)
+
+
+def _stat_error(path: Path) -> str:
+    """Why an entry cannot be examined, such as a lost mount; "" if it can be, or is a broken link."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return "" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else str(error.strerror)
+    return ""
+
+
+def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], list[Path]]:
+    """The entries of a directory, sorted: those that are seen, and those that are hidden or nobody's photographs.
+
+    Raises:
+        DataError: the directory cannot be listed.
+    """
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise DataError(f"{printable(str(directory))}: {error.strerror}") from error
+    seen: list[Path] = []
+    unseen: list[Path] = []
+    for name in names:
+        path = directory / name
+        if rules == 1:
+            passed_over = rules_1.passed_over(name)
+        else:
+            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=os.path.isdir(path))
+        (unseen if passed_over else seen).append(path)
+    return seen, unseen
+
+
+def folders(directory: Path, *, rules: int = INDEX_RULES) -> list[Path]:
+    """The folders in a directory that are seen, sorted. Raises DataError if it cannot be listed."""
+    return [path for path in entries(directory, rules=rules)[0] if os.path.isdir(path)]
+
+
+def skip(unseen: list[Path], skipped: Skipped) -> None:
+    """Counts entries that are not seen; of folders, the images in them."""
+    names = [path.name for path in unseen]
+    for path in unseen:
+        if os.path.isdir(path):
+            left = not path.name.startswith(".") or left_behind(path.name, siblings=names, folder=True)
+            skipped.add_folder(path, Reason.LEFT if left else Reason.HIDDEN)
+        else:
+            skipped.add_file(path, Reason.HIDDEN)
+
+
+def holds_images(directory: Path, *, below: bool = True) -> bool:
+    """Whether a folder holds an image; with `below` also those in folders in it."""
+    if below:
+        return any(isinstance(found, Path) for found in walk(directory, None))
+    return any(path.suffix.lower() in SUFFIXES and os.path.isfile(path) for path in entries(directory)[0])

@@ -1,0 +1,258 @@
+"""Folders as archives unpack them: splits are found under their usual names, and never become classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_data import counts, flat, opened, refused, save
+
+from jaxcat.config import default
+from jaxcat.data.layout import split_roots, suggested
+from jaxcat.data.split_names import split_name
+from jaxcat.errors import ConfigError
+
+CLASSES = {"cat": 5, "dog": 5}
+
+
+def splits(root: Path, *names: str) -> Path:
+    """`root/NAME/{cat,dog}/…` for each of `names`."""
+    for name in names:
+        flat(root / name, **CLASSES)
+    return root
+
+
+def found(root: Path, **settings) -> dict[str, str]:
+    """The folder of each split, relative to `root`."""
+    data = default().data
+    data.update(settings)
+    return {name: path.relative_to(root).as_posix() for name, path in split_roots(root, data).items()}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Training", "", "Testing"),
+        ("training_set", "", "test_set"),
+        ("seg_train", "", "seg_test"),
+        ("Train_Data", "Val_Data", ""),
+        ("train", "valid", "test"),
+        ("TRAIN", "DEV", "TEST"),
+        ("train", "eval", "test"),
+        ("trainset", "valset", "testset"),
+        ("train-images", "val-images", "test-images"),
+        ("images_train", "images_validation", "images_test"),
+        ("train2017", "val2017", "test2017"),
+        ("TrainData", "ValidationData", "TestData"),
+        ("Training Images", "Validation Images", "Testing Images"),
+        ("dataset-train", "dataset-valid", "dataset-test"),
+        ("asl_alphabet_train", "", "asl_alphabet_test"),
+        ("flowers.train", "flowers.val", "flowers.test"),
+        ("train_val", "", "test"),
+        ("01_train", "02_val", "03_test"),
+        ("train", "", "holdout"),
+        ("training", "evaluation", ""),
+        ("train_256", "valid_256", ""),
+        ("trn", "val", "tst"),
+    ],
+)
+def test_usual_names_of_splits(train, validation, test, tmp_path):
+    named = {"train": train, "validation": validation, "test": test}
+    expected = {name: folder for name, folder in named.items() if folder}
+    splits(tmp_path, *expected.values())
+    assert found(tmp_path) == expected
+    data = opened(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.splits.keys() == {"train", "validation", *expected}
+    assert sum(map(len, data.splits.values())) == 10 * len(expected)
+    for name, folder in expected.items():
+        assert {file.split("/")[0] for file in data.splits[name].files} == {folder}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cat", "test tube", "steam_train", "trains", "valley", "devil", "latest", "contest", "train-test-split", "trail"],
+)
+def test_names_that_say_nothing_or_something_else(name):
+    parsed = split_name(name)
+    assert parsed is None or parsed.rest, name
+
+
+@pytest.mark.parametrize(
+    ("folders", "train", "test"),
+    [
+        (["data/data/{}"], "data/data", ""),
+        (["a/b/c/{}"], "a/b/c", ""),
+        (
+            ["seg_train/seg_train/{}", "seg_test/seg_test/{}", "seg_pred/seg_pred"],
+            "seg_train/seg_train",
+            "seg_test/seg_test",
+        ),
+        (["training_set/training_set/{}", "test_set/test_set/{}"], "training_set/training_set", "test_set/test_set"),
+        (
+            ["archive/chest_xray/train/{}", "archive/chest_xray/test/{}"],
+            "archive/chest_xray/train",
+            "archive/chest_xray/test",
+        ),
+        (["images/train/{}", "images/test/{}", "labels/train", "labels/test"], "images/train", "images/test"),
+        (["train/images/{}", "test/images/{}"], "train/images", "test/images"),
+        (["data/Training/{}", "data/Testing/{}", "__MACOSX/data/Training/{}"], "data/Training", "data/Testing"),
+        (["chest/train/{}", "chest/test/{}", "chest/chest/train/{}"], "chest/train", "chest/test"),
+        (
+            ["fruits/Training/{}", "fruits/Test/{}", "fruits/test-multiple_images-master"],
+            "fruits/Training",
+            "fruits/Test",
+        ),
+        (["train/{}", "test/{}", "predictions"], "train", "test"),
+    ],
+)
+def test_levels_of_an_unpacked_archive(folders, train, test, tmp_path):
+    for folder in folders:
+        if "{}" in folder:
+            flat(tmp_path / folder.removesuffix("/{}"), **CLASSES)
+        elif folder.startswith("labels"):
+            (tmp_path / folder).mkdir(parents=True)
+            (tmp_path / folder / "1.txt").touch()
+        else:
+            save(tmp_path / folder / "1.png")
+    (tmp_path / "README.md").touch()
+    assert found(tmp_path) == {"train": train} | ({"test": test} if test else {})
+    data = opened(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.splits["train"].files[0].startswith(f"{train}/cat/")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("train", "bus", "car"),
+        ("steam_train", "bullet_train", "bus"),
+        ("valid", "invalid"),
+        ("test", "train", "rest"),
+        ("train1", "train2", "train3"),
+        ("dev", "ops"),
+        ("test_tube", "flask"),
+        ("training", "match"),
+        ("testing", "coding", "reading"),
+    ],
+)
+def test_classes_that_are_called_as_splits_are(classes, tmp_path):
+    flat(tmp_path, **dict.fromkeys(classes, 3))
+    assert opened(tmp_path).classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize("names", [("Alpha", "Beta"), ("set 1", "set 2", "set 3"), ("entrenamiento", "prueba")])
+def test_classes_that_all_hold_the_same_folders_are_refused(names, tmp_path):
+    splits(tmp_path, *names)
+    message = refused(tmp_path, *names, "all hold the folders cat, dog", "--config.data.train_dir=")
+    assert "--config.data.validation_dir=" in message
+    first, *others = names
+    assert opened(tmp_path, train_dir=first, validation_dir=others[0]).classes == ("cat", "dog")
+    data = opened(tmp_path, train_dir=".")  # they are the classes
+    assert data.classes == tuple(sorted(names))
+
+
+def test_folders_in_classes_that_are_no_splits(tmp_path):
+    for name in ("cat/2019/a", "cat/2020", "dog/2020", "dog/extra", "fox"):
+        save(tmp_path / name / "1.png", 1)
+        save(tmp_path / name / "2.png", 2)
+    assert opened(tmp_path).classes == ("cat", "dog", "fox")
+
+
+def test_splits_within_classes_are_refused(tmp_path):
+    for name in ("cat", "dog"):
+        flat(tmp_path / name, train=3, test=3)
+    refused(tmp_path, "SPLIT/CLASS", "cat holds", "test, train")
+    assert opened(tmp_path, train_dir=str(tmp_path)).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_cats", "train_dogs", "test_cats", "test_dogs"),
+        ("trainA", "trainB", "testA", "testB"),
+    ],
+)
+def test_a_split_and_a_class_in_one_name(names, tmp_path):
+    flat(tmp_path, **dict.fromkeys(names, 3))
+    refused(tmp_path, "a split and a class", "--config.data.train_dir=")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "Testing"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("train", "test"),
+        ("train_data", "test_data", "more"),
+    ],
+)
+def test_splits_without_class_folders_are_never_classes(names, tmp_path):
+    flat(tmp_path, **dict.fromkeys(names, 3))
+    refused(tmp_path, "no class folders")
+
+
+def test_a_train_folder_beside_others_with_images_is_not_taken_for_granted(tmp_path):
+    flat(tmp_path / "train", steam=3, diesel=3)
+    flat(tmp_path, bus=3, car=3)
+    refused(tmp_path, "may be splits or classes", "bus, car", "--config.data.train_dir=")
+    assert opened(tmp_path, train_dir="train").classes == ("diesel", "steam")
+    assert opened(tmp_path, train_dir=".").classes == ("bus", "car", "train")
+
+
+def test_two_folders_for_one_split(tmp_path):
+    splits(tmp_path, "train", "val", "dev")
+    message = refused(tmp_path, "both the validation split")
+    assert "--config.data.train_dir=" in message
+    data = opened(tmp_path, train_dir="train", validation_dir="dev")
+    assert data.splits["validation"].files[0] == "dev/cat/000.png"
+
+
+def test_a_better_folder_is_suggested(tmp_path):
+    splits(tmp_path / "Plants (Augmented)" / "Plants", "train", "valid")
+    flat(tmp_path / "test", test=5)
+    refused(tmp_path, "no train folder", f"did you mean --config.data.dir='{tmp_path}/Plants (Augmented)/Plants'?")
+    assert suggested(tmp_path) == tmp_path / "Plants (Augmented)" / "Plants"
+
+
+# Named splits
+
+
+def test_named_splits(tmp_path):
+    splits(tmp_path / "data", "Alpha", "Beta", "test")
+    splits(tmp_path, "elsewhere")
+    data = opened(tmp_path / "data", train_dir="Alpha", validation_dir="Beta/", test_dir=str(tmp_path / "elsewhere"))
+    assert {name: split.files[0] for name, split in data.splits.items()} == {
+        "train": "Alpha/cat/000.png",
+        "validation": "Beta/cat/000.png",
+        "test": "test/cat/000.png",  # the split's name stands for a folder elsewhere
+    }
+    assert data.splits["test"].stored(0) == tmp_path / "elsewhere/cat/000.png"
+    assert opened(tmp_path / "data", train_dir="Alpha").splits.keys() == {"train", "validation"}, "only what is named"
+
+
+def test_a_named_test_beside_what_is_found(tmp_path):
+    flat(tmp_path, **CLASSES)
+    splits(tmp_path, "later")
+    data = opened(tmp_path, test_dir="later")
+    assert data.classes == ("cat", "dog")
+    assert counts(data.splits["test"]) == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train_dir": "nowhere"}, "--config.data.train_dir=nowhere: there is no folder"),
+        ({"test_dir": "train/cat/000.png"}, "--config.data.test_dir=train/cat/000.png: there is no folder"),
+        ({"train_dir": "train", "validation_dir": "../data/train"}, "this folder is the train split already"),
+    ],
+)
+def test_named_splits_that_cannot_be(settings, words, tmp_path):
+    splits(tmp_path / "data", "train", "test")
+    refused(tmp_path / "data", words, kind=ConfigError, **settings)
+
+
+def test_loops_of_links_end(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "data").symlink_to(tmp_path / "data")
+    refused(tmp_path / "data", "")
