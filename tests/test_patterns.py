@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from test_data import flat, opened, refused, save
 from test_settings import request
 
 from jaxcat.data import patterns
+from jaxcat.data.file_names import open_labelled_names
 from jaxcat.data.patterns import Pattern, suggested
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.flags import validate
@@ -130,3 +133,103 @@ def test_a_group_in_two_split_folders_is_named(tmp_path):
     )
     with pytest.raises(DataError, match="one group"):
         opened(tmp_path / "train", group_pattern="^([^/]+)")
+
+
+# Classes --------------------------------------------------------------------------------------------------------------
+
+CATS = r"^(cat|dog)\."
+
+
+def kaggle(root: Path, *, test: str = "test1") -> Path:
+    """As the archive of dogs-vs-cats: train/cat.0.jpg, and images without labels in test1."""
+    for number in range(6):
+        for name in ("cat", "dog"):
+            save(root / "train" / f"{name}.{number}.jpg", 40 * number + (name == "cat"))
+        save(root / test / f"{number}.jpg", 40 * number + 20)
+    return root
+
+
+def labels(data) -> dict[str, str]:
+    return {
+        file: data.classes[label]
+        for split in data.splits.values()
+        for file, label in zip(split.files, split.labels, strict=True)
+    }
+
+
+def test_dogs_vs_cats(tmp_path, caplog):
+    data = opened(kaggle(tmp_path), label_pattern=CATS)
+    assert data.classes == ("cat", "dog")
+    assert labels(data) == {f"train/{name}.{i}.jpg": name for name in ("cat", "dog") for i in range(6)}
+    assert set(data.splits) == {"train", "validation"}
+    assert "6 of 6 images of test have no label" in caplog.text
+    for split in data.splits.values():
+        for index, file in enumerate(split.files):
+            assert str(split.stored(index)) == str(tmp_path / file)
+
+
+def test_a_flat_folder_and_folders_of_splits(tmp_path):
+    kaggle(tmp_path / "k")
+    data = opened(tmp_path / "k" / "train", label_pattern=CATS)
+    assert set(labels(data)) == {f"{name}.{i}.jpg" for name in ("cat", "dog") for i in range(6)}
+    (tmp_path / "k" / "test1").rename(tmp_path / "val")
+    for number in range(6):
+        (tmp_path / "val" / f"{number}.jpg").rename(tmp_path / "val" / f"{'cat' if number % 2 else 'dog'}.{number}.jpg")
+    (tmp_path / "val").rename(tmp_path / "k" / "val")
+    data = opened(tmp_path / "k", label_pattern=CATS)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "validation": 6}
+    assert opened(tmp_path, label_pattern=CATS).classes == ("cat", "dog")  # one more level
+    named = opened(tmp_path / "k", label_pattern=CATS, train_dir="val", validation_fraction=0.0)
+    assert {name: len(split) for name, split in named.splits.items()} == {"train": 6, "validation": 0}
+
+
+def test_a_pattern_for_the_path(tmp_path):
+    for day in ("monday", "tuesday"):
+        for number in range(3):
+            save(tmp_path / day / "raw" / f"{number}.png", 10 * number + len(day))
+    data = opened(tmp_path, label_pattern="^(.+)/raw/")
+    assert set(labels(data).values()) == {"monday", "tuesday"}
+    refused(tmp_path, "6 × no class in the name: monday/raw/0.png", label_pattern="^(monday|tuesday)")
+
+
+def test_files_that_do_not_match_are_named(tmp_path):
+    kaggle(tmp_path)
+    for number in range(7):
+        save(tmp_path / "train" / f"fox-{number}.jpg", 200 + number)
+    message = refused(
+        tmp_path,
+        *(f"--config.data.label_pattern={CATS}", "7 × no class in the name: train/fox-0.jpg, train/fox-1.jpg", ", …"),
+        label_pattern=CATS,
+    )
+    assert "fox-6" not in message
+    assert opened(tmp_path, label_pattern=r"^(cat|dog|fox)\W").classes == ("cat", "dog", "fox")
+    refused(tmp_path / "train", "two classes", label_pattern="^.*(j)pg")
+
+
+def test_the_error_about_a_flat_folder_suggests_a_pattern_that_works(tmp_path):
+    kaggle(tmp_path)
+    for root in (tmp_path, tmp_path / "train"):
+        message = refused(root, "no class folders", "as in cat.0.jpg, add --config.data.label_pattern=")
+        pattern = shlex.split(message.partition("--config.data.label_pattern=")[2])[0]
+        validate(request(data__label_pattern=pattern))
+        assert set(labels(opened(root, label_pattern=pattern)).values()) == {"cat", "dog"}
+    assert "label_pattern" not in refused(tmp_path / "test1", "no class folders")
+
+
+def test_labels_and_groups_by_pattern(tmp_path):
+    for name in ("cat", "dog"):
+        for video in range(6):
+            for frame in range(2):
+                save(tmp_path / f"{name}.{video}.{frame}.jpg", 16 * video + frame)
+    splits = opened(tmp_path, label_pattern=CATS, group_pattern=r"^(\w+\.\d+)\.").splits
+    assert not set(splits["train"].groups or ()) & set(splits["validation"].groups or ())
+    assert len(splits["validation"]) % 2 == 0
+
+
+def test_a_folder_for_evaluation_by_names(tmp_path):
+    split = open_labelled_names(kaggle(tmp_path) / "train", ("dog", "cat"), CATS)
+    assert {file: int(label) for file, label in zip(split.files, split.labels, strict=True)} == {
+        f"{name}.{i}.jpg": number for number, name in enumerate(("dog", "cat")) for i in range(6)
+    }
+    with pytest.raises(DataError, match=r"(?s)--data .*6 × no class that this classifier knows: test1/0.jpg"):
+        open_labelled_names(tmp_path, ("dog", "cat"), CATS)

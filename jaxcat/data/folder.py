@@ -16,6 +16,7 @@ import numpy as np
 from jaxcat.data import rules_1
 from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.division import divide
+from jaxcat.data.file_names import advice, open_by_names
 from jaxcat.data.layout import class_root, split_roots
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.data.skipped import Reason, Skipped
@@ -60,6 +61,8 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     root = Path(config.data.dir).expanduser()
     if not os.path.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
+    if config.data.label_pattern:
+        return open_by_names(config, root)
     if rules == 1:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
@@ -128,7 +131,7 @@ def _available(train: ClassFolders) -> list[str]:
     if not train.of_class:
         raise DataError(
             f"{train.root}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with images ({_LOOKED_FOR}){_of_parent(train.root)}"
+            f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root)}"
         )
     for name in train.of_class:
         if printable(name) != name:  # class names go into tables, JSON and CSV

@@ -19,10 +19,15 @@ USUAL = r"^(.+?)[ ._(-]*\d+\)?\.\w+$"  # cat.0.jpg, Abyssinian_12.jpg, dog (3).p
 
 
 class Pattern:
-    """A pattern of a setting. It has one group, whose text is the class or group of a file."""
+    """A pattern of a setting. It has one group, whose text is the class or group of a file.
+
+    Attributes:
+        of_path: whether the pattern has a slash, so that it is meant for a path and not for a file's name.
+    """
 
     def __init__(self, setting: str, text: str):
         """Raises ConfigError if the text is no regular expression with one group."""
+        self.of_path = "/" in text
         self._flag = f"--config.data.{setting}={printable(text)}"
         try:
             self._expression = re.compile(text)
