@@ -25,7 +25,7 @@ from rich.text import Text
 
 from jaxcat import flags
 from jaxcat.config import default
-from jaxcat.data import inspection, twins
+from jaxcat.data import archives, inspection, twins
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
@@ -63,7 +63,8 @@ def config_of(directory: str, specification: str | None, overrides: Sequence[str
         raise ConfigError(f"--config.data.source={config.data.source}: only folders are checked; use folder")
     config.data.dir = directory
     config = flags.resolve_paths(config)
-    if not os.path.isdir(config.data.dir):
+    archives.open_archive(Path(config.data.dir))
+    if not archives.isdir(config.data.dir):
         raise DataError(f"{printable(directory)}: there is no such folder")
     flags.validate(config)
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -16,11 +17,22 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import small
+from test_data import flat, opened, save
 
+from jaxcat import check, evaluate, predict
+from jaxcat.config import default
 from jaxcat.data import archives
 from jaxcat.data.archives import Archive, open_archive
+from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.records import fingerprint
+from jaxcat.data.skipped import Skipped
+from jaxcat.data.sources import open_data
 from jaxcat.errors import DataError
+from jaxcat.inference.prediction import find
+from jaxcat.train import train
 
 FILES = {
     f"train/{name}/{i}.png": random.Random(f"{name}{i}").randbytes(900) * 2 for name in ("a", "b") for i in range(5)
@@ -360,3 +372,129 @@ def test_an_archive_made_while_sizes_were_unknown(tmp_path):
     (tmp_path / "x.zip").write_bytes(pipe.content)
     found = Archive(tmp_path / "x.zip")
     assert {name: found.read(name) for name in found.members} == FILES
+
+
+# As data --------------------------------------------------------------------------------------------------------------
+
+
+def folder_of(root: Path) -> Path:
+    """Splits, nobody's photographs, and images that lie elsewhere."""
+    for split, count in (("train", 6), ("validation", 2), ("test", 1)):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                save(root / split / name / "deep" / f"{number}.png", 20 * number + 100 * label + len(split))
+    save(root / "train" / "loose.png", 3)
+    (root / "train" / "cat" / "notes.txt").write_text("x" * 5000)
+    (root / "train" / "cat" / "no_suffix").write_bytes((root / "train" / "loose.png").read_bytes())
+    save(root / "__MACOSX" / "train" / "cat" / "._0.png", 4)
+    save(root / "train" / "cat" / ".hidden.png", 5)
+    return root
+
+
+def packed(root: Path, path: Path, *, top: str = "") -> Path:
+    """All files below `root` in an archive; its suffix says which kind."""
+    files = {
+        f"{top}{file.relative_to(root).as_posix()}": file.read_bytes()
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    }
+    return zipped(path, files) if path.suffix == ".zip" else tarred(path, files)
+
+
+def described(data) -> dict:
+    return {
+        name: (split.files, split.labels.tolist(), [split.digest(i) for i in range(len(split))])
+        for name, split in data.splits.items()
+    }
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("settings", [{}, {"validation_fraction": 0.5, "train_dir": "train"}, {"classes": "dog,cat"}])
+def test_an_archive_is_indexed_as_the_folder_it_was_made_of(suffix, settings, tmp_path, caplog):
+    root = folder_of(tmp_path / "images")
+    path = packed(root, tmp_path / f"a{suffix}")
+    expected = opened(root, **settings)
+    found = opened(path, **settings)
+    assert found.classes == expected.classes
+    assert described(found) == described(expected)
+    assert fingerprint(found.splits) == fingerprint(expected.splits)
+    assert [line.replace(str(path), str(root)) for line in found.skipped.lines()] == expected.skipped.lines()
+    assert len(found.skipped) >= 4
+    for name, split in found.splits.items():
+        for index in range(len(split)):
+            np.testing.assert_array_equal(split.fetch(index), expected.splits[name].fetch(index))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_other_layouts_in_archives(suffix, tmp_path):
+    flat(tmp_path / "flat", cat=6, dog=6)
+    plain = opened(packed(tmp_path / "flat", tmp_path / f"flat{suffix}"))
+    assert described(plain) == described(opened(tmp_path / "flat"))
+    deeper = opened(packed(tmp_path / "flat", tmp_path / f"deeper{suffix}", top="data/data/"))
+    assert deeper.classes == ("cat", "dog")
+    for number in range(4):
+        for name in ("cat", "dog"):
+            save(tmp_path / "names" / "train" / f"{name}.{number}.png", 30 * number + len(name))
+    names = packed(tmp_path / "names", tmp_path / f"names{suffix}")
+    assert opened(names, label_pattern=r"^(cat|dog)\.").classes == ("cat", "dog")
+    with pytest.raises(DataError, match=r"no class folders.*--config.data.label_pattern="):
+        opened(names)
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "path,label\n" + "".join(f"train/{name}.{i}.png,{name}\n" for name in ("cat", "dog") for i in range(4))
+    )
+    config = default()
+    config.data.source, config.data.table, config.data.dir = "table", str(table), str(names)
+    listed = open_data(config)
+    assert sum(map(len, listed.splits.values())) == 8
+    listed.splits["train"].fetch(0)
+    table.write_text(table.read_text() + "train/none.png,cat\ntrain,cat\n")
+    with pytest.raises(DataError, match=r"(?s)a file that is missing: line 10.*a folder, not a file: line 11"):
+        open_data(config)
+
+
+def test_a_labelled_folder_for_evaluation_and_images_to_predict(tmp_path):
+    flat(tmp_path / "flat", cat=2, dog=1)
+    path = packed(tmp_path / "flat", tmp_path / "a.zip")
+    assert open_labelled_folder(path, ("cat", "dog")).files == ("cat/000.png", "cat/001.png", "dog/000.png")
+    found = list(find([path, path / "dog", path / "cat" / "001.png"], Skipped()))
+    assert found == [
+        path / name for name in ("cat/000.png", "cat/001.png", "dog/000.png", "dog/000.png", "cat/001.png")
+    ]
+    compressed = tarred(tmp_path / "a.tgz", mode="w:gz")
+    (error,) = find([compressed], Skipped())
+    assert "tar -xzf" in str(error)
+    with pytest.raises(DataError, match="tar -xzf"):
+        opened(compressed)
+    (tmp_path / "photo.zip.png").write_bytes((tmp_path / "flat/cat/000.png").read_bytes())
+    assert list(find([tmp_path / "photo.zip.png"], Skipped())) == [tmp_path / "photo.zip.png"]
+
+
+def test_a_damaged_member_is_an_unreadable_image_by_its_name(tmp_path):
+    path = packed(flat(tmp_path / "flat", cat=3, dog=3), tmp_path / "a.zip")
+    place = path.read_bytes().index(b"cat/001.png") + len("cat/001.png") + 3
+    patched(path, place, bytes([path.read_bytes()[place] ^ 0x55]))
+    data = opened(path, validation_fraction=0.0)
+    split = data.splits["train"]
+    with pytest.raises(DataError, match=r"a\.zip/cat/001\.png: damaged"):
+        split.fetch(split.files.index("cat/001.png"))
+    split.fetch(split.files.index("cat/002.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_run_on_an_archive_is_that_on_the_folder(suffix, tmp_path):
+    root = small.image_folder(tmp_path / "images")
+    path = packed(root, tmp_path / f"a{suffix}")
+    for number, data in enumerate((root, path)):
+        config = small.tiny_config(data)
+        config.bottleneck.views, config.epochs = number, 1  # streamed, and on bottlenecks
+        assert train(config, tmp_path / str(number)) == 0
+        assert evaluate.main(["--workdir", str(tmp_path / str(number))]) == 0
+        assert evaluate.main(["--workdir", str(tmp_path / str(number)), "--data", str(data / "validation")]) == 0
+    first, second = ((tmp_path / f"{number}/evaluation/validation.json").read_text() for number in (0, 1))
+    assert json.loads(first)["count"] == json.loads(second)["count"] == 12
+    before = path.read_bytes()
+    assert check.main([str(path)]) == 0
+    assert predict.main(["--workdir", str(tmp_path / "0"), str(path)]) == 0
+    assert path.read_bytes() == before

@@ -6,6 +6,7 @@ here take such paths and all others; of all others they say what the functions o
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
@@ -13,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from jaxcat.data import tar_members, zip_members
 from jaxcat.data.members import Member, Members
@@ -196,7 +198,7 @@ def open_archive(path: Path) -> Archive | None:
     return known
 
 
-def _find(path: Path) -> tuple[Archive, str] | None:
+def _find(path: str | Path) -> tuple[Archive, str] | None:
     """The opened archive that a path lies in, and the name in it; None for a path outside."""
     if not _opened:
         return None
@@ -225,7 +227,7 @@ def _open_above(path: Path) -> tuple[Archive, str] | None:
     return None
 
 
-def isdir(path: Path) -> bool:
+def isdir(path: str | Path) -> bool:
     found = _find(path)
     return os.path.isdir(path) if found is None else found[1] in found[0].folders
 
@@ -236,7 +238,22 @@ def isfile(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    return isdir(path) or isfile(path) or (_find(path) is None and os.path.exists(path))
+    return os.path.exists(path) if _find(path) is None else isdir(path) or isfile(path)
+
+
+def stat_file(path: Path) -> os.stat_result | None:
+    """As os.stat; None for a member of an archive, which is a regular file or a folder. Raises OSError."""
+    if _find(path) is None:
+        return os.stat(path)
+    if not exists(path):
+        raise FileNotFoundError(2, "No such member of the archive", str(path))
+    return None
+
+
+def opened(path: Path) -> IO[bytes]:
+    """As open(path, "rb"); of a member of an archive, the bytes in memory. Raises OSError or ValueError."""
+    content = None if _find(path) is None else read_member(path)
+    return open(path, "rb") if content is None else io.BytesIO(content)
 
 
 def listdir(path: Path) -> list[str]:

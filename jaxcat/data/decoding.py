@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL import WebPImagePlugin as _registers_webp  # noqa: F401  Image.open(formats=…) loads no plugin on its own
 
+from jaxcat.data import archives
 from jaxcat.errors import DataError, one_line
 
 # Raise this version if the pixels of an image change. It is part of every bottleneck's key and stored with every run;
@@ -93,8 +94,18 @@ def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file. Raises ValueError if it is not a regular file, such as a pipe, or is too large."""
-    status = path.stat()
+    """The bytes of a file, also of one in an archive.
+
+    Raises:
+        ValueError: it is not a regular file, such as a pipe, or is too large; in an archive, it may be damaged too.
+        OSError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if (content := archives.read_member(path)) is not None:
+            return content
+        raise
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > MAX_BYTES:

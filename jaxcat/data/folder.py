@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data import rules_1
+from jaxcat.data import archives, rules_1
 from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.division import divide
 from jaxcat.data.file_names import advice, open_by_names
@@ -59,7 +58,8 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     if not config.data.dir:
         raise DataError("--config.data.source=folder needs --config.data.dir=DIR, with a folder of images per class")
     root = Path(config.data.dir).expanduser()
-    if not os.path.isdir(root):
+    archives.open_archive(root)
+    if not archives.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
     if config.data.label_pattern:
         return open_by_names(config, root)
@@ -94,7 +94,8 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     Raises:
         DataError: the folder is missing, has a class that is not in `classes`, or has no image.
     """
-    if not os.path.isdir(root):
+    archives.open_archive(root)
+    if not archives.isdir(root):
         raise DataError(f"--data {root}: there is no such folder")
     known = {name if rules == 1 else composed(name): name for name in classes}
     here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
@@ -236,7 +237,7 @@ def skip_outside(
         for path in seen:
             if path in taken or path in levels:
                 continue
-            if os.path.isdir(path):
+            if archives.isdir(path):
                 of_split = any(level == each.root for each in there.values())
                 skipped.add_folder(path, Reason.OTHER_CLASS if of_split else Reason.BESIDE)
             else:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.listed import Listed, Problems, clean, data_of, first
 from jaxcat.data.records import SPLITS, Data
@@ -38,7 +39,8 @@ def open_table(config: Any) -> Data:
     wanted = {key: data[f"{key}_column"] for key in ("path", "label", "split", "group")}
     table = read_table(Path(data.table).expanduser(), wanted)
     base = Path(os.path.abspath(Path(data.dir or Path(data.table).parent).expanduser()))
-    if not os.path.isdir(base):
+    archives.open_archive(base)
+    if not archives.isdir(base):
         raise DataError(f"--config.data.dir={data.dir}: there is no such folder")
     _say(table, base)
     records = _every_file_once(_listed(table, base), table)
@@ -103,16 +105,18 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
     for variant in dict.fromkeys(variants):
         full = os.path.join(base, variant)
         if ".." in Path(variant).parts:  # not what is left when ".." is taken as text: a folder may be a link
-            full = os.path.realpath(full)
+            full = archives.realpath(Path(full))
         try:
-            mode = os.stat(full).st_mode
+            status = archives.stat_file(Path(full))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             return "", base, f"a file that cannot be examined: {getattr(error, 'strerror', None) or error}"
-        if not stat.S_ISREG(mode):
-            return "", base, "a folder, not a file" if stat.S_ISDIR(mode) else "no regular file"
-        if not os.access(full, os.R_OK):
+        if archives.isdir(full):
+            return "", base, "a folder, not a file"
+        if status and not stat.S_ISREG(status.st_mode):
+            return "", base, "no regular file"
+        if status and not os.access(full, os.R_OK):
             return "", base, "a file that may not be read"
         return _name(base, variant, full), Path(full), ""
     return "", base, "a file that is missing"
