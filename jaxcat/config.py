@@ -139,14 +139,11 @@ SETTINGS: dict[str, Setting] = {
         "",
         before="",
         meaning="folder: its split train, in data.dir or absolute; only named splits are then used; empty: found",
-        may_change=True,
     ),
     "data.validation_dir": Setting(
-        "", before="", meaning="the same for validation; empty: found, if train_dir is empty too", may_change=True
+        "", before="", meaning="the same for validation; empty: found, if train_dir is empty too"
     ),
-    "data.test_dir": Setting(
-        "", before="", meaning="the same for test; empty: found, if train_dir is empty too", may_change=True
-    ),
+    "data.test_dir": Setting("", before="", meaning="the same for test; empty: found, if train_dir is empty too"),
     "data.classes": Setting(
         "", before="", meaning='classes to keep, separated by commas, as in CSV: cat,"dog, wild"; empty: all'
     ),

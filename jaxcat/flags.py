@@ -157,6 +157,17 @@ def _check_combinations(config: ConfigDict) -> None:
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
     check_labels(config)
+    for name in ("train_dir", "validation_dir", "test_dir"):
+        if data[name] and data.source != "folder":
+            raise ConfigError(
+                f"--config.data.{name}={data[name]} names a folder of --config.data.source=folder; the source is "
+                f"{data.source}"
+            )
+    if data.min_per_class and data.source in ("digits", "glyphs"):
+        raise ConfigError(
+            f"--config.data.min_per_class={data.min_per_class} is not for --config.data.source={data.source}, whose "
+            "classes all have as many images; set it to 0"
+        )
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")
     if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:

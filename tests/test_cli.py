@@ -39,6 +39,8 @@ WRONG = ["--config", "configs/folder.py", "--workdir", "nowhere", "--config.opti
         ("evaluate", ["--help"], 0, "--workdir"),
         ("predict", ["--help"], 0, "--workdir"),
         ("cache", ["--help"], 0, "clear"),
+        ("check", ["--help"], 0, "--jobs"),
+        ("check", ["nowhere"], 2, "nowhere: there is no such folder"),
         ("cache", ["list"], 0, "0.0 MB"),
         ("train", WRONG, 2, "--config.optim.name=adm: must be one of"),
         ("train", ["--config", "configs/nonesuch.py", "--workdir", "nowhere"], 2, "no such file"),

@@ -96,6 +96,7 @@ def test_names_that_say_nothing_or_something_else(name):
         ),
         (["images/train/{}", "images/test/{}", "labels/train", "labels/test"], "images/train", "images/test"),
         (["train/images/{}", "test/images/{}"], "train/images", "test/images"),
+        (["images/Images/{}", "labels/Annotation/cat", "labels/Annotation/dog"], "images/Images", ""),
         (["data/Training/{}", "data/Testing/{}", "__MACOSX/data/Training/{}"], "data/Training", "data/Testing"),
         (["chest/train/{}", "chest/test/{}", "chest/chest/train/{}"], "chest/train", "chest/test"),
         (
@@ -198,6 +199,17 @@ def test_a_train_folder_beside_others_with_images_is_not_taken_for_granted(tmp_p
     refused(tmp_path, "may be splits or classes", "bus, car", "--config.data.train_dir=")
     assert opened(tmp_path, train_dir="train").classes == ("diesel", "steam")
     assert opened(tmp_path, train_dir=".").classes == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("name", ["birds_train", "Birds Testing", "val_birds"])
+def test_a_folder_with_a_splits_name_and_classes_in_it_is_no_class(name, tmp_path):
+    flat(tmp_path / name, **CLASSES)
+    flat(tmp_path, more=3)
+    refused(
+        tmp_path, "may be a split or a class", f"_dir='{tmp_path}/{name}'" if " " in name else f"_dir={tmp_path}/{name}"
+    )
+    assert opened(tmp_path, train_dir=name).classes == ("cat", "dog")
+    assert opened(tmp_path, train_dir=".").classes == tuple(sorted([name, "more"]))
 
 
 def test_two_folders_for_one_split(tmp_path):

@@ -189,6 +189,8 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"optim__name": "adamw"}, "--config.optim.name=adamw needs --config.optim.weight_decay"),
         ({"data__dir": ""}, "--config.data.dir is empty"),
         ({"data__source": "tfds"}, "--config.data.name is empty"),
+        ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
+        ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),
         ({"data__augment": "articel"}, "--config.data.augment=articel.*did you mean article"),
     ],

@@ -187,6 +187,28 @@ def test_subsets_and_classes(prepared):
         assert [number % 3 for number in numbers(split)] == [(0, 2)[label] for label in split.labels]
 
 
+def test_a_test_split_that_lacks_classes_does_not_stop(prepared, caplog):
+    data = opened(prepared["array_record"], validation="train[30:]", train="train[:30]", test="test[:1]")
+    (label,) = data.splits["test"].labels
+    missing = ", ".join(repr(name) for name in CLASSES if name != data.classes[label])
+    assert f"--config.data.test=test[:1]: no record of class {missing} in this split" in caplog.text
+
+
+def test_min_per_class(prepared, caplog):
+    for size in range(6, 30):  # the order of a prepared set is that of TFDS
+        wanted = {"train": f"train[:{size}]", "validation": "train[30:]"}
+        counts = np.bincount(opened(prepared["array_record"], **wanted).splits["train"].labels)
+        fewest, least, _ = sorted(counts)
+        if fewest < least:
+            break
+    data = opened(prepared["array_record"], min_per_class=int(least), **wanted)
+    kept = [label for label, count in enumerate(counts) if count >= least]
+    assert data.classes == tuple(CLASSES[label] for label in kept)
+    assert f"--config.data.min_per_class={least} leaves out 1 of 3 classes: {CLASSES[counts.argmin()]!r}" in caplog.text
+    for split in data.splits.values():
+        assert [number % 3 for number in numbers(split)] == [kept[label] for label in split.labels]
+
+
 @pytest.mark.parametrize(
     ("settings", "kind", "fragments"),
     [

@@ -49,9 +49,8 @@ def warn_of_pixels(
     splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]], classes: Sequence[str]
 ) -> None:
     """Warns of images with the same pixels in files that differ; see `twins.by_pixels`."""
-    warn_of_twins(
-        splits, twins.by_pixels(splits, sketches), classes, what="with the same pixels, in files that differ, "
-    )
+    groups = twins.by_pixels(splits, sketches)
+    warn_of_twins(splits, groups, classes, what=" (the same pixels in another file)")
 
 
 def warn_of_twins(
@@ -60,7 +59,7 @@ def warn_of_twins(
     """Warns of images in two classes, and of images of one class that are in a split to measure on and in train."""
     if two := twins.with_two_classes(splits, groups):
         logger.warning(
-            "%s %s %sin two classes, so at least one label is wrong: %s",
+            "%s %s in two classes%s, so at least one label is wrong: %s",
             *(_images(len(two)), "is" if len(two) == 1 else "are", what, _examples(splits, two, classes)),
         )
     alike = [group for group in groups if len(twins.labels_of(splits, group)) == 1]
@@ -68,8 +67,8 @@ def warn_of_twins(
         both = [group for group in alike if split in (there := {each.split for each in group}) and there & seen]
         if number := sum(each.split == split for group in both for each in group):
             logger.warning(
-                "%s of %s %s %sin %s too, so %s looks better than it is: %s",
-                *(_images(number), split, "is" if number == 1 else "are", what, " or ".join(sorted(seen)), split),
+                "%s of %s %s in %s too%s, so %s looks better than it is: %s",
+                *(_images(number), split, "is" if number == 1 else "are", " or ".join(sorted(seen)), what, split),
                 _examples(splits, both, classes),
             )
 

@@ -180,7 +180,7 @@ def _check_classes(there: ClassFolders, classes: Sequence[str], available: Seque
     where = printable(str(there.root))
     if missing := [name for name in classes if name not in there.of_class]:
         raise DataError(
-            f"{where} has no folder for class {', '.join(map(repr, missing))}, which train has; leave this folder out "
+            f"{where} has no folder for class {_quoted(missing)}, which train has; leave this folder out "
             "by naming only train, --config.data.train_dir, or choose classes with --config.data.classes"
         )
     for name in there.of_class:

@@ -62,10 +62,10 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
 
 def _by_name(root: Path, *, taken: Sequence[Path]) -> dict[str, Path]:
     """The splits that are found by their names, in `root` or in the only folder it holds; else {"train": classes}."""
-    base, passed = root, set()
+    base, passed, elsewhere = root, set(), {archives.realpath(path) for path in taken}
     while (real := archives.realpath(base)) not in passed:
         passed.add(real)
-        here = [path for path in folders(base) if path not in taken]
+        here = [path for path in folders(base) if archives.realpath(path) not in elsewhere]
         if found := recognized(base, here):
             found.pop(UNLABELLED, None)
             return found
@@ -83,6 +83,12 @@ def _only(base: Path, here: Sequence[Path]) -> Path | None:
     with_splits = [path for path in here if is_split(path)]
     if len(with_splits) == 1 and not any(holds_images(path) for path in here if path != with_splits[0]):
         return with_splits[0]
+    inside = {path: {each.name for each in folders(class_root(path))} for path in here if folders(path)}
+    with_images = [path for path in inside if holds_images(path)]
+    if len(with_images) == 1 and len(inside) == len(here) > 1:  # such as "images" and "annotations", by class
+        others = [names for path, names in inside.items() if path != with_images[0]]
+        if all(len(names & inside[with_images[0]]) > 1 for names in others):
+            return with_images[0]
     return None
 
 
@@ -175,9 +181,15 @@ def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path])
 
 
 def _check_classes(base: Path, here: Sequence[Path]) -> None:
-    """Raises DataError if folders that would be classes are splits, because all of them hold the same folders."""
+    """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them."""
     inside = {path: folders(class_root(path)) for path in here if not holds_images(path, below=False)}
     for path, below in inside.items():
+        name = split_name(path.name)
+        if name and name.split != UNLABELLED and len(below) > 1:
+            raise DataError(
+                f"{_shown(path)} may be a split or a class, beside {_names([each for each in here if each != path])}: "
+                f"if it is a split, say {_flag(name.split, path)}; if it is a class, {_flag('train', base)}"
+            )
         splits = {name.split for each in below if (name := split_name(each.name)) and not name.rest}
         if "train" in splits and splits & {"validation", "test"}:
             raise DataError(

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.division import divide
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, keep_classes
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, frequent_classes, keep_classes
 from jaxcat.errors import ConfigError, DataError, one_line
+
+logger = logging.getLogger(__name__)
 
 
 def open_tfds(config: Any) -> Data:
@@ -43,7 +45,11 @@ def open_tfds(config: Any) -> Data:
             split = _read(builder, name, expression, image, label)
             if len(split) and split.labels.min() < 0:
                 raise DataError(f"--config.data.{name}={expression}: this split of {config.data.name} has no labels")
-            splits[name] = _every_class(keep_classes(split, available, classes), classes, expression)
+            if name == "train":
+                counts = np.bincount(split.labels, minlength=len(available))
+                classes = frequent_classes({known: int(counts[available.index(known)]) for known in classes}, config)
+            splits[name] = keep_classes(split, available, classes)
+            _check_every_class(splits[name], classes, expression)
     _check_disjoint(splits, config)
     return Data(classes, divide(splits, config, classes))
 
@@ -178,8 +184,12 @@ def _in_memory(builder: Any, expression: str, image: str, label: str) -> Records
     return labels, encoded.__getitem__
 
 
-def _every_class(split: Split, classes: Sequence[str], expression: str) -> Split:
-    for label, name in enumerate(classes):
-        if not (split.labels == label).any():
-            raise DataError(f"--config.data.{split.name}={expression}: no record of class {name!r} in this split")
-    return split
+def _check_every_class(split: Split, classes: Sequence[str], expression: str) -> None:
+    """Raises DataError if train or validation has no record of a class; warns of classes that test lacks."""
+    missing = [repr(name) for label, name in enumerate(classes) if not (split.labels == label).any()]
+    if not missing:
+        return
+    text = f"--config.data.{split.name}={expression}: no record of class {', '.join(missing)} in this split"
+    if split.name != "test" or len(missing) == len(classes):
+        raise DataError(f"{text}; choose another expression, or classes with --config.data.classes")
+    logger.warning("%s; test is measured on the other classes", text)

@@ -50,19 +50,26 @@ def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
 
 
 def by_pixels(splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]]) -> list[Group]:
-    """Groups of records with the same decoded pixels, but not all with the same bytes.
+    """Groups of records with the same decoded pixels that `by_bytes` does not find.
 
-    Only groups that are worth a warning are looked at: with two labels, or in two splits.
+    Only groups that are worth a warning are looked at: with two labels, or in two splits. Arrays have none: they are
+    drawn or come with a library.
 
     Args:
         sketches: for each split, the `sketch` of each record's pixels; only records that share one are decoded.
     """
-    records = [Record(name, index) for name in sketches for index in range(len(splits[name]))]
+    records = [Record(name, number) for name in sketches for number in range(len(splits[name]))]
     groups = []
     for candidates in _same(records, lambda record: sketches[record.split][record.number]):
         if len({record.split for record in candidates}) > 1 or len(labels_of(splits, candidates)) > 1:
             groups += _same(candidates, lambda record: _pixels(splits[record.split], record.number))
-    return [group for group in groups if len({_digest(splits[each.split], each.number) for each in group}) > 1]
+    return [group for group in groups if _is_new(splits, group)]
+
+
+def _is_new(splits: Mapping[str, Split], group: Group) -> bool:
+    """Whether `by_bytes` does not find the whole group: not all have the same bytes, or they lie in no files."""
+    in_files = all(_path(splits, record) for record in group)
+    return not in_files or len({_digest(splits[record.split], record.number) for record in group}) > 1
 
 
 def sketch(image: np.ndarray) -> bytes:
@@ -151,6 +158,8 @@ def _digest(split: Split, index: int) -> bytes | None:
 
 def _pixels(split: Split, index: int) -> tuple[tuple[int, ...], bytes] | None:
     try:
+        if isinstance(split.stored(index), np.ndarray):
+            return None
         image = split.fetch(index)
     except DataError:
         return None
