@@ -22,7 +22,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workdir", required=True, type=Path, help="directory of a training run")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR2", help="measure on DIR2/CLASS/… instead of the run's own data"
+        "--data",
+        type=Path,
+        metavar="DIR2",
+        help="measure on DIR2/CLASS/… (or an archive, or a table) instead of the run's own data",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")

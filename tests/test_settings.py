@@ -92,8 +92,7 @@ def test_a_section_that_is_none_is_left_to_the_check():
 def test_what_may_change_on_resume():
     may = {name for name, setting in SETTINGS.items() if setting.may_change}
     assert {name for name in may if "." not in name} == {"epochs", "resume"}
-    data = {"data.dir", "data.table", "data.train_dir", "data.validation_dir", "data.test_dir"}
-    data |= {"data.cache_gb", "data.download"}
+    data = {"data.dir", "data.table", "data.cache_gb", "data.download"}
     assert {name for name in may if name.startswith("data.")} == data
     whole = {name for name in SETTINGS if name.startswith(("stop.", "checkpoint.", "log."))}
     assert whole < may

@@ -14,7 +14,9 @@ from PIL import Image
 from test_data import save
 from test_settings import request
 
+from jaxcat import check
 from jaxcat.config import default
+from jaxcat.data.labelled import open_labelled
 from jaxcat.data.records import fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.table import escape_cell, unescape_cell
@@ -374,3 +376,44 @@ def test_the_sign_digits_by_table_and_by_group(shared):
     shares = np.bincount(validation.labels) / (np.bincount(validation.labels) + np.bincount(train.labels))
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
     assert all(data.classes[label] == file.split("/")[1] for file, label in zip(train.files, train.labels, strict=True))
+
+
+# Evaluation and check -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_to_evaluate_on(root):
+    rows = [(path, label, "test", "one") for path, label in ROWS.items()]
+    table = written(root / "others.csv", rows, header=("path", "label", "split", "group"))
+    split = open_labelled(table, ("dog", "cat"), default())
+    assert {file: ("dog", "cat")[label] for file, label in zip(split.files, split.labels, strict=True)} == ROWS
+    assert split.name == "others"
+    with pytest.raises(DataError, match=r"(?s)--data .*4 × a label that this classifier does not know: line 6 \(dog\)"):
+        open_labelled(table, ("cat", "fox"), default())
+    config = default()
+    config.data.path_column = "nothing"
+    with pytest.raises(ConfigError, match="--data .*no column 'nothing'"):
+        open_labelled(table, ("dog", "cat"), config)
+    with pytest.raises(DataError, match="there is no such folder"):
+        open_labelled(root / "none", ("dog", "cat"), default())
+
+
+def test_classes_by_name_to_evaluate_on(tmp_path):
+    images(tmp_path / "flat", "cat.1.png", "dog.1.png")
+    images(tmp_path / "folders", "cat/1.png", "dog/x.1.png")
+    config = default()
+    config.data.label_pattern = r"^(cat|dog)\."
+    assert open_labelled(tmp_path / "flat", ("dog", "cat"), config).labels.tolist() == [1, 0]
+    assert open_labelled(tmp_path / "folders", ("dog", "cat"), config).labels.tolist() == [1, 0]
+
+
+def test_check_takes_a_table_and_a_run_that_holds_nothing_out(root, capsys):
+    table = written(root / "t.csv", ROWS.items())
+    assert check.main([str(table)]) == 0
+    assert check.main([str(table), "--config.data.validation_fraction=0"]) == 0
+    shown = capsys.readouterr().out
+    assert "8 images, 0 unreadable" in shown
+    assert "validation: 0 images" in shown
+    with pytest.raises(DataError, match="line 10 \\(none.png\\)"):
+        check.main([str(written(root / "t.csv", [*ROWS.items(), ("none.png", "cat")]))])
+    with pytest.raises(DataError, match="there is no such table"):
+        check.main([str(root / "none.csv"), "--config.data.source=table"])

@@ -76,7 +76,7 @@ def opened(config: Any) -> Findings:
         return Findings(data, warnings=listener.texts, skipped=data.skipped)
     except DataError as error:
         root = Path(config.data.dir)
-        if not archives.isdir(root):
+        if config.data.source == "table" or not archives.isdir(root):
             raise
         found = _unlabelled(root)
         if not len(found.data.splits["train"]):

@@ -79,19 +79,20 @@ class Table(NamedTuple):
     encoding: str
 
 
-def read_table(path: Path, wanted: Mapping[str, str]) -> Table:
+def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "") -> Table:
     """Reads a table.
 
     Args:
         path: the file; its content says what it is, not its suffix.
         wanted: for "path", "label", "split" and "group" the name of a column; "" to find it by a usual name; `WITHOUT`
             to do without.
+        where: the file in messages; by default the setting that names it.
 
     Raises:
         DataError: there is no such file, it is no table, or a row is damaged; the message names the line.
         ConfigError: a column is not there, or several have usual names.
     """
-    where = f"--config.data.table={printable(str(path))}"
+    where = where or f"--config.data.table={printable(str(path))}"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -13,10 +13,10 @@ from typing import Any
 
 from jaxcat.data import archives
 from jaxcat.data.decoding import printable
-from jaxcat.data.listed import Listed, Problems, clean, data_of, first
-from jaxcat.data.records import SPLITS, Data
+from jaxcat.data.listed import Listed, Problems, clean, data_of, first, split_of
+from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.data.split_names import split_name
-from jaxcat.data.table_reading import Table, read_table
+from jaxcat.data.table_reading import WITHOUT, Table, read_table
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,29 @@ def open_table(config: Any) -> Data:
     _say(table, base)
     records = _every_file_once(_listed(table, base), table)
     return data_of(records, config, where=table.where)
+
+
+def open_labelled_table(path: Path, classes: tuple[str, ...], config: Any) -> Split:
+    """Every image that a table lists, as one split for evaluation; columns of splits and groups do not matter.
+
+    Paths are relative to the folder of the table. A label is the place of the class in `classes`.
+
+    Raises:
+        DataError: the table or a row of it cannot be used, or a label is not in `classes`; the message names lines.
+    """
+    where = f"--data {printable(str(path))}"
+    wanted = {key: config.data[f"{key}_column"] for key in ("path", "label")} | {"split": WITHOUT, "group": WITHOUT}
+    table = read_table(path, wanted, where=where)
+    base = path.absolute().parent
+    _say(table, base)
+    records, problems = _every_file_once(_listed(table, base), table), Problems(where)
+    for record in records:
+        if record.label not in classes:
+            problems.add("a label that this classifier does not know", record.place, record.label)
+    problems.refuse(f"\nit knows {', '.join(classes)}")
+    if not records:
+        raise DataError(f"{where}: the table has no row")
+    return split_of(printable(path.stem), sorted(records, key=lambda record: record.name), classes)
 
 
 def _say(table: Table, base: Path) -> None:

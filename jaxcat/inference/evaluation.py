@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.labelled import open_labelled
 from jaxcat.data.records import SPLITS, Split, fingerprint, printed_order
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
@@ -150,9 +150,9 @@ def show(console: Console, summary: dict, title: str) -> None:
 
 
 def open_split(classifier: Classifier, *, split: str, data: Path | None) -> Split:
-    """The records to measure on: a split of the run's own data, or all of another folder."""
+    """The records to measure on: a split of the run's own data, or all of another folder, archive or table."""
     if data is not None:
-        return open_labelled_folder(data, classifier.classes)
+        return open_labelled(data, classifier.classes, classifier.config)
     opened = open_data(classifier.config)
     if opened.classes != classifier.classes:
         here = ", ".join(opened.classes)

@@ -61,7 +61,7 @@ def describe_run(
     table.add_column(overflow="fold")
     for name, fact in (
         ("weights", "  ".join(weights)),
-        ("data", f"{data.source} {data.dir or data.name}  {source}{fold}"),
+        ("data", f"{data.source} {data.table or data.dir or data.name}  {source}{fold}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
