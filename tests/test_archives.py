@@ -11,6 +11,8 @@ import pickle
 import random
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -351,6 +353,15 @@ def test_names_as_other_systems_write_them(tmp_path):
     assert list(Archive(path).members) == ["caf\u00e9.png"]
 
 
+def test_a_header_with_sizes_of_64_bits(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    found = Archive(tmp_path / "x.zip")
+    assert {name: found.read(name) for name in found.members} == FILES
+
+
 def test_an_archive_made_while_sizes_were_unknown(tmp_path):
     """Sizes follow the bytes, as when an archive is written to a pipe."""
 
@@ -423,6 +434,22 @@ def test_an_archive_is_indexed_as_the_folder_it_was_made_of(suffix, settings, tm
     for name, split in found.splits.items():
         for index in range(len(split)):
             np.testing.assert_array_equal(split.fetch(index), expected.splits[name].fetch(index))
+
+
+def test_a_folder_in_an_archive_is_data_too(tmp_path):
+    path = packed(folder_of(tmp_path / "images"), tmp_path / "a.zip")
+    assert opened(path / "train").classes == ("cat", "dog")
+    with pytest.raises(DataError, match="no such folder"):
+        opened(path / "none")
+    code = (
+        "from pathlib import Path\n"
+        "from jaxcat.data.decoding import decode\n"
+        "from jaxcat.data.folder import open_labelled_folder\n"
+        f"print(len(open_labelled_folder(Path({str(path / 'validation')!r}), ('cat', 'dog'))))\n"
+        f"print(decode(Path({str(path / 'train/cat/deep/0.png')!r}), 'x').shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "4\n(6, 4, 3)\n", done.stderr
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])

@@ -166,6 +166,8 @@ def is_zip(beginning: bytes) -> bool:
 def open_archive(path: Path) -> Archive | None:
     """Makes the functions below see an archive as a folder; None if `path` is no file that looks like an archive.
 
+    For a path inside an archive, such as DIR/FILE.zip/train, that archive.
+
     Raises:
         DataError: it is an archive, but not one that can be read in place; the message says what to do.
     """
@@ -174,6 +176,9 @@ def open_archive(path: Path) -> Archive | None:
             return None
         with open(path, "rb") as file:
             beginning = file.read(512)
+    except NotADirectoryError:
+        above = next((above for above in path.parents if os.path.isfile(above)), None)
+        return open_archive(above) if above else None
     except (OSError, ValueError):
         return None
     for magic, command in _UNPACK.items():
@@ -221,10 +226,7 @@ def read_member(path: Path) -> bytes | None:
 
 
 def _open_above(path: Path) -> tuple[Archive, str] | None:
-    for above in path.parents:
-        if os.path.isfile(above):
-            return _find(path) if open_archive(above) else None
-    return None
+    return _find(path) if open_archive(path) else None
 
 
 def isdir(path: str | Path) -> bool:
