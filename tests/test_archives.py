@@ -493,6 +493,9 @@ def test_a_labelled_folder_for_evaluation_and_images_to_predict(tmp_path):
     assert "tar -xzf" in str(error)
     with pytest.raises(DataError, match="tar -xzf"):
         opened(compressed)
+    (tmp_path / "setup.exe").write_bytes(b"MZ" + path.read_bytes())
+    with pytest.raises(DataError, match=r"setup\.exe: it is a file, and neither a \.zip nor"):
+        opened(tmp_path / "setup.exe")
     (tmp_path / "photo.zip.png").write_bytes((tmp_path / "flat/cat/000.png").read_bytes())
     assert list(find([tmp_path / "photo.zip.png"], Skipped())) == [tmp_path / "photo.zip.png"]
 

@@ -225,6 +225,16 @@ def read_member(path: Path) -> bytes | None:
     return None if found is None else found[0].read(found[1])
 
 
+def why_no_folder(path: Path) -> str:
+    """What is wrong with a path that is neither a folder nor an archive."""
+    if not os.path.isfile(path):
+        return "there is no such folder"
+    return (
+        "it is a file, and neither a .zip nor a plain .tar archive; unpack those of other kinds, of several parts or "
+        "with a program in them, and name the folder"
+    )
+
+
 def _open_above(path: Path) -> tuple[Archive, str] | None:
     return _find(path) if open_archive(path) else None
 

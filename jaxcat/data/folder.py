@@ -60,7 +60,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     root = Path(config.data.dir).expanduser()
     archives.open_archive(root)
     if not archives.isdir(root):
-        raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
+        raise DataError(f"--config.data.dir={config.data.dir}: {archives.why_no_folder(root)}")
     if config.data.label_pattern:
         return open_by_names(config, root)
     if rules == 1:
@@ -96,7 +96,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     """
     archives.open_archive(root)
     if not archives.isdir(root):
-        raise DataError(f"--data {root}: there is no such folder")
+        raise DataError(f"--data {root}: {archives.why_no_folder(root)}")
     known = {name if rules == 1 else composed(name): name for name in classes}
     here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
     if unknown := [name for name in here.of_class if name not in known]:
