@@ -212,6 +212,44 @@ def test_a_folder_with_a_splits_name_and_classes_in_it_is_no_class(name, tmp_pat
     assert opened(tmp_path, train_dir=".").classes == tuple(sorted([name, "more"]))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images", "annotations"),
+        ("JPEGImages", "SegmentationClass", "Annotations"),
+        ("image", "mask"),
+        ("images", "labels"),
+        ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        ("images_001", "images_002", "images_003"),
+        ("batch1", "batch2"),
+        ("fold 1", "fold 2", "fold 3"),
+    ],
+)
+def test_parts_of_a_data_set_are_no_classes(names, tmp_path):
+    flat(tmp_path / "data", **dict.fromkeys(names, 3))
+    refused(tmp_path / "data", *names, "parts of a data set", "--config.data.train_dir=")
+    flat(tmp_path / "splits" / "train", **dict.fromkeys(names, 3))
+    flat(tmp_path / "splits" / "test", **dict.fromkeys(names, 3))
+    refused(tmp_path / "splits", "parts of a data set")
+    assert opened(tmp_path / "data", train_dir=".").classes == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Type_1", "Type_2"), ("class1", "class2"), ("0", "1"), ("grade 0", "grade 1"), ("mask", "no mask"), ("1a", "2a")],
+)
+def test_numbered_classes_and_classes_with_such_words(names, tmp_path):
+    flat(tmp_path, **dict.fromkeys(names, 3))
+    assert opened(tmp_path).classes == tuple(sorted(names))
+
+
+def test_a_second_copy_within_the_first(tmp_path):
+    flat(tmp_path / "flowers", rose=3, daisy=3, tulip=3)
+    flat(tmp_path / "flowers" / "flowers", rose=3, daisy=3, tulip=3)
+    refused(tmp_path, "flowers/flowers holds daisy, rose, tulip again", "second copy", "--config.data.train_dir=")
+    assert opened(tmp_path, train_dir="flowers/flowers").classes == ("daisy", "rose", "tulip")
+
+
 def test_two_folders_for_one_split(tmp_path):
     splits(tmp_path, "train", "val", "dev")
     message = refused(tmp_path, "both the validation split")

@@ -14,7 +14,7 @@ from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.data.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
-from jaxcat.data.split_names import UNLABELLED, split_name
+from jaxcat.data.split_names import UNLABELLED, are_parts, split_name
 from jaxcat.data.walking import folders, holds_images
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
@@ -38,6 +38,8 @@ def split_roots(root: Path, data: Any) -> dict[str, Path]:
     if "train" not in named:
         found = _by_name(root, taken=list(named.values())) | named
     train = class_root(found["train"])
+    if "train" not in named:
+        _check_parts(train)
     known = {composed(path.name) for path in folders(train)}
     roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
     return {"train": train, **roots}
@@ -186,6 +188,16 @@ def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path])
         )
 
 
+def _check_parts(train: Path) -> None:
+    """Raises DataError if the folders that would be classes are parts of a data set, such as images and masks."""
+    here = folders(train)
+    if len(here) > 1 and are_parts([path.name for path in here]):
+        raise DataError(
+            f"{_shown(train)} holds {_names(here)}, which are parts of a data set by their names, not classes: arrange "
+            f"the images as CLASS/…{_suggestion(train)}; if they are classes, {_flag('train', train)}"
+        )
+
+
 def _check_classes(base: Path, here: Sequence[Path]) -> None:
     """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them."""
     inside = {path: folders(class_root(path)) for path in here if not holds_images(path, below=False)}
@@ -195,6 +207,12 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
             raise DataError(
                 f"{_shown(path)} may be a split or a class, beside {_names([each for each in here if each != path])}: "
                 f"if it is a split, say {_flag(name.split, path)}; if it is a class, {_flag('train', base)}"
+            )
+        again = [each for each in below if any(each.name == other.name for other in here if other != path)]
+        if len(again) > 1:
+            raise DataError(
+                f"{_shown(path)} holds {_names(again)} again: if it is a second copy, remove it; if the others are, "
+                f"{_flag('train', path)}; if all are classes, {_flag('train', base)}"
             )
         splits = {name.split for each in below if (name := split_name(each.name)) and not name.rest}
         if "train" in splits and splits & {"validation", "test"}:

@@ -1,8 +1,9 @@
-"""Names of folders that are splits: "Training", "seg_test", "Val_Data", "train2017", "trainset", "test-images" …"""
+"""Names of folders that are splits ("Training", "seg_test", "Val_Data", "trainset" …), or parts of a data set."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 UNLABELLED = "unlabelled"  # images to predict, which some archives have beside their splits
@@ -18,6 +19,12 @@ _FILLER = (
     "set|sets|data|dataset|datasets|image|images|img|imgs|picture|pictures|photo|photos|pic|pics|folder|dir|split"
     "|sample|samples|file|files|jpg|jpeg|png|directory"
 )
+# Folders of a data set for another task, and folders into which images were divided because they are many.
+_KINDS = (
+    "annotation|annotations|label|labels|mask|masks|xml|xmls|bbox|bboxes|box|boxes|trimap|trimaps|segmentation"
+    "|segmentations|jpegimages|imagesets|segmentationclass|segmentationobject|gt|metadata|meta|doc|docs"
+)
+_PIECE = "part|parts|batch|batches|shard|chunk|fold|folds|vol|volume|archive|zip"
 _OF_SPLIT = {split: re.compile(rf"({words})({_FILLER})?\d*") for split, words in _WORDS.items()}
 _NOTHING = re.compile(rf"({_FILLER})\d*|\d+")
 
@@ -34,11 +41,26 @@ class SplitName(NamedTuple):
     rest: tuple[str, ...]
 
 
+def are_parts(names: Sequence[str]) -> bool:
+    """Whether folders are parts of a data set by their names, and so no classes: images, labels; part_1, part_2."""
+    words = [_words(name) for name in names]
+    part = re.compile(rf"({_FILLER}|{_KINDS})\d*")
+    if all(each and (part.fullmatch("".join(each)) or all(map(part.fullmatch, each))) for each in words):
+        return True
+    without_numbers = {tuple(word.rstrip("0123456789") for word in each if not word.isdigit()) for each in words}
+    if len(names) < 2 or len(without_numbers) > 1 or not (left := without_numbers.pop()):
+        return False
+    return re.fullmatch(f"{_PIECE}|{_FILLER}", left[-1]) is not None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
 def split_name(name: str) -> SplitName | None:
     """The split that a folder's name may stand for; None if it names none, or several."""
-    words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
     found, rest = set(), []
-    for word in re.findall(r"[^\W_]+", words):
+    for word in _words(name):
         splits = [split for split, pattern in _OF_SPLIT.items() if pattern.fullmatch(word)]
         found.update(splits)
         if not splits and not _NOTHING.fullmatch(word):
