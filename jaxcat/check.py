@@ -25,7 +25,7 @@ from rich.text import Text
 
 from jaxcat import flags
 from jaxcat.config import default
-from jaxcat.data import inspection, twins
+from jaxcat.data import archives, inspection, twins
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("directory", metavar="DIR", help="the folder of images, as for --config.data.dir")
+    parser.add_argument("directory", metavar="DIR", help="the folder or archive of images, as for data.dir; or a table")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="threads; default: one per CPU")
     parser.add_argument("--config", metavar="FILE[:VARIANT]", help="the config to train with; default: all defaults")
     arguments, overrides = parser.parse_known_args(argv)
@@ -53,18 +53,25 @@ def main(argv: Sequence[str]) -> int:
     total = sum(map(len, found.data.splits.values()))
     with progress_of("images decoded", total=total, console=Console(stderr=True)) as progress:
         inspection.decode_all(found, config, jobs=arguments.jobs, progress=progress)
-    show(Console(tables=True), found, Path(config.data.dir))
+    show(Console(tables=True), found, Path(config.data.table or config.data.dir))
     return 1 if found.refusals else 0
 
 
 def config_of(directory: str, specification: str | None, overrides: Sequence[str]) -> ConfigDict:
     """The checked config that training would have, with `directory` as its data."""
     config = flags.read_config(specification, overrides) if specification else flags.overridden(default(), overrides)
-    if config.data.source != "folder":
-        raise ConfigError(f"--config.data.source={config.data.source}: only folders are checked; use folder")
-    config.data.dir = directory
+    if config.data.source not in ("folder", "table"):
+        raise ConfigError(
+            f"--config.data.source={config.data.source}: only folders, archives and tables are checked; use folder"
+        )
+    if os.path.isfile(directory) and archives.open_archive(Path(directory)) is None:
+        config.data.source, config.data.table = "table", directory
+    elif config.data.source == "table":
+        raise DataError(f"{printable(directory)}: there is no such table")
+    else:
+        config.data.dir = directory
     config = flags.resolve_paths(config)
-    if not os.path.isdir(config.data.dir):
+    if config.data.source == "folder" and not archives.isdir(config.data.dir):
         raise DataError(f"{printable(directory)}: there is no such folder")
     flags.validate(config)
     return config
@@ -79,8 +86,7 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     splits, classes = found.data.splits, found.data.classes
     if classes:
         for name, split in splits.items():
-            inside = printable(os.path.commonpath([os.path.dirname(file) for file in split.files]))
-            held_out = "held out of train" if name == "validation" and found.data.held_out else inside or "."
+            held_out = "held out of train" if name == "validation" and found.data.held_out else _inside(split.files)
             say(f"{name}: {len(split)} images, {held_out}")
         console.print(_classes(found))
     total = sum(map(len, splits.values()))
@@ -107,6 +113,12 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
         say(f"train would refuse {printable(str(root))}: {line}")
     if not found.refusals:
         say("train would accept this folder")
+
+
+def _inside(files: Sequence[str]) -> str:
+    """The folder that all files lie in."""
+    absolute = any(map(os.path.isabs, files))  # a table may list files anywhere
+    return "." if absolute or not files else printable(os.path.commonpath(list(map(os.path.dirname, files)))) or "."
 
 
 def _classes(found: inspection.Findings) -> Table:

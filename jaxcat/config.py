@@ -83,9 +83,39 @@ SETTINGS: dict[str, Setting] = {
     # data -------------------------------------------------------------------------------------------------------------
     "data.source": Setting("folder", before="folder", meaning="where images and labels come from"),
     "data.dir": Setting(
-        "", before="", meaning="folder: DIR/SPLIT/CLASS/… or DIR/CLASS/…; tfds: its data directory", may_change=True
+        "",
+        before="",
+        meaning="folder: DIR/SPLIT/CLASS/… or DIR/CLASS/…; table: where relative paths begin; tfds: its data directory",
+        may_change=True,
+    ),
+    "data.table": Setting(
+        "", before="", meaning="table: a CSV, TSV or Parquet file with a row for each image", may_change=True
+    ),
+    "data.path_column": Setting(
+        "", before="", meaning="table: column of paths, relative to data.dir or the table; empty: by its usual names"
+    ),
+    "data.label_column": Setting("", before="", meaning="table: column of class names; empty: by its usual names"),
+    "data.split_column": Setting(
+        "", before="", meaning="table: column of train, validation and test; empty: by its usual names; none: no column"
+    ),
+    "data.group_column": Setting(
+        "",
+        before="",
+        meaning="table: column of groups that no division breaks up; empty: by its usual names; none: no column",
     ),
     "data.name": Setting("", before="", meaning="tfds: name of the data set"),
+    "data.label_pattern": Setting(
+        "",
+        before="",
+        meaning="folder: regular expression whose one group finds the class in a file's name, as ^(cat|dog) does in "
+        "cat.0.jpg; in its path below data.dir if the expression has a slash; empty: the class is a folder's name",
+    ),
+    "data.group_pattern": Setting(
+        "",
+        before="",
+        meaning="folder, table: regular expression whose one group finds, in the path below data.dir, the group of an "
+        "image that no division breaks up; empty: none",
+    ),
     "data.train": Setting("train", before="train", meaning='tfds: split expression, for example "train[:80%]"'),
     "data.validation": Setting(
         "", before="", meaning="tfds: split expression; empty: hold out data.validation_fraction of train"
@@ -94,9 +124,17 @@ SETTINGS: dict[str, Setting] = {
     "data.validation_fraction": Setting(
         0.2,
         before=0.2,
-        meaning="share of train to hold out, stratified, if there is no validation split",
-        above=0,
+        meaning="share of train to hold out, stratified, if there is no validation split; 0: train on everything",
         high=0.9,
+    ),
+    "data.fold": Setting(
+        "", before="", meaning="K/N: the K-th of N parts of train, from 1, is validation; the same seed for all N runs"
+    ),
+    "data.fold_over": Setting(
+        "train",
+        before="train",
+        meaning="with data.fold, what is divided",
+        choices={"train": "train only", "train+validation": "both, if the data have a validation split"},
     ),
     "data.train_dir": Setting(
         "",
@@ -111,7 +149,7 @@ SETTINGS: dict[str, Setting] = {
         "", before="", meaning='classes to keep, separated by commas, as in CSV: cat,"dog, wild"; empty: all'
     ),
     "data.min_per_class": Setting(
-        0, before=0, meaning="folder, tfds: leave out classes with fewer in train; 0: none", unit="images"
+        0, before=0, meaning="folder, table, tfds: leave out classes with fewer in train; 0: none", unit="images"
     ),
     "data.image_size": Setting(
         299, before=299, meaning="side of the square image that the network sees", unit="pixels", low=1, high=4096

@@ -27,7 +27,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--data", type=cli.path, metavar="DIR2", help="measure on all of DIR2/CLASS/…, not on the run's data"
+        "--data",
+        type=cli.path,
+        metavar="DIR2",
+        help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
     )
     where.add_argument(
         "--moved-data", type=cli.path, metavar="DIR3", help="the run's own data are now here; every image must be there"

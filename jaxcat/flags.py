@@ -19,8 +19,11 @@ from ml_collections.config_flags import config_flags
 from jaxcat import configs
 from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
 from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.division import parse_fold
+from jaxcat.data.patterns import Pattern
 from jaxcat.data.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
+from jaxcat.data.table_reading import WITHOUT
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model
 from jaxcat.system.files import cache_dir
@@ -102,7 +105,7 @@ def _in_plain_words(error: Exception) -> str:
 def resolve_paths(config: ConfigDict) -> ConfigDict:
     """Makes the paths in a config absolute, so that they stay valid from another working directory."""
     values = flatten(config)
-    for name in ("data.dir", "model.weights", "init_from"):
+    for name in ("data.dir", "data.table", "model.weights", "init_from"):
         value = values.get(name)
         if not isinstance(value, str) or not value:
             continue
@@ -150,6 +153,7 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
     if 0 < data.grey_bits < 8:
         raise ConfigError(f"--config.data.grey_bits={data.grey_bits}: must be 8 to 16, or 0 to find it from train")
+    check_labels(config)
     for name in ("train_dir", "validation_dir", "test_dir"):
         if data[name] and data.source != "folder":
             raise ConfigError(
@@ -172,10 +176,53 @@ def _check_combinations(config: ConfigDict) -> None:
             f"--config.model.weights={model.weights} are weights of {owner}, not of --config.model.backbone="
             f"{model.backbone}: set --config.model.backbone={owner}, or choose other weights"
         )
+    check_division(config)
     if config.bottleneck.views and model.train_from == BACKBONES[model.backbone].stages[0]:
         raise ConfigError(
             f"--config.bottleneck.views={config.bottleneck.views} keeps the output of frozen blocks, but "
             f"--config.model.train_from={model.train_from} freezes no block: set --config.bottleneck.views=0"
+        )
+
+
+def check_labels(config: ConfigDict) -> None:
+    """Checks where labels and groups come from. Raises ConfigError for settings that another source needs."""
+    data = config.data
+    if data.source == "table" and not data.table:
+        raise ConfigError("--config.data.table is empty: name the CSV, TSV or Parquet file that lists the images")
+    if data.source == "table" and "://" in data.table:
+        raise ConfigError(f"--config.data.table={data.table}: a URL; download the table and name the file")
+    for name in ("table", "path_column", "label_column", "split_column", "group_column"):
+        if data.source != "table" and data[name]:
+            raise ConfigError(f"--config.data.{name}={data[name]} needs --config.data.source=table")
+    for name, sources in (("label_pattern", ("folder",)), ("group_pattern", ("folder", "table"))):
+        if data[name] and data.source not in sources:
+            raise ConfigError(f"--config.data.{name}={data[name]} needs --config.data.source={' or '.join(sources)}")
+        if data[name]:
+            Pattern(name, data[name])
+    if data.group_pattern and data.group_column not in ("", WITHOUT):
+        raise ConfigError("--config.data.group_pattern and --config.data.group_column: set one of them")
+
+
+def check_division(config: ConfigDict) -> None:
+    """Checks how validation is made of train. Raises ConfigError if a setting needs a validation that there is not."""
+    data, stop = config.data, config.stop
+    if data.fold:
+        parse_fold(data.fold)
+    elif data.fold_over != "train":
+        raise ConfigError(f"--config.data.fold_over={data.fold_over} needs --config.data.fold=K/N")
+    if data.validation_fraction or data.fold or (data.source == "tfds" and data.validation):
+        return
+    needs = {
+        "data.validation_size": bool(data.validation_size),
+        "stop.accuracy": bool(stop.accuracy) and stop.on == "validation",
+        "stop.patience": bool(stop.patience),
+    }
+    for name in (name for name, needed in needs.items() if needed):
+        instead = ", compare the accuracy of train with --config.stop.on=train" if name == "stop.accuracy" else ""
+        raise ConfigError(
+            f"--config.{name}={flatten(config)[name]} needs validation, but --config.data.validation_fraction=0 holds "
+            f"nothing out: set {name} to 0{instead}, or hold some of train out, such as "
+            "--config.data.validation_fraction=0.2 (which changes nothing if the data have a validation split)"
         )
 
 

@@ -292,7 +292,7 @@ def test_chosen_classes(tmp_path):
 def test_unknown_source():
     config = default()
     config.data.source = "s3"
-    with pytest.raises(ConfigError, match="folder, tfds, digits, glyphs"):
+    with pytest.raises(ConfigError, match="folder, table, tfds, digits, glyphs"):
         open_data(config)
 
 

@@ -92,10 +92,11 @@ def test_a_section_that_is_none_is_left_to_the_check():
 def test_what_may_change_on_resume():
     may = {name for name, setting in SETTINGS.items() if setting.may_change}
     assert {name for name in may if "." not in name} == {"epochs", "resume"}
-    assert {name for name in may if name.startswith("data.")} == {"data.dir", "data.cache_gb", "data.download"}
+    data = {"data.dir", "data.table", "data.cache_gb", "data.download"}
+    assert {name for name in may if name.startswith("data.")} == data
     whole = {name for name in SETTINGS if name.startswith(("stop.", "checkpoint.", "log."))}
     assert whole < may
-    assert {name for name in may - whole if "." in name} == {"data.dir", "data.cache_gb", "data.download"}
+    assert {name for name in may - whole if "." in name} == data
     asked = request(epochs=7, stop__patience=3, log__wandb="cats", seed=1, optim__name="adam")
     assert difference(request(), asked) == {"optim.name": ("rmsprop", "adam"), "seed": (0, 1)}
 
@@ -208,7 +209,7 @@ def test_every_name_of_every_table_is_accepted():
     for name in flags.TABLES:
         for choice in choices_of(name):
             config = request(optim__weight_decay=0.01, data__name="cats_vs_dogs")
-            config.update_from_flattened_dict({name: choice})
+            config.update_from_flattened_dict({name: choice, "data.table": "t.csv" if choice == "table" else ""})
             validate(config)
     for name in choices_of("model.weights"):
         backbone = flags.REGISTRY[name].backbone if name in flags.REGISTRY else "inception_v3"

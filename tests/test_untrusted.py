@@ -94,6 +94,9 @@ RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.RECORD, 0.5)
         ("history", [{}]),
         ("history", [1]),
         ("history", [RECORD | {"validation/accuracy": "x"}]),
+        ("history", [RECORD | {"validation/accuracy": None}]),  # both may be null, not one of them
+        ("history", [RECORD | {"validation/loss": None}]),
+        ("history", [RECORD | {"train/loss": None}]),
         ("history", [RECORD | {"step": 3.5}]),
         ("history", [{name: value for name, value in RECORD.items() if name != "train/accuracy"}]),
         ("length", []),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from jaxcat.data import deep
+from jaxcat.data import archives, deep
 from jaxcat.data.formats import MAX_PIXELS, SUFFIXES, open_image
 from jaxcat.data.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
@@ -108,8 +108,18 @@ def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file. Raises ValueError if it is not a regular file, such as a pipe, or is too large."""
-    status = path.stat()
+    """The bytes of a file, also of one in an archive.
+
+    Raises:
+        ValueError: it is not a regular file, such as a pipe, or is too large; in an archive, it may be damaged too.
+        OSError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if (content := archives.read_member(path)) is not None:
+            return content
+        raise
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > MAX_BYTES:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcat.data.records import Data, Split, choose_classes, hold_out, keep_classes, limit, rank_key
+from jaxcat.data.division import divide
+from jaxcat.data.records import Data, Split, choose_classes, keep_classes, rank_key
 
 CANVAS = 75  # pixels; the smallest input of Inception-v3
 DETAIL = 8  # pixels across a digit of load_digits; its values are 0 … 16
@@ -64,7 +65,7 @@ def open_digits(config: Any) -> Data:
     available = tuple("0123456789")
     classes = choose_classes(available, config.data.classes)
     everything = keep_classes(everything, available, classes)
-    splits = limit(hold_out(everything.take(np.arange(len(everything)), "train"), config, classes), config, classes)
+    splits = divide({"train": everything.take(np.arange(len(everything)), "train")}, config, classes)
     taken = {name for split in splits.values() for name in split.files}
     rest = np.array([index for index, name in enumerate(everything.files) if name not in taken], np.int64)
     if len(rest):
@@ -77,19 +78,23 @@ def open_glyphs(config: Any) -> Data:
 
     Whole fonts are held out: `data.validation_fraction` of them, chosen by the seed among those that have every
     glyph, so validation measures letter shapes that training never showed. (Other weights and slants of the same
-    family may stay in train.)
+    family may stay in train.) With `data.fold`, each font is in one fold.
     """
     patches = printed()
     available = tuple(GLYPHS)
     classes = choose_classes(available, config.data.classes)
     wanted = round(config.data.validation_fraction * len(FONTS + LETTER_FONTS))
-    held_count = max(1, min(wanted, len(FONTS) - 1))
+    held_count = max(1, min(wanted, len(FONTS) - 1)) if config.data.validation_fraction else 0
     held = set(sorted(FONTS, key=lambda font: rank_key(config.seed, font))[:held_count])
     splits = {}
+    if config.data.fold:
+        held = set()
     for name, fonts in (("train", set(FONTS + LETTER_FONTS) - held), ("validation", held)):
         split = _glyph_split(name, {key: patch for key, patch in patches.items() if key[0] in fonts})
         splits[name] = keep_classes(split, available, classes)
-    return Data(classes, limit(splits, config, classes))
+    if config.data.fold:
+        del splits["validation"]
+    return Data(classes, divide(splits, config, classes))
 
 
 def place(patch: np.ndarray, *, name: str) -> np.ndarray:
@@ -128,7 +133,8 @@ def _glyph_split(name: str, patches: dict[tuple[str, str], np.ndarray]) -> Split
     keys = [key for key in patches for _ in range(PLACEMENTS)]
     files = tuple(f"glyphs/{font}/{glyph}/{number}" for font, glyph in patches for number in range(PLACEMENTS))
     labels = np.array([names.index(glyph) for _, glyph in keys], np.int32)
-    return Split(name, files, labels, lambda index: place(patches[keys[index]], name=files[index]))
+    fonts = tuple(font for font, _ in keys)
+    return Split(name, files, labels, lambda index: place(patches[keys[index]], name=files[index]), groups=fonts)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data import rules_1
+from jaxcat.data import archives, rules_1
 from jaxcat.data.decoding import SUFFIXES, printable
+from jaxcat.data.division import divide
+from jaxcat.data.file_names import advice, open_by_names
 from jaxcat.data.layout import class_root, split_roots
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, hold_out, limit
+from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.data.skipped import Reason, Skipped
 from jaxcat.data.split_names import split_name
 from jaxcat.data.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
@@ -63,8 +64,11 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         root = expanded(config.data.dir)
     except ConfigError as error:
         raise ConfigError(f"--config.data.dir: {error}") from error
-    if not os.path.isdir(root):
-        raise DataError(f"--config.data.dir={config.data.dir}: there is no such folder")
+    archives.open_archive(root)
+    if not archives.isdir(root):
+        raise DataError(f"--config.data.dir={config.data.dir}: {archives.why_no_folder(root)}")
+    if config.data.label_pattern:
+        return open_by_names(config, root)
     if rules == 1:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
@@ -85,11 +89,8 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
             continue
         splits[name] = _split(name, images[name], classes, base=_base(name, root, each.root))
     skip_outside(root, there, available, skipped, rules=rules)
-    held_out = "validation" not in splits
-    if held_out:
-        splits |= hold_out(splits["train"], config, classes)
-    splits = {name: splits[name] for name in SPLITS if name in splits}
-    return Data(classes, limit(splits, config, classes), skipped=skipped, held_out=held_out)
+    held_out = "validation" not in splits or bool(config.data.fold)
+    return Data(classes, divide(splits, config, classes), skipped=skipped, held_out=held_out)
 
 
 def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = INDEX_RULES) -> Split:
@@ -100,8 +101,9 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     Raises:
         DataError: the folder is missing, has a class that is not in `classes`, or has no image.
     """
-    if not os.path.isdir(root):
-        raise DataError(f"--data {root}: there is no such folder")
+    archives.open_archive(root)
+    if not archives.isdir(root):
+        raise DataError(f"--data {root}: {archives.why_no_folder(root)}")
     known = {name if rules == 1 else composed(name): name for name in classes}
     here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
     if unknown := [name for name in here.of_class if name not in known]:
@@ -145,7 +147,7 @@ def _available(train: ClassFolders) -> list[str]:
     if not train.of_class:
         raise DataError(
             f"{train.root}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with images ({_LOOKED_FOR}){_of_parent(train.root)}"
+            f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root)}"
         )
     for name in train.of_class:
         if printable(name) != name:  # class names go into tables, JSON and CSV
@@ -253,7 +255,7 @@ def skip_outside(
         for path in seen:
             if path in taken or path in levels:
                 continue
-            if os.path.isdir(path):
+            if archives.isdir(path):
                 of_split = any(level == each.root for each in there.values())
                 skipped.add_folder(path, Reason.OTHER_CLASS if of_split else Reason.BESIDE)
             else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxcat.data import twins
+from jaxcat.data import archives, twins
 from jaxcat.data.decoding import decoding_of, printable
 from jaxcat.data.formats import FORMATS, SUFFIXES
 from jaxcat.data.grey import deep_files, find_bits
@@ -83,7 +82,7 @@ def opened(config: Any) -> Findings:
         return Findings(data, warnings=listener.texts, skipped=data.skipped)
     except DataError as error:
         root = Path(config.data.dir)
-        if not os.path.isdir(root):
+        if config.data.source == "table" or not archives.isdir(root):
             raise
         found = _unlabelled(root)
         if not len(found.data.splits["train"]):
@@ -199,7 +198,8 @@ def _form(stored: Path | bytes | np.ndarray) -> str:
     """The format of a readable image, as Pillow calls it."""
     if isinstance(stored, np.ndarray):
         return "array"
-    with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored, formats=FORMATS) as image:
+    file = io.BytesIO(stored) if isinstance(stored, bytes) else archives.opened(stored)
+    with file, Image.open(file, formats=FORMATS) as image:
         return image.format or "?"
 
 

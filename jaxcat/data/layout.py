@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.data.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
@@ -54,13 +55,13 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
             named[split] = path = Path(os.path.normpath(root / expanded(value)))
         except ConfigError as error:
             raise ConfigError(f"--config.data.{split}_dir: {error}") from error
-        if not os.path.isdir(path):
+        if not archives.isdir(path):
             raise ConfigError(
                 f"--config.data.{split}_dir={printable(value)}: there is no folder {_shown(path)}; name one in "
                 "--config.data.dir, or give an absolute path"
             )
         for other, there in named.items():
-            if other != split and os.path.samefile(there, path):
+            if other != split and archives.realpath(there) == archives.realpath(path):
                 raise ConfigError(
                     f"--config.data.{split}_dir={printable(value)}: this folder is the {other} split already"
                 )
@@ -69,10 +70,10 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
 
 def _by_name(root: Path, *, taken: Sequence[Path]) -> dict[str, Path]:
     """The splits that are found by their names, in `root` or in the only folder it holds; else {"train": classes}."""
-    base, passed, elsewhere = root, set(), {os.path.realpath(path) for path in taken}
-    while (real := os.path.realpath(base)) not in passed:
+    base, passed, elsewhere = root, set(), {archives.realpath(path) for path in taken}
+    while (real := archives.realpath(base)) not in passed:
         passed.add(real)
-        here = [path for path in folders(base) if os.path.realpath(path) not in elsewhere]
+        here = [path for path in folders(base) if archives.realpath(path) not in elsewhere]
         if found := recognized(base, here):
             found.pop(UNLABELLED, None)
             return found
@@ -105,7 +106,7 @@ def class_root(folder: Path, known: Collection[str] = ()) -> Path:
     A folder whose name is in `known` is a class.
     """
     passed = set()
-    while (real := os.path.realpath(folder)) not in passed:
+    while (real := archives.realpath(folder)) not in passed:
         passed.add(real)
         here = folders(folder)
         if len(here) != 1 or composed(here[0].name) in known or (inner := _only(folder, here)) is None:

@@ -7,6 +7,7 @@ depends neither on listing order nor on NumPy's generators, and a new image disp
 from __future__ import annotations
 
 import csv
+import dataclasses
 import difflib
 import hashlib
 import logging
@@ -39,6 +40,8 @@ class Split:
         labels: int32 (N,), indices into the class names.
         stored: i → the image as it is stored: the path of a file, its encoded bytes, or uint8 (H, W, 3).
         decoding: what settings say about decoding.
+        groups: N names; records of one group, such as one patient, are never on both sides of a division. None: every
+            record stands for itself.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Split:
     labels: np.ndarray
     stored: Callable[[int], Stored]
     decoding: Decoding = Decoding()
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,7 +77,15 @@ class Split:
         """The split of these records, in this order."""
         chosen = [int(i) for i in indices]
         files, stored = tuple(self.files[i] for i in chosen), self.stored
-        return Split(name or self.name, files, self.labels[chosen], lambda i: stored(chosen[i]), self.decoding)
+        groups = None if self.groups is None else tuple(self.groups[i] for i in chosen)
+        return replace(
+            self,
+            name=name or self.name,
+            files=files,
+            labels=self.labels[chosen],
+            stored=lambda i: stored(chosen[i]),
+            groups=groups,
+        )
 
 
 def _read(stored: Stored) -> bytes | np.ndarray:
@@ -96,6 +108,8 @@ def digest_of(content: bytes | np.ndarray) -> bytes:
 @dataclass(frozen=True)
 class Data:
     """Class names, in the order of the labels, and the splits: always "train" and "validation", perhaps "test".
+
+    "validation" has no records if `data.validation_fraction` is 0.
 
     Attributes:
         skipped: the files that were found and are no records.
@@ -211,65 +225,7 @@ def keep_classes(split: Split, available: Sequence[str], classes: Sequence[str])
     new_label = np.array([classes.index(name) if name in classes else -1 for name in available], np.int32)
     labels = new_label[split.labels]
     kept = np.flatnonzero(labels >= 0)
-    reduced = split.take(kept)
-    return replace(reduced, labels=labels[kept])
-
-
-def hold_out(train: Split, config: Any, classes: Sequence[str]) -> dict[str, Split]:
-    """Divides a split into train and validation, class by class, by `data.validation_fraction` and `seed`.
-
-    Every class has a record in both. Raises DataError if a class has too few for that.
-    """
-    fraction = config.data.validation_fraction
-    chosen, ranked = [], ranked_by_class(train, len(classes), seed=config.seed)
-    few = [f"{name!r} ({len(members)})" for name, members in zip(classes, ranked, strict=True) if len(members) < 2]
-    if few:
-        raise DataError(
-            f"{'class' if len(few) == 1 else 'classes'} with too few images to hold one out for validation: "
-            f"{', '.join(few)}; add images, give a validation split, or leave classes of fewer than two images out "
-            "with --config.data.min_per_class=2"
-        )
-    for members in ranked:
-        chosen.extend(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
-    held = np.sort(np.array(chosen, np.int64))
-    rest = np.setdiff1d(np.arange(len(train)), held)
-    return {"train": train.take(rest), "validation": train.take(held, "validation")}
-
-
-def limit(splits: dict[str, Split], config: Any, classes: Sequence[str]) -> dict[str, Split]:
-    """Cuts train and validation to the balanced subsets that `data.train_size` and `data.validation_size` ask for."""
-    limited = dict(splits)
-    for name, size in (("train", config.data.train_size), ("validation", config.data.validation_size)):
-        if size:
-            limited[name] = _subset(splits[name], size, seed=config.seed, classes=classes)
-    return limited
-
-
-def _subset(split: Split, size: int, *, seed: int, classes: Sequence[str]) -> Split:
-    """Takes `size` records, equally many of each class; if that leaves a rest, the first classes get one more each.
-
-    With the same seed, a smaller subset is part of every larger one.
-    """
-    chosen: list[int] = []
-    for label, members in enumerate(ranked_by_class(split, len(classes), seed=seed)):
-        quota = size // len(classes) + (label < size % len(classes))
-        if not 0 < quota <= len(members):
-            fewest = int(np.bincount(split.labels, minlength=len(classes)).min())
-            raise DataError(
-                f"--config.data.{split.name}_size={size} asks for {quota} of class {classes[label]!r}, which has"
-                f" {len(members)} in {split.name}; choose {len(classes)} to {fewest * len(classes)}, or 0 for all"
-            )
-        chosen.extend(members[:quota])
-    return split.take(np.sort(np.array(chosen, np.int64)))
-
-
-def ranked_by_class(split: Split, class_count: int, *, seed: int) -> list[list[int]]:
-    """The record indices of each label, in an order that depends on (seed, file name) alone."""
-    keys = [rank_key(seed, name) for name in split.files]
-    members: list[list[int]] = [[] for _ in range(class_count)]
-    for index in sorted(range(len(split)), key=keys.__getitem__):
-        members[split.labels[index]].append(index)
-    return members
+    return dataclasses.replace(split.take(kept), labels=labels[kept])
 
 
 def rank_key(seed: int, name: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import fnmatch
 import logging
-import os
 import re
 import stat
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
 from jaxcat.data.unread import is_image
@@ -97,7 +97,7 @@ class Skipped:
 
     def add_folder(self, directory: Path, reason: Reason) -> None:
         """Counts the images below a folder that is skipped as a whole. What cannot be listed has none."""
-        for folder, folders, files in os.walk(directory):
+        for folder, folders, files in archives.walk(directory):
             for name in sorted(folders):
                 if reason is not Reason.LEFT and left_behind(name, siblings=folders, folder=True):
                     self.add_folder(Path(folder, name), Reason.LEFT)
@@ -138,9 +138,10 @@ def _why(path: Path, reason: Reason | None) -> Reason:
         return Reason.LEFT
     by_name = path.suffix.lower() in SUFFIXES
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = archives.stat_file(path)
+        if status and not stat.S_ISREG(status.st_mode):
             return Reason.SPECIAL
-        with open(path, "rb", buffering=0) as file:
+        with archives.opened(path) as file:
             head = file.read(400)
     except (OSError, ValueError):
         head = b""
@@ -154,7 +155,7 @@ def _why(path: Path, reason: Reason | None) -> Reason:
 def _is_read(path: Path) -> bool:
     """Whether the content of a file is of a format that jaxcat reads; decodes nothing."""
     try:
-        with Image.open(path, formats=FORMATS):
+        with archives.opened(path) as file, Image.open(file, formats=FORMATS):
             return True
     except Exception:  # Pillow's plugins raise nearly every kind of exception on other content
         return False

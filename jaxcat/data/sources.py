@@ -38,6 +38,9 @@ SOURCES: dict[str, DataSource] = {
         "jaxcat.data.folder:open_folder",
         has_rules=True,
     ),
+    "table": DataSource(
+        "image files that a table lists with their labels: data.table", "jaxcat.data.table_source:open_table"
+    ),
     "tfds": DataSource("a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.tfds_splits:open_tfds"),
     "digits": DataSource(
         "scikit-learn's 1,797 scanned digits; what train_size and validation_size leave over is the test split",

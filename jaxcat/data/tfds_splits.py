@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.records import SPLITS, Data, Split, choose_classes, frequent_classes, hold_out, keep_classes, limit
+from jaxcat.data.division import divide
+from jaxcat.data.records import SPLITS, Data, Split, choose_classes, frequent_classes, keep_classes
 from jaxcat.errors import ConfigError, DataError, one_line
 from jaxcat.wording import counted
 
@@ -51,9 +52,7 @@ def open_tfds(config: Any) -> Data:
             splits[name] = keep_classes(split, available, classes)
             _check_every_class(splits[name], classes, expression)
     _check_disjoint(splits, config)
-    if "validation" not in splits:
-        splits |= hold_out(splits["train"], config, classes)
-    return Data(classes, limit(splits, config, classes))
+    return Data(classes, divide(splits, config, classes))
 
 
 def _builder(config: Any, **options: str) -> Any:

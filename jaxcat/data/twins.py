@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import Split
 from jaxcat.errors import DataError
@@ -131,7 +132,7 @@ def _path(splits: Mapping[str, Split], record: Record) -> Path | None:
 
 def _size(path: Path | None) -> int | None:
     try:
-        return os.stat(path).st_size or None if path else None
+        return archives.getsize(path) or None if path else None
     except (OSError, ValueError):
         return None
 
@@ -139,10 +140,10 @@ def _size(path: Path | None) -> int | None:
 def _end(path: Path | None) -> bytes | None:
     """The last bytes of a regular file."""
     try:
-        if path is None or not os.path.isfile(path):
+        if path is None or not archives.isfile(path):
             return None
-        with open(path, "rb") as file:
-            file.seek(-min(_PEEK, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        with archives.opened(path) as file:
+            file.seek(-min(_PEEK, archives.getsize(path)), os.SEEK_END)
             return file.read()
     except (OSError, ValueError):
         return None

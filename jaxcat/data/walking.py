@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxcat.data import rules_1
+from jaxcat.data import archives, rules_1
 from jaxcat.data.decoding import SUFFIXES, printable
 from jaxcat.data.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
@@ -31,14 +30,14 @@ def walk(directory: Path, skipped: Skipped | None, *, rules: int = INDEX_RULES) 
     It yields a DataError in place of an entry that cannot be listed or examined. Links to directories are followed,
     unless they lead back to a directory that encloses them.
     """
-    above = Path(os.path.realpath(directory)).parents
+    above = Path(archives.realpath(directory)).parents
     yield from _walk(directory, frozenset(map(str, above)), skipped, rules)
 
 
 def _walk(
     directory: Path, enclosing: frozenset[str], skipped: Skipped | None, rules: int
 ) -> Iterator[Path | DataError]:
-    real = os.path.realpath(directory)
+    real = archives.realpath(directory)
     if real in enclosing:
         return
     try:
@@ -50,9 +49,9 @@ def _walk(
         skip(unseen, skipped)
     suffixes = rules_1.SUFFIXES if rules == 1 else SUFFIXES
     for path in here:
-        if os.path.isdir(path):
+        if archives.isdir(path):
             yield from _walk(path, enclosing | {real}, skipped, rules)
-        elif path.suffix.lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
+        elif path.suffix.lower() in suffixes and (archives.isfile(path) or not archives.exists(path)):
             yield path  # also a broken link: decoding then reports it
         elif reason := _stat_error(path):
             yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
@@ -63,7 +62,7 @@ def _walk(
 def _stat_error(path: Path) -> str:
     """Why an entry cannot be examined, such as a lost mount; "" if it can be, or is a broken link."""
     try:
-        os.stat(path)
+        archives.stat_file(path)
     except OSError as error:
         return "" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else str(error.strerror)
     return ""
@@ -76,7 +75,7 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
         DataError: the directory cannot be listed.
     """
     try:
-        names = sorted(os.listdir(directory))
+        names = sorted(archives.listdir(directory))
     except OSError as error:
         raise DataError(f"{printable(str(directory))}: {error.strerror}") from error
     seen: list[Path] = []
@@ -86,21 +85,21 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
         if rules == 1:
             passed_over = rules_1.passed_over(name)
         else:
-            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=os.path.isdir(path))
+            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=archives.isdir(path))
         (unseen if passed_over else seen).append(path)
     return seen, unseen
 
 
 def folders(directory: Path, *, rules: int = INDEX_RULES) -> list[Path]:
     """The folders in a directory that are seen, sorted. Raises DataError if it cannot be listed."""
-    return [path for path in entries(directory, rules=rules)[0] if os.path.isdir(path)]
+    return [path for path in entries(directory, rules=rules)[0] if archives.isdir(path)]
 
 
 def skip(unseen: list[Path], skipped: Skipped) -> None:
     """Counts entries that are not seen; of folders, the images in them."""
     names = [path.name for path in unseen]
     for path in unseen:
-        if os.path.isdir(path):
+        if archives.isdir(path):
             left = not path.name.startswith(".") or left_behind(path.name, siblings=names, folder=True)
             skipped.add_folder(path, Reason.LEFT if left else Reason.HIDDEN)
         else:
@@ -111,4 +110,4 @@ def holds_images(directory: Path, *, below: bool = True) -> bool:
     """Whether a folder holds an image; with `below` also those in folders in it."""
     if below:
         return any(isinstance(found, Path) for found in walk(directory, None))
-    return any(path.suffix.lower() in SUFFIXES and os.path.isfile(path) for path in entries(directory)[0])
+    return any(path.suffix.lower() in SUFFIXES and archives.isfile(path) for path in entries(directory)[0])

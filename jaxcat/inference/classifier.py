@@ -39,7 +39,8 @@ def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
     """Restores the classifier that a training run left in `workdir`.
 
     Args:
-        step: "best" (highest validation accuracy, then lowest loss, then earliest), "latest" or a step number.
+        step: "best" (highest validation accuracy, then lowest loss, then earliest; the latest if the run holds
+            nothing out), "latest" or a step number.
 
     Raises:
         CheckpointError: no run there, no such step, or damaged files.

@@ -21,7 +21,7 @@ from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
 from jaxcat.data.decoding import decoding_of, printable
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.labelled import open_labelled
 from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
 from jaxcat.data.table import class_columns, escape_cell
@@ -191,11 +191,11 @@ def open_split(
     moved: Path | None = None,
     listed: Mapping[str, Listed] | None = None,
 ) -> Split:
-    """The records to measure on: a split of the run's own data, there or moved; or all of another folder.
+    """The records to measure on: a split of the run's own data, there or moved; or all of other data.
 
     Args:
         split: "train", "validation" or "test".
-        data: another folder, DIR/CLASS/…; `split` is then not used.
+        data: another folder, DIR/CLASS/…, archive or table; `split` is then not used.
         moved: where the run's own data are now.
         listed: the result of `own_records.listed_records`.
 
@@ -204,7 +204,7 @@ def open_split(
     """
     meta = classifier.meta
     if data is not None:
-        found = open_labelled_folder(data, meta.classes)
+        found = open_labelled(data, meta.classes, meta.config)
     elif moved is not None:
         found = moved_split(meta, split, moved=moved, listed=listed)
     else:

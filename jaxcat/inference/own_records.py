@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcat.data import archives
 from jaxcat.data.decoding import printable
 from jaxcat.data.records import Data, Split, composed, fingerprint
 from jaxcat.data.sources import open_data
@@ -110,8 +110,9 @@ def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Lis
     if meta.config.data.source in IN_PACKAGES:
         source = meta.config.data.source
         raise ConfigError(f"{where}: the data of this run ({source}) come with a package and cannot move; leave it out")
-    if not os.path.isdir(moved):
-        raise DataError(f"{where}: there is no such folder")
+    archives.open_archive(moved)
+    if not archives.isdir(moved):
+        raise DataError(f"{where}: {archives.why_no_folder(moved)}")
     config = meta.config.copy_and_resolve_references()
     config.data.dir = str(moved)
     if listed is None:

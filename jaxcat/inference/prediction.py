@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcat.data import archives
 from jaxcat.data.skipped import Skipped
 from jaxcat.data.walking import walk
 from jaxcat.errors import DataError
@@ -23,7 +23,12 @@ def find(paths: Sequence[Path], skipped: Skipped | None = None) -> Iterator[Path
     Other files in directories are added to `skipped`.
     """
     for path in paths:
-        if not os.path.isdir(path):  # Path.is_dir raises for some invalid names
+        try:
+            archives.open_archive(path)
+        except DataError as error:
+            yield error
+            continue
+        if not archives.isdir(path):  # Path.is_dir raises for some invalid names
             yield path
             continue
         found = False

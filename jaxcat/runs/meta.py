@@ -42,7 +42,8 @@ SCHEMA = {
     "step": int,
     "digests": dict,
 }
-RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")  # in the record of every epoch
+# In the record of every epoch. Those of validation are None if the run holds nothing out.
+RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,17 +252,30 @@ def meta_digest(plain: Mapping[str, Any]) -> str:
 
 
 def best_epoch(history: Sequence[dict]) -> dict | None:
-    """The record with the highest validation accuracy, then the lowest loss, then the earliest."""
+    """The record with the highest validation accuracy, then the lowest loss, then the earliest.
+
+    If validation was never measured, the latest.
+    """
     return min(history, key=rank, default=None)
 
 
-def rank(record: dict) -> tuple[float, float, int]:
+def rank(record: dict) -> tuple[bool, float, float, int]:
     """Sort key for the record of an epoch; the best epoch has the lowest."""
-    return -record["validation/accuracy"], record["validation/loss"], record["epoch"]
+    if not is_validated(record):
+        return True, 0.0, 0.0, -record["epoch"]
+    return False, -record["validation/accuracy"], record["validation/loss"], record["epoch"]
+
+
+def is_validated(record: dict) -> bool:
+    """Whether validation was measured after this epoch; it was not if `data.validation_fraction` is 0."""
+    return record["validation/accuracy"] is not None
 
 
 def _is_record(record: Any) -> bool:
-    return _has_ints(record, "epoch", "step") and all(type(record.get(name)) in (int, float) for name in RECORD)
+    if not _has_ints(record, "epoch", "step"):
+        return False
+    figures = [record.get(name, "missing") for name in RECORD]
+    return all(type(value) in (int, float) for value in figures[: 2 if figures[2:] == [None, None] else 4])
 
 
 def _has_texts(length: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.models.backbone import Top
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints
-from jaxcat.runs.meta import Meta, best_epoch, read_meta
+from jaxcat.runs.meta import Meta, best_epoch, is_validated, read_meta
 from jaxcat.runs.workdir import REPLACED, STEP, numbered, steps
 from jaxcat.system.devices import make_mesh, replicated
 from jaxcat.system.paths import typed
@@ -36,7 +36,8 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     """Restores the network from one checkpoint of a run; every array is checked against its digest.
 
     Args:
-        step: "best" (highest validation accuracy, then lowest loss, then earliest), "latest" or a step number.
+        step: "best" (highest validation accuracy, then lowest loss, then earliest; the latest if the run holds
+            nothing out), "latest" or a step number.
 
     Raises:
         CheckpointError: no run there, no such step, or damaged files.
@@ -96,6 +97,8 @@ def _best(workdir: Path, there: list[int]) -> int:
     """The best step of those that are there; warns if a better one is missing."""
     history = read_meta(workdir, there[-1]).history
     best, found = best_epoch(history), best_epoch([record for record in history if record["step"] in there])
+    if best is not None and not is_validated(best):
+        return there[-1]
     if best is None or found is None:
         if best is not None:
             logger.warning("%s: no checkpoint of a whole epoch is left; using step %d", workdir, there[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -14,15 +14,22 @@ from rich.text import Text
 
 from jaxcat.data.records import printed_order
 from jaxcat.models.network import Network, Tree
+from jaxcat.runs.meta import is_validated
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.start import Start
 from jaxcat.wording import counted
 
 
-def next_command(workdir: Path) -> str:
-    """The command to run after training."""
-    return f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+def next_command(workdir: Path, history: Sequence[dict]) -> str:
+    """What to do after training, with the command for it; a run without validation can only be measured elsewhere."""
+    command = f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+    if history and not is_validated(history[-1]):
+        return f"to evaluate it on other images, in DIR/CLASS/…: {command} --data DIR"
+    return f"to evaluate it: {command}"
+
+
+NOTHING_HELD_OUT = "nothing is held out (--config.data.validation_fraction=0)"
 
 
 def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
@@ -30,8 +37,15 @@ def length_of(config: ConfigDict, steps_per_epoch: int, *, step: int) -> str:
     return f"length   {counted(config.epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}, now at step {step}"
 
 
-def describe_run(console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh) -> None:
-    """Prints a table of weights, data, and what is trained and frozen; `source` is the text of `Source.describe`."""
+def describe_run(
+    console: Console, config: ConfigDict, run: Start, *, source: str, mesh: Mesh, validated: bool = True
+) -> None:
+    """Prints a table of weights, data, and what is trained and frozen.
+
+    Args:
+        source: the text of `Source.describe`.
+        validated: whether there are validation records.
+    """
     meta, data, optim = run.meta, config.data, config.optim
     provenance, classes = meta.provenance, meta.classes
     names = [classes[label] for label in printed_order(classes)]
@@ -43,12 +57,13 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     padding = f", {counted(padded - config.batch_size, 'row')} of padding" if padded > config.batch_size else ""
     statistics = ", BatchNorm with stored statistics" if any(run.frozen["stats"].values()) else ""
     grey = f", 16-bit images as {data.grey_bits} bits" if data.grey_bits != 16 else ""
+    fold = f", validation is fold {data.fold}" if data.fold else ""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in (
         ("weights", "  ".join(weights)),
-        ("data", f"{data.source} {data.dir or data.name}  {source}"),
+        ("data", f"{data.source} {data.table or data.dir or data.name}  {source}{fold}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}{grey}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
@@ -62,6 +77,8 @@ def describe_run(console: Console, config: ConfigDict, run: Start, *, source: st
     console.print(table)
     for warning in _warnings(config, run):
         console.print(f"warning: {warning}", markup=False)
+    if not validated:
+        console.print(f"{NOTHING_HELD_OUT}: validation is not measured, and best means the latest step", markup=False)
 
 
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:

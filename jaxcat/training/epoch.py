@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ class Plan:
     """Numbers of images and steps.
 
     Attributes:
-        images, validation: in train and in validation.
+        images, validation: in train and in validation, which may have none.
         batch_size: of training, over all devices and hosts.
         steps: number of steps in an epoch.
     """
@@ -127,19 +127,23 @@ def run_epoch(
         if plan.saves_after(epoch, pace.step):
             save(state)
     trained, images_per_second = trained_so_far(state, program.metrics), pace.images_per_second()
-    held_out = source.validation()
-    validated = validate(held_out, functools.partial(program.evaluate, state), plan=plan, program=program, stop=stop)
+    validated: Mapping[str, float | None] | None = dict.fromkeys(trained)  # every metric None: nothing is held out
+    waited = batches.wait_seconds
+    if plan.validation:
+        held_out, evaluate = source.validation(), functools.partial(program.evaluate, state)
+        validated = validate(held_out, evaluate, plan=plan, program=program, stop=stop)
+        waited += held_out.wait_seconds
     if validated is None:
         return state, None
     return state, {
         **epoch_record(epoch + 1, step=int(state.step), train=trained, validation=validated),
         "images_per_second": images_per_second,
-        "data_wait_seconds": batches.wait_seconds + held_out.wait_seconds,
+        "data_wait_seconds": waited,
         "seconds": time.perf_counter() - began,
     }
 
 
-def epoch_record(epoch: int, *, step: int, **metrics: dict[str, float]) -> dict[str, Any]:
+def epoch_record(epoch: int, *, step: int, **metrics: Mapping[str, float | None]) -> dict[str, Any]:
     """A record of metrics.jsonl, without times; the name of each metric begins with its split."""
     named = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
     return {"event": "epoch", "epoch": epoch, "step": step, **named}

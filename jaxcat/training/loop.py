@@ -55,7 +55,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         if meta is not None and (reason := stop_reason(config, meta.history)):
             tidy_finished(config, workdir, meta=meta)
             if jax.process_index() == 0:
-                print(f"this run is finished: {reason}; to evaluate it: {next_command(workdir)}")
+                print(f"this run is finished: {reason}; {next_command(workdir, meta.history)}")
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
@@ -100,7 +100,8 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         Reporter(workdir, history, config=config, leading=jax.process_index() == 0) as report,
         Interruption(mesh) as interruption,
     ):
-        describe_run(report.console, config, run, source=source.describe(), mesh=mesh)
+        validated = bool(len(source.splits["validation"]))
+        describe_run(report.console, config, run, source=source.describe(), mesh=mesh, validated=validated)
         if status := source.prepare(report.console, stop=interruption.stop):
             report.say("interrupted while images were prepared: the same command continues from there")
             return status

@@ -9,10 +9,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.progress import Progress, TextColumn
 
-from jaxcat.runs.meta import best_epoch
+from jaxcat.runs.meta import best_epoch, is_validated
 from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
-from jaxcat.training.describe import next_command
+from jaxcat.training.describe import NOTHING_HELD_OUT, next_command
 from jaxcat.training.writers import WRITERS, Writer, in_words, lines_of, writing_to
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
@@ -126,8 +126,10 @@ class Reporter:
         if self._leading and best is not None:
             with writing_to(self._workdir):
                 learning_curve(history, self._workdir / "learning_curve.png")
-            accuracy = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(f"done: {reason}; {accuracy}; to evaluate it: {next_command(self._workdir)}")
+            found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
+            if is_validated(best):
+                found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
+            self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
 
 
 def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
@@ -141,13 +143,14 @@ def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
 
 
 def learning_curve(history: Sequence[dict], path: Path) -> None:
-    """Draws loss and accuracy of train and validation by epoch, as a PNG."""
+    """Draws loss and accuracy of train and validation by epoch, as a PNG; without validation, of train alone."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [record["epoch"] for record in history]
+    splits = ("train", "validation") if any(map(is_validated, history)) else ("train",)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split in ("train", "validation"):
+        for split in splits:
             axes.plot(epochs, [record[f"{split}/{quantity}"] for record in history], marker=".", label=split)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)

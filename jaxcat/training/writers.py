@@ -163,9 +163,9 @@ def lines_of(history: Sequence[dict]) -> str:
 
 
 def figures_of(record: dict[str, Any], split: str) -> str:
-    """`loss 0.6931 accuracy 0.5000 …` of one split."""
-    found = {name.partition("/")[2]: value for name, value in record.items() if name.startswith(f"{split}/")}
-    return in_words(found)
+    """`loss 0.6931 accuracy 0.5000 …` of one split; "none" if it has no records."""
+    found = {name.partition("/")[2]: value for name, value in measured(record).items() if name.startswith(f"{split}/")}
+    return in_words(found) or "none"
 
 
 def in_words(measurements: Mapping[str, float], *, between: str = " ") -> str:
@@ -174,5 +174,5 @@ def in_words(measurements: Mapping[str, float], *, between: str = " ") -> str:
 
 
 def measured(record: dict[str, Any]) -> dict[str, float]:
-    """The measurements in a record: its values of type float."""
+    """The measurements in a record: its values of type float. Those of an empty split are None and left out."""
     return {name: value for name, value in record.items() if isinstance(value, float)}

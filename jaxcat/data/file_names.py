@@ -1,0 +1,106 @@
+"""Images whose class is in the file name, as in train/cat.0.jpg: `data.label_pattern` finds it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jaxcat.data.archives import isdir
+from jaxcat.data.decoding import SUFFIXES, printable
+from jaxcat.data.layout import class_root, split_roots
+from jaxcat.data.listed import Listed, Problems, clean, data_of, split_of
+from jaxcat.data.patterns import Pattern, suggested
+from jaxcat.data.records import SPLITS, Data, Split
+from jaxcat.data.skipped import Reason, Skipped
+from jaxcat.data.split_names import split_name
+from jaxcat.data.walking import entries, folders, image_files
+from jaxcat.errors import DataError
+
+_SEEN = 5000  # names that a pattern is suggested by
+
+
+def open_by_names(config: Any, root: Path) -> Data:
+    """Indexes the images below `root`, by folders of splits if there are some; `data.label_pattern` gives the classes.
+
+    Raises:
+        ConfigError: the pattern takes too long.
+        DataError: it finds no class in the name of an image of train or validation, or fewer than two in all.
+    """
+    pattern, skipped = Pattern("label_pattern", config.data.label_pattern), Skipped()
+    roots = _roots(root, config.data, skipped)
+    records, problems = [], Problems(str(pattern))
+    for split, folder in roots.items():
+        for record in _listed(folder, root, split, pattern, skipped):
+            if not record.label and split != "test":
+                problems.add("no class in the name", record.place)
+            elif not record.label.isprintable():
+                problems.add("a class with characters that cannot be printed", record.place, record.label)
+            records.append(record)
+    problems.refuse("\nmend the pattern, rename these files or move them elsewhere")
+    return data_of(records, config, where=str(pattern), skipped=skipped)
+
+
+def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str) -> Split:
+    """Every image below `root` as one split, for evaluation; a label is the place of its class in `classes`.
+
+    Raises:
+        DataError: a file's name has no class, or none that is in `classes`; or there is no image.
+    """
+    pattern, skipped = Pattern("label_pattern", label_pattern), Skipped()
+    records, problems = list(_listed(root, root, "test", pattern, skipped)), Problems(f"--data {root}")
+    skipped.warn()
+    for record in records:
+        if record.label not in classes:
+            problems.add("no class that this classifier knows", record.place, record.label)
+    problems.refuse(f"\nit knows {', '.join(classes)}; classes are found by {pattern}")
+    if not records:
+        raise DataError(f"--data {root}: no images ({', '.join(sorted(SUFFIXES))})")
+    return split_of(printable(root.name), records, classes)
+
+
+def _listed(folder: Path, root: Path, split: str, pattern: Pattern, skipped: Skipped) -> Iterator[Listed]:
+    """The images below a folder; the label is "" if the pattern finds none."""
+    for path in image_files(folder, skipped):
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{split}/{path.name}"
+        yield Listed(printable(name), name, path, clean(pattern.find(name if pattern.of_path else path.name)), split)
+
+
+def _roots(root: Path, data: Any, skipped: Skipped) -> Mapping[str, Path]:
+    """The folder of each split: as settings or names say; else all of `root` is train."""
+    if data.train_dir or data.validation_dir or data.test_dir:
+        return split_roots(root, data)
+    base = class_root(root)
+    found: dict[str, Path] = {}
+    for path in folders(base):
+        name = split_name(path.name)
+        if name is None or name.split not in SPLITS:
+            continue
+        if name.split in found:
+            raise DataError(
+                f"{printable(str(found[name.split]))} and {printable(str(path))} are both the {name.split} split by "
+                f"their names; keep one, or name the splits: --config.data.{name.split}_dir={shlex.quote(path.name)} …"
+            )
+        found[name.split] = path
+    if "train" not in found:
+        return {"train": base}
+    for path in entries(base)[0]:
+        if path not in found.values():
+            skipped.add_folder(path, Reason.BESIDE) if isdir(path) else skipped.add_file(path, Reason.UNLABELLED)
+    return {name: found[name] for name in SPLITS if name in found}
+
+
+def advice(folder: Path) -> str:
+    """The end of an error about a folder without class folders: a pattern, if file names there look as if they had one.
+
+    "" otherwise.
+    """
+    names = [path.name for path in islice(entries(folder)[0], _SEEN) if path.suffix.lower() in SUFFIXES]
+    if not (pattern := suggested(names)):
+        return ""
+    return (
+        f"; if the class is in the file names, as in {printable(names[0])}, add "
+        f"--config.data.label_pattern={shlex.quote(pattern)}"
+    )

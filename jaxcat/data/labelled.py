@@ -1,0 +1,32 @@
+"""Other images to evaluate a run on: a folder or archive with class folders, names with classes in them, or a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxcat.data import archives
+from jaxcat.data.file_names import open_labelled_names
+from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.records import Split, composed
+from jaxcat.data.table_source import open_labelled_table
+from jaxcat.data.walking import folders
+
+
+def open_labelled(place: Path, classes: tuple[str, ...], config: Any) -> Split:
+    """All images of `place` as one split; a label is the place of its class in `classes`.
+
+    A file that is no archive is a table, with columns as the run's settings say. If the run found its classes by
+    `data.label_pattern` and `place` has no class folder, so are those of `place`.
+
+    Raises:
+        ConfigError, DataError: `place` is missing, has no image, or an image has no class that is in `classes`.
+    """
+    archive = archives.open_archive(place)
+    if archives.isfile(place) and archive is None:
+        return open_labelled_table(place, classes, config)
+    if config.data.label_pattern and archives.isdir(place):
+        known = {composed(name) for name in classes}
+        if not any(composed(path.name) in known for path in folders(place)):
+            return open_labelled_names(place, classes, config.data.label_pattern)
+    return open_labelled_folder(place, classes)
