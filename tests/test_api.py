@@ -146,11 +146,15 @@ def test_a_second_interrupt_at_a_prompt_or_in_a_notebook_raises_and_does_not_kil
     from jaxcat.system.interruption import Interruption
 
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    with Interruption(make_mesh()) as interruption:
-        signal.raise_signal(signal.SIGINT)
-        assert interruption.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores interrupts
+    try:
+        with Interruption(make_mesh()) as interruption:
             signal.raise_signal(signal.SIGINT)
+            assert interruption.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # notebooks ------------------------------------------------------------------------------------------------------------

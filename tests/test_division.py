@@ -224,7 +224,7 @@ def grouped(sizes: list[dict[int, int]], *, shuffle: int = 0) -> Split:
     ]
     random.Random(shuffle).shuffle(rows)
     files, labels, groups = zip(*rows, strict=True)
-    return Split("train", files, np.array(labels, np.int32), lambda i: np.zeros((1, 1, 3), np.uint8), groups)
+    return Split("train", files, np.array(labels, np.int32), lambda i: np.zeros((1, 1, 3), np.uint8), groups=groups)
 
 
 def random_groups(seed: int, *, groups: int, classes: int) -> list[dict[int, int]]:

@@ -194,7 +194,7 @@ def test_more_pixels_than_pillow_allows_are_read_if_the_user_allows_them(form, m
 def test_suffixes():
     assert {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"} == formats.SUFFIXES_1
     assert formats.SUFFIXES_1 | {".avif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".ico"} < formats.SUFFIXES
-    assert not formats.SUFFIXES & formats.UNREAD_SUFFIXES.keys()
+    assert not formats.SUFFIXES & formats.UNREAD_SUFFIXES
     assert ".heic" in formats.UNREAD_SUFFIXES
 
 

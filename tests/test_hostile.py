@@ -79,7 +79,6 @@ def test_what_is_no_image_by_name_or_kind_is_passed_over(corpus):
     assert {reason: count for reason in Reason if (count := skipped.count(reason))} == {
         Reason.LEFT: 2,  # Thumbs.db, .DS_Store
         Reason.HIDDEN: 2,  # .hidden.png, .hidden_folder/image.png
-        Reason.FORMAT: 2,  # two TIFFs
         Reason.SPECIAL: 3,  # fifo.png, the link to it, the link to a device
         Reason.OTHER: 1,  # notes.txt
     }

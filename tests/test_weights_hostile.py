@@ -326,7 +326,7 @@ def test_what_a_canonical_file_says_of_itself_must_be_possible(tmp_path, network
 
 
 def test_a_canonical_file_without_a_top_has_no_classes_to_name(tmp_path, network):
-    with pytest.raises(WeightsError, match="classes are 1 names, where the top has 0 outputs"):
+    with pytest.raises(WeightsError, match="classes are 1 name, where the top has 0 outputs"):
         load(write_canonical(tmp_path / "model.safetensors", network, classes=["a"]))
 
 

@@ -140,7 +140,7 @@ def test_batch_norm_s_scale_is_folded_exactly(tmp_path, network):
 def test_the_label_offset_drops_the_classes_before_the_first(tmp_path, network, monkeypatch):
     top = {"fc.weight": np.ones((1001, 102), np.float32), "fc.bias": np.arange(1001, dtype=np.float32)}
     path = write_torch_safetensors(tmp_path / "model.safetensors", network, **top)
-    with pytest.raises(WeightsError, match="its top has 1001 classes"):
+    with pytest.raises(WeightsError, match="its top has 1,001 classes"):
         load(path, with_top=True)
     spec = dataclasses.replace(REGISTRY["timm/inception_v3.tf_in1k"], name="offset", label_offset=1)
     monkeypatch.setitem(REGISTRY, "offset", spec)

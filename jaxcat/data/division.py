@@ -140,8 +140,8 @@ def joined(first: Split, second: Split) -> Split:
         first.files + second.files,
         np.concatenate([first.labels, second.labels]),
         lambda i: first.stored(i) if i < count else second.stored(i - count),
-        first.decoding,
-        groups,
+        decoding=first.decoding,
+        groups=groups,
     )
 
 

@@ -14,7 +14,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Split:
     files: tuple[str, ...]
     labels: np.ndarray
     stored: Callable[[int], Stored]
+    _: KW_ONLY
     decoding: Decoding = Decoding()
     groups: tuple[str, ...] | None = None
 
