@@ -31,7 +31,7 @@ def test_good_images(folder):
     (folder / "train" / "notes.txt").write_text("x")
     done = check(folder, "--jobs", 2)
     assert done.returncode == 0
-    assert done.stdout.decode() == "10 images, 0 unreadable; 1 other files ignored\n"
+    assert done.stdout.decode() == "10 images, 0 unreadable; 1 other file ignored\n"
     assert not done.stderr
 
 
