@@ -98,7 +98,7 @@ def test_a_relative_path_keeps_its_meaning_and_links_stay(tmp_path, monkeypatch)
         ("https://host/cats.zip", "is a URL"),
         ("file:///tmp/run", "write /tmp/run"),
         ("x" * 256, "File name too long"),
-        ("x/" * 2000, "4,000 bytes"),
+        ("x/" * 2000, "bytes: a path may have 3,500"),
     ],
 )
 def test_what_is_no_path_is_refused_in_one_line(text, says):
