@@ -54,10 +54,23 @@ def enable_compilation_cache() -> None:
         root = cache_dir()
     except NoHomeError:
         return  # programs are compiled anew
+    if not _is_text(str(root)):
+        logging.warning(
+            "%s: XLA takes no path with undecodable bytes: compiled programs are not kept", ascii(str(root))
+        )
+        return
     flags = " ".join(xla_flags())
     name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
     jax.config.update("jax_compilation_cache_dir", str(root / name))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def installed_versions(*names: str) -> dict[str, str]:

@@ -39,7 +39,10 @@ def typed(text: str | os.PathLike[str]) -> Path:
 
 
 def expanded(text: str | os.PathLike[str]) -> Path:
-    """What `typed` returns, but a relative path stays relative: for names that are shown as they were typed."""
+    """What `typed` returns, but a relative path stays relative and any length is accepted.
+
+    For images among many: names are shown as they were typed, and one that no file can have does not stop the others.
+    """
     name = os.fspath(text)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
@@ -52,7 +55,6 @@ def expanded(text: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"{shown(name)} is a URL, and jaxcat reads and writes local files only{local}")
     if name.startswith("~"):
         name = _with_home(name)
-    _check_length(name)
     return Path(name)
 
 
