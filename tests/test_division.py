@@ -246,6 +246,8 @@ def divided(split: Split, **settings) -> dict[str, Split]:
 def test_no_group_is_on_both_sides_and_classes_are_held_out_alike(seed):
     split = grouped(random_groups(seed, groups=60, classes=4))
     parts = divided(split, seed=seed, validation_fraction=0.2)
+    assert parts["train"].groups
+    assert parts["validation"].groups
     assert not set(parts["train"].groups or ()) & set(parts["validation"].groups or ())
     assert sorted(parts["train"].files + parts["validation"].files) == sorted(split.files)
     shares = np.bincount(parts["validation"].labels, minlength=4) / np.bincount(split.labels, minlength=4)
@@ -312,6 +314,19 @@ def test_a_group_in_two_splits_of_the_data_is_named():
         divide({"train": split, "validation": split.take(np.flatnonzero(split.labels == 0))}, config, ["a", "b"])
     apart = divide({"train": split, "validation": grouped([{0: 0}, {1: 0}, {0: 1, 1: 1}])}, config, ["a", "b"])
     assert len(apart["validation"]) == 2
+
+
+def test_a_group_in_train_and_validation_is_no_fault_if_both_are_divided_together():
+    config = default()
+    config.data.fold, config.data.fold_over = "1/3", "train+validation"
+    split = grouped(random_groups(1, groups=30, classes=2))
+    odd = np.arange(len(split)) % 2 == 1
+    given = {"train": split.take(np.flatnonzero(odd)), "validation": split.take(np.flatnonzero(~odd), "validation")}
+    parts = divide(given, config, ["a", "b"])
+    assert parts["train"].groups
+    assert parts["validation"].groups
+    assert len(parts["train"]) + len(parts["validation"]) == len(split)
+    assert not set(parts["train"].groups or ()) & set(parts["validation"].groups or ())
 
 
 def test_subsets_keep_their_groups():

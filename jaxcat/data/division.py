@@ -38,11 +38,11 @@ def divide(splits: Mapping[str, Split], config: Any, classes: Sequence[str]) -> 
     """
     if config.data.group_pattern:
         splits = grouped(splits, Pattern("group_pattern", config.data.group_pattern))
-    check_apart(splits)
     divided = dict(splits)
-    if config.data.fold:
+    if config.data.fold:  # before groups are compared: train and validation may be divided together
         divided |= _take_fold(splits, config, classes)
-    elif "validation" not in splits:
+    check_apart(divided)
+    if "validation" not in divided:
         divided |= hold_out(splits["train"], config, classes)
     divided = {name: divided[name] for name in SPLITS if name in divided}
     return limit(divided, config, classes)
@@ -179,8 +179,9 @@ def check_apart(splits: Mapping[str, Split]) -> None:
         shown = ", ".join(f"{printable(group)} ({' and '.join(where[group])})" for group in spanning[:EXAMPLES])
         raise DataError(
             f"{len(spanning)} of {len(where)} groups are in more than one split of the data, such as {shown}: such a"
-            " split measures images much like those of train. Correct the splits; or divide train by groups, without"
-            " them; or keep the splits and do without groups"
+            " split measures images much like those of train. Correct the splits, or do without the groups: leave"
+            " data.group_pattern empty, or set --config.data.group_column=none. A table's splits are left out by"
+            " --config.data.split_column=none"
         )
 
 
