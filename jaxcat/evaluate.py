@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> int:
     from jaxcat.inference.classifier import load
     from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
     from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.console import Console
+    from jaxcat.system.console import Console, progress_of
     from jaxcat.system.processes import initialize_distributed
 
     initialize_distributed(
@@ -75,23 +75,26 @@ def measure(arguments: argparse.Namespace) -> int:
         classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
     )
     data = classifier.config.data
-    (store,) = open_stores(
-        {split.name: split},
-        sizes={split.name: data.image_size},
-        mode=data.resize,
-        cache_gb=0.0,  # each image is read once: nothing to keep
-        skip_bad=data.skip_bad,
-    ).values()
+    console = Console(tables=True, quiet=jax.process_index() != 0)
+    with progress_of("checking images", total=len(split), console=console) as advance:
+        (store,) = open_stores(
+            {split.name: split},
+            sizes={split.name: data.image_size},
+            mode=data.resize,
+            cache_gb=data.cache_gb,
+            skip_bad=data.skip_bad,
+            progress=advance,
+        ).values()
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and arguments.split == "test"):
         own_records.warn_of_known(store, listed)
-    log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size)
+    log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
     summary["step"] = classifier.step
     if jax.process_index() != 0:
         return 0
-    show(Console(tables=True), summary, f"{name}, step {classifier.step}")
+    show(console, summary, f"{name}, step {classifier.step}")
     written = write_evaluation(
         folder, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)
     )

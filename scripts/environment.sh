@@ -31,7 +31,7 @@ environment() {
   wanted=$(cat pyproject.toml constraints.txt | cksum)
   stamp=$venv/installed$extras
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "installing jaxcat$extras into $venv (about 1.5 GB, a minute or two) …"
+    echo "installing what jaxcat$extras lacks in $venv (all of it: about 2.5 GB, a minute or two) …"
     "$PY" -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".$extras" ||
       fail "installation failed: see the messages of pip above"
     echo "$wanted" >"$stamp"

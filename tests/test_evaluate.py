@@ -117,14 +117,14 @@ def test_predictions_agree_with_the_evaluation_and_bad_images_are_named(workdir,
 
 
 def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_path, capsys, monkeypatch):
-    """A directory that cannot be listed in the midst of others, a mount that is gone."""
+    """A directory that cannot be listed in the midst of others, a mount that is gone, a name longer than any can be."""
     shutil.copytree(folder / "validation", tmp_path / "disk")
-    (tmp_path / "disk" / "private").mkdir()
+    (tmp_path / "disk" / "lost+found").mkdir()
     (tmp_path / "disk" / "mount").mkdir()
     listdir, stat = os.listdir, os.stat
 
     def refusing(path):
-        if Path(path).name == "private":
+        if Path(path).name == "lost+found":
             raise PermissionError(errno.EACCES, "Permission denied")
         return listdir(path)
 
@@ -135,13 +135,15 @@ def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_pat
 
     monkeypatch.setattr(os, "listdir", refusing)
     monkeypatch.setattr(os, "stat", stale)
-    assert predict.main(["--workdir", str(workdir), str(tmp_path / "disk")]) == 1
+    endless = str(tmp_path / ("x" * 300 + ".png"))
+    assert predict.main(["--workdir", str(workdir), endless, str(tmp_path / "disk")]) == 1
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == len(list((folder / "validation").rglob("*.png")))
     errors = "\n".join(line for line in output.err.splitlines() if line.startswith("error: "))
-    assert errors.count("error: ") == 2
-    assert "private: Permission denied" in errors
+    assert errors.count("error: ") == 3
+    assert "lost+found: Permission denied" in errors
     assert "mount: Stale file handle" in errors
+    assert "File name too long" in errors
 
 
 def test_figures_that_cannot_be_written_are_shown_all_the_same(workdir, capsys, monkeypatch):

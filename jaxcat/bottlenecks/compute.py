@@ -81,7 +81,7 @@ def extract(
                 if status := stop():
                     return status
     seconds = time.perf_counter() - began
-    console.print(f"bottlenecks: {counted(total, 'row')} in {seconds:.1f} s, {total / seconds:.0f} images/s")
+    console.print(f"bottlenecks: {counted(total, 'row')} in {seconds:.1f} s, {total / seconds:.3g} images/s")
     return 0
 
 

@@ -30,7 +30,7 @@ from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.records import Listed
-from jaxcat.system.console import Console
+from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
 from jaxcat.wording import counted
@@ -39,17 +39,21 @@ CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
 
 
-def evaluate(classifier: Classifier, store: Store, *, batch_size: int = 32) -> np.ndarray:
-    """Log-probabilities float64 (N, classes) for the N records of a store, in its order."""
+def evaluate(
+    classifier: Classifier, store: Store, *, batch_size: int = 32, console: Console | None = None
+) -> np.ndarray:
+    """Log-probabilities float64 (N, classes) for the N records of a store, in its order; `console` shows progress."""
     indices, size = np.arange(len(store)), classifier.config.data.image_size
     batch_size = at_most(len(store), batch_size)
     source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
     line = InLine()
     rows: list[jax.Array] = []
-    for batch in source:
-        logits, _ = classifier.evaluate_batch(batch)
-        line.add(logits)
-        rows.append(logits)
+    with progress_of("images", total=len(store), console=console or Console(quiet=True)) as advance:
+        for batch in source:
+            logits, _ = classifier.evaluate_batch(batch)
+            line.add(logits)
+            rows.append(logits)
+            advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
     outputs = np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
     return log_softmax(with_zero_logit(outputs.astype(np.float64)), axis=1)
 

@@ -31,7 +31,12 @@ class Preprocessing:
             f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
             for values in (self.mean, self.std)
         )
-        return f"(x/255 - {mean}) / {std}" + ("" if self.channels == "RGB" else f", channels {self.channels}")
+        shifted = "x/255" if mean == "0" else f"(x/255 - {mean})"
+        return (
+            shifted
+            + ("" if std == "1" else f" / {std}")
+            + ("" if self.channels == "RGB" else f", channels {self.channels}")
+        )
 
     def normalize(self, images: Any) -> Any:
         """uint8 (…, 3) RGB, of NumPy or JAX → float32 (…, 3), the network's input."""
