@@ -59,8 +59,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
             raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
         if not len(opened.splits[split]):
             raise ConfigError(
-                f"--split {split}: this run holds nothing out; measure it on other images with --data DIR, where DIR "
-                "has a folder for each class"
+                f"--split {split}: this run holds nothing out (--config.data.validation_fraction=0); measure it on "
+                f"other images with --data DIR, where DIR has a folder for each class, or with {_others(opened.splits)}"
             )
         if listed is None and not config.data.skip_bad:  # else the fingerprint leaves out unreadable images
             _check_fingerprint(meta, opened.splits)
@@ -97,6 +97,12 @@ def _opened(meta: Meta, listed: Mapping[str, Listed] | None) -> Data:
         here = ", ".join(map(printable, opened.classes))
         raise ConfigError(f"the data now have classes {here}; the run has {names_of(meta)}{way}")
     return opened
+
+
+def _others(splits: Mapping[str, Split]) -> str:
+    """The flags for the splits that have images."""
+    test = "--split test, or " if len(splits.get("test", ())) else ""
+    return f"{test}--split train, the images it was trained on"
 
 
 def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Listed] | None) -> Split:
