@@ -25,8 +25,9 @@ from rich.text import Text
 
 from jaxcat import flags
 from jaxcat.config import default
-from jaxcat.data import archives, inspection, twins
-from jaxcat.data.decoding import printable
+from jaxcat.data import inspection, twins
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system import cli

@@ -20,10 +20,10 @@ from jaxcat import configs
 from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
 from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
-from jaxcat.data.patterns import Pattern
-from jaxcat.data.resizing import RESIZES
+from jaxcat.data.images.resizing import RESIZES
+from jaxcat.data.indexing.patterns import Pattern
+from jaxcat.data.indexing.table_reading import WITHOUT
 from jaxcat.data.sources import SOURCES
-from jaxcat.data.table_reading import WITHOUT
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model
 from jaxcat.system.files import cache_dir

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcat.data.table import class_columns, escape_cell
+from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.errors import DataError
 from jaxcat.system import cli
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
-    from jaxcat.data.skipped import Skipped
+    from jaxcat.data.indexing.skipped import Skipped
     from jaxcat.inference.classifier import load
     from jaxcat.inference.features_file import check_features_path, features_file
     from jaxcat.inference.prediction import predict

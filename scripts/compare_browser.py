@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcat.data.decoding import decode
+from jaxcat.data.images.decoding import decode
 from jaxcat.errors import DataError
 from jaxcat.system import cli
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxcat.data import decoding, resizing
+from jaxcat.data.images import decoding, resizing
 from jaxcat.system import cli
 
 Reference = Callable[[Path], np.ndarray]  # an image's file → (H, W, 3), in grey levels

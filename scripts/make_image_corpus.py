@@ -17,7 +17,7 @@ import numpy as np
 from make_hostile_images import STORED, encode
 from PIL import Image, ImageCms
 
-from jaxcat.data.profiles import D65, PRIMARIES, TRANSFERS, matrix_profile
+from jaxcat.data.images.profiles import D65, PRIMARIES, TRANSFERS, matrix_profile
 from jaxcat.system import cli
 
 EXACT = {"quality": 100, "subsampling": 0}

@@ -21,7 +21,7 @@ from test_decoding import swapped_profile
 from test_deep import colour_tiff, pgm
 from test_golden import FOLDER, pattern
 
-from jaxcat.data.profiles import PRIMARIES
+from jaxcat.data.images.profiles import PRIMARIES
 
 
 def forms() -> Iterator[tuple[str, bytes]]:

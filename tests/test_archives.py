@@ -26,11 +26,11 @@ from test_data import flat, opened, save
 
 from jaxcat import check, evaluate, predict
 from jaxcat.config import default
-from jaxcat.data import archives
-from jaxcat.data.archives import Archive, open_archive
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.archives import archives
+from jaxcat.data.archives.archives import Archive, open_archive
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.records import fingerprint
-from jaxcat.data.skipped import Skipped
 from jaxcat.data.sources import open_data
 from jaxcat.errors import DataError
 from jaxcat.inference.prediction import find
@@ -443,8 +443,8 @@ def test_a_folder_in_an_archive_is_data_too(tmp_path):
         opened(path / "none")
     code = (
         "from pathlib import Path\n"
-        "from jaxcat.data.decoding import decode\n"
-        "from jaxcat.data.folder import open_labelled_folder\n"
+        "from jaxcat.data.images.decoding import decode\n"
+        "from jaxcat.data.indexing.folder import open_labelled_folder\n"
         f"print(len(open_labelled_folder(Path({str(path / 'validation')!r}), ('cat', 'dog'))))\n"
         f"print(decode(Path({str(path / 'train/cat/deep/0.png')!r}), 'x').shape)\n"
     )

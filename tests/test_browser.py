@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcat.data.decoding import decode
+from jaxcat.data.images.decoding import decode
 from jaxcat.errors import DataError
 
 PATH = Path(__file__).with_name("data") / "browser.npz"

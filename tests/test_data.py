@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.walking import image_files
 from jaxcat.data.records import fingerprint
-from jaxcat.data.skipped import Reason, Skipped
 from jaxcat.data.sources import open_data
-from jaxcat.data.walking import image_files
 from jaxcat.errors import ConfigError, DataError
 
 
@@ -300,7 +300,7 @@ def test_tables_of_choices_have_meanings_and_import_no_framework():
     code = """
 import sys
 from jaxcat.data.augment import AUGMENTATIONS
-from jaxcat.data.resizing import RESIZES
+from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
 for table in (AUGMENTATIONS, RESIZES, SOURCES):
     assert all(choice.meaning and "\\n" not in choice.meaning for choice in table.values())

@@ -8,8 +8,8 @@ import pytest
 from make_hostile_images import STORED
 from PIL import Image, ImageCms
 
-from jaxcat.data.decoding import MAX_PIXELS, SUFFIXES, decode
-from jaxcat.data.resizing import resize
+from jaxcat.data.images.decoding import MAX_PIXELS, SUFFIXES, decode
+from jaxcat.data.images.resizing import resize
 from jaxcat.errors import DataError
 
 RED, GREEN, BLUE, YELLOW, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)

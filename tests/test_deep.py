@@ -15,9 +15,9 @@ from test_hostile import hostile
 import jaxcat
 from jaxcat.bottlenecks.key import key_of
 from jaxcat.config import completed
-from jaxcat.data import deep
-from jaxcat.data.decoding import Decoding, decode
-from jaxcat.data.grey import bits_of, deep_files, find_bits, is_deep
+from jaxcat.data.images import deep
+from jaxcat.data.images.decoding import Decoding, decode
+from jaxcat.data.images.grey import bits_of, deep_files, find_bits, is_deep
 from jaxcat.data.records import Split
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.flags import validate
@@ -215,7 +215,7 @@ def test_images_of_8_bits_are_not_decoded_to_find_the_scale(monkeypatch):
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("jaxcat.data.grey.open_image", forbidden)
+    monkeypatch.setattr("jaxcat.data.images.grey.open_image", forbidden)
     plain = Image.fromarray(hostile.example())
     assert find_bits(split_of(*(hostile.encode(plain, form) for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP")))) == 0
     assert find_bits(split_of(hostile.example())) == 0

@@ -198,7 +198,7 @@ def test_predictions_of_all_folds_join(tmp_path):
 
 
 def test_glyphs_are_folded_by_font():
-    from jaxcat.data.embedded import open_glyphs
+    from jaxcat.data.indexing.embedded import open_glyphs
 
     config = default()
     seen: set[str] = set()

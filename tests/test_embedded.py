@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcat.config import default
-from jaxcat.data.embedded import CANVAS, DETAIL, FONTS, GLYPHS, MAX_SHIFT, SCALES, place, printed
+from jaxcat.data.indexing.embedded import CANVAS, DETAIL, FONTS, GLYPHS, MAX_SHIFT, SCALES, place, printed
 from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 

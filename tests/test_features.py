@@ -17,8 +17,8 @@ from PIL import Image
 
 import jaxcat
 from jaxcat import predict
+from jaxcat.data.indexing.table import class_columns, unescape_cell
 from jaxcat.data.records import Split
-from jaxcat.data.table import class_columns, unescape_cell
 from jaxcat.errors import ConfigError, JaxcatError
 from jaxcat.inference import features_file
 from jaxcat.inference.classifier import Classifier

@@ -14,8 +14,8 @@ import small
 from PIL import Image
 
 from jaxcat.config import completed
-from jaxcat.data import formats
-from jaxcat.data.decoding import Decoding, decode, decoding_of
+from jaxcat.data.images import formats
+from jaxcat.data.images.decoding import Decoding, decode, decoding_of
 from jaxcat.data.sources import open_data
 from jaxcat.errors import DataError
 

@@ -24,8 +24,8 @@ import pytest
 from jaxcat.bottlenecks.key import step_versions
 from jaxcat.config import default
 from jaxcat.data.augment import AUGMENTATIONS, apply, parameters, store_size
-from jaxcat.data.decoding import Decoding, decode
-from jaxcat.data.resizing import RESIZES, resize
+from jaxcat.data.images.decoding import Decoding, decode
+from jaxcat.data.images.resizing import RESIZES, resize
 from jaxcat.models.backbone import BACKBONES, complete_model
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, ZERO_TO_ONE, Conventions, Preprocessing
@@ -34,8 +34,8 @@ PATH = Path(__file__).with_name("golden") / "steps.npz"
 FOLDER = PATH.with_name("images")  # written by make_golden_images.py
 SAMPLE = 600  # values kept of an output that is large or not of pixels
 OWNERS = {
-    "decode": "DECODE_VERSION in jaxcat/data/decoding.py",
-    "resize": "RESIZE_VERSION in jaxcat/data/resizing.py",
+    "decode": "DECODE_VERSION in jaxcat/data/images/decoding.py",
+    "resize": "RESIZE_VERSION in jaxcat/data/images/resizing.py",
     "augment": "AUGMENT_VERSION in jaxcat/data/augment.py",
     "prefix": "PREFIX_VERSION in jaxcat/models/network.py",
 }

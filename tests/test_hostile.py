@@ -15,13 +15,13 @@ import small
 from PIL import Image
 
 from jaxcat.config import default
-from jaxcat.data import deep
-from jaxcat.data.decoding import decode
-from jaxcat.data.formats import open_image
-from jaxcat.data.skipped import Reason, Skipped
+from jaxcat.data.images import deep
+from jaxcat.data.images.decoding import decode
+from jaxcat.data.images.formats import open_image
+from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.walking import image_files
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import open_stores
-from jaxcat.data.walking import image_files
 from jaxcat.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -8,8 +8,8 @@ import pytest
 from test_data import counts, flat, opened, refused, save
 
 from jaxcat.config import default
-from jaxcat.data.layout import split_roots, suggested
-from jaxcat.data.split_names import split_name
+from jaxcat.data.indexing.layout import split_roots, suggested
+from jaxcat.data.indexing.split_names import split_name
 from jaxcat.errors import ConfigError
 
 CLASSES = {"cat": 5, "dog": 5}

@@ -11,9 +11,9 @@ import pytest
 from test_data import counts, flat, names, opened, refused, save
 
 from jaxcat import evaluate
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.skipped import Reason
 from jaxcat.data.records import choose_classes, printed_order
-from jaxcat.data.skipped import Reason
 from jaxcat.errors import ConfigError
 from jaxcat.inference.evaluation import show, summarize
 from jaxcat.system.console import Console

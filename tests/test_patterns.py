@@ -11,9 +11,9 @@ import pytest
 from test_data import flat, opened, refused, save
 from test_settings import request
 
-from jaxcat.data import patterns
-from jaxcat.data.file_names import open_labelled_names
-from jaxcat.data.patterns import Pattern, suggested
+from jaxcat.data.indexing import patterns
+from jaxcat.data.indexing.file_names import open_labelled_names
+from jaxcat.data.indexing.patterns import Pattern, suggested
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.flags import validate
 

@@ -18,10 +18,10 @@ from rich.console import Console
 from small_run import config as run_config
 
 from jaxcat.data import records as data_records
+from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Streaming
-from jaxcat.data.walking import INDEX_RULES
 from jaxcat.errors import CheckpointError, DataError
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import records, workdir

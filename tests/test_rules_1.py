@@ -8,10 +8,10 @@ import pytest
 from test_data import flat, save
 
 from jaxcat.config import default
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Data, fingerprint
 from jaxcat.data.sources import open_data
-from jaxcat.data.walking import INDEX_RULES
 from jaxcat.errors import DataError
 
 NFC, NFD = "café", "cafe\N{COMBINING ACUTE ACCENT}"

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from test_data import flat, opened
 
-from jaxcat.data.decoding import SUFFIXES
-from jaxcat.data.folder import open_labelled_folder
-from jaxcat.data.skipped import Reason, Skipped, left_behind
-from jaxcat.data.walking import image_files, walk
+from jaxcat.data.images.decoding import SUFFIXES
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
+from jaxcat.data.indexing.walking import image_files, walk
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -6,9 +6,9 @@ from rich.console import Console
 from small import draw, image_folder
 
 from jaxcat.config import default
-from jaxcat.data.decoding import decode
+from jaxcat.data.images.decoding import decode
+from jaxcat.data.images.resizing import resize
 from jaxcat.data.records import Data, Split, order
-from jaxcat.data.resizing import resize
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store, open_stores
 from jaxcat.data.streaming import Streaming

@@ -16,10 +16,10 @@ from test_settings import request
 
 from jaxcat import check
 from jaxcat.config import default
-from jaxcat.data.labelled import open_labelled
+from jaxcat.data.indexing.labelled import open_labelled
+from jaxcat.data.indexing.table import escape_cell, unescape_cell
 from jaxcat.data.records import fingerprint
 from jaxcat.data.sources import open_data
-from jaxcat.data.table import escape_cell, unescape_cell
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.flags import validate
 

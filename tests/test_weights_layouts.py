@@ -24,7 +24,7 @@ from weights_files import (
     write_torch_safetensors,
 )
 
-from jaxcat.data.resizing import RESIZES as RESIZES_OF_DATA
+from jaxcat.data.images.resizing import RESIZES as RESIZES_OF_DATA
 from jaxcat.errors import WeightsError
 from jaxcat.models.layers import BN_EPSILON
 from jaxcat.models.preprocessing import Conventions

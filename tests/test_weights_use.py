@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from weights_files import WIDTH, golden_state, load, random_network, write_canonical, write_torch_safetensors
 
 from jaxcat.config import default
-from jaxcat.data.resizing import resize
+from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError
 from jaxcat.inference.classifier import probabilities
 from jaxcat.inference.published import published_classifier

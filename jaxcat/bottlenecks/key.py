@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxcat.data import augment, decoding, resizing
+from jaxcat.data import augment
+from jaxcat.data.images import decoding, resizing
 from jaxcat.models import network
 from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data import twins
-from jaxcat.data.decoding import printable
+from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import counted

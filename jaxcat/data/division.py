@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.decoding import printable
 from jaxcat.data.grouping import spread
-from jaxcat.data.patterns import Pattern
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.indexing.patterns import Pattern
 from jaxcat.data.records import SPLITS, Split, rank_key
 from jaxcat.errors import ConfigError, DataError
 

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxcat.data import archives, twins
-from jaxcat.data.decoding import decoding_of, printable
-from jaxcat.data.formats import FORMATS, SUFFIXES
-from jaxcat.data.grey import deep_files, find_bits
+from jaxcat.data import twins
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import decoding_of, printable
+from jaxcat.data.images.formats import FORMATS, SUFFIXES
+from jaxcat.data.images.grey import deep_files, find_bits
+from jaxcat.data.indexing.skipped import Skipped
+from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split
-from jaxcat.data.skipped import Skipped
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import refusal
-from jaxcat.data.walking import walk
 from jaxcat.errors import DataError
 
 _CHUNK = 1024  # images handed to the threads at a time

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.decoding import Decoding, decode, printable, read_file
-from jaxcat.data.skipped import Skipped
+from jaxcat.data.images.decoding import Decoding, decode, printable, read_file
+from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
 
 logger = logging.getLogger(__name__)

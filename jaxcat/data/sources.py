@@ -6,8 +6,8 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
-from jaxcat.data.decoding import decoding_of
-from jaxcat.data.folder import INDEX_RULES
+from jaxcat.data.images.decoding import decoding_of
+from jaxcat.data.indexing.folder import INDEX_RULES
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
 
@@ -35,20 +35,22 @@ class DataSource(NamedTuple):
 SOURCES: dict[str, DataSource] = {
     "folder": DataSource(
         "image files, DIR/{train,validation,test}/CLASS/… or DIR/CLASS/…",
-        "jaxcat.data.folder:open_folder",
+        "jaxcat.data.indexing.folder:open_folder",
         has_rules=True,
     ),
     "table": DataSource(
-        "image files that a table lists with their labels: data.table", "jaxcat.data.table_source:open_table"
+        "image files that a table lists with their labels: data.table", "jaxcat.data.indexing.table_source:open_table"
     ),
-    "tfds": DataSource("a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.tfds_splits:open_tfds"),
+    "tfds": DataSource(
+        "a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.indexing.tfds_splits:open_tfds"
+    ),
     "digits": DataSource(
         "scikit-learn's 1,797 scanned digits; what train_size and validation_size leave over is the test split",
-        "jaxcat.data.embedded:open_digits",
+        "jaxcat.data.indexing.embedded:open_digits",
     ),
     "glyphs": DataSource(
         "letters, Greek and symbols of matplotlib's fonts; validation has fonts that train never shows",
-        "jaxcat.data.embedded:open_glyphs",
+        "jaxcat.data.indexing.embedded:open_glyphs",
     ),
 }
 

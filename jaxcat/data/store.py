@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcat.data.decoding import printable
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.images.resizing import resize
 from jaxcat.data.records import Split
-from jaxcat.data.resizing import resize
 from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
 from jaxcat.system import memory

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcat.data import archives
-from jaxcat.data.decoding import printable
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import Split
 from jaxcat.errors import DataError
 

@@ -19,8 +19,8 @@ from jax import Array
 from PIL import Image
 from scipy.special import softmax
 
-from jaxcat.data.decoding import decode, decoding_of
-from jaxcat.data.resizing import resize
+from jaxcat.data.images.decoding import decode, decoding_of
+from jaxcat.data.images.resizing import resize
 from jaxcat.errors import DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta

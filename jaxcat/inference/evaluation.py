@@ -20,11 +20,11 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
-from jaxcat.data.decoding import decoding_of, printable
-from jaxcat.data.labelled import open_labelled
+from jaxcat.data.images.decoding import decoding_of, printable
+from jaxcat.data.indexing.labelled import open_labelled
+from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store
-from jaxcat.data.table import class_columns, escape_cell
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split

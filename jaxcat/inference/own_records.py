@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data import archives
-from jaxcat.data.decoding import printable
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split, composed, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
-from jaxcat.data.walking import walk
 from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.records import FILE, Listed, changed_images, digests_of, read_list, rules_of, some

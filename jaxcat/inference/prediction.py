@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcat.data import archives
-from jaxcat.data.skipped import Skipped
-from jaxcat.data.walking import walk
+from jaxcat.data.archives import archives
+from jaxcat.data.indexing.skipped import Skipped
+from jaxcat.data.indexing.walking import walk
 from jaxcat.errors import DataError
 from jaxcat.inference.classifier import Classifier
 

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.key import key_of
 from jaxcat.bottlenecks.source import BottleneckSource
-from jaxcat.data.decoding import decoding_of
-from jaxcat.data.grey import find_bits
+from jaxcat.data.images.decoding import decoding_of
+from jaxcat.data.images.grey import find_bits
 from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement

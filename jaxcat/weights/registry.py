@@ -18,7 +18,7 @@ TORCH = "torch"  # torchvision's names, which timm shares, in a .pth or a safete
 CANONICAL = "jaxcat"  # jaxcat's names in a safetensors file that describes itself
 
 # Values of `data.resize`. Repeated here because weights and data do not import each other, and a file's description is
-# checked against them; a test compares them with the table of data/resizing.py.
+# checked against them; a test compares them with the table of data/images/resizing.py.
 RESIZES = (SQUASH, CENTER_CROP, TIMM_RESIZE, TORCHVISION_RESIZE) = ("squash", "center_crop", "timm", "torchvision")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxcat.data import archives
-from jaxcat.data.file_names import open_labelled_names
-from jaxcat.data.folder import open_labelled_folder
+from jaxcat.data.archives import archives
+from jaxcat.data.indexing.file_names import open_labelled_names
+from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.table_source import open_labelled_table
+from jaxcat.data.indexing.walking import folders
 from jaxcat.data.records import Split, composed
-from jaxcat.data.table_source import open_labelled_table
-from jaxcat.data.walking import folders
 
 
 def open_labelled(place: Path, classes: tuple[str, ...], config: Any) -> Split:

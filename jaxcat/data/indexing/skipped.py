@@ -13,10 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from jaxcat.data import archives
-from jaxcat.data.decoding import printable
-from jaxcat.data.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
-from jaxcat.data.unread import is_image
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.images.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
+from jaxcat.data.images.unread import is_image
 
 logger = logging.getLogger(__name__)
 

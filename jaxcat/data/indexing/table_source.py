@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxcat.data import archives
-from jaxcat.data.decoding import printable
-from jaxcat.data.listed import Listed, Problems, clean, data_of, first, split_of
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, split_of
+from jaxcat.data.indexing.split_names import split_name
+from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table
 from jaxcat.data.records import SPLITS, Data, Split
-from jaxcat.data.split_names import split_name
-from jaxcat.data.table_reading import WITHOUT, Table, read_table
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxcat.data import archives, rules_1
-from jaxcat.data.decoding import SUFFIXES, printable
-from jaxcat.data.skipped import Reason, Skipped, left_behind
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.indexing import rules_1
+from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
 
 # The version of the rules that say which files are records, how records and classes are named and which folders are

@@ -22,8 +22,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from jaxcat.data import png
-from jaxcat.data.unread import EXPORT, RAW, by_magic, what_it_is
+from jaxcat.data.images import png
+from jaxcat.data.images.unread import EXPORT, RAW, by_magic, what_it_is
 from jaxcat.errors import one_line
 
 # What folders are searched for; compare in lower case. Runs that were indexed by rules 1 know SUFFIXES_1 only.

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcat.data import archives
-from jaxcat.data.decoding import printable
+from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
+from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, split_name
+from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
-from jaxcat.data.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
-from jaxcat.data.split_names import UNLABELLED, are_parts, split_name
-from jaxcat.data.walking import folders, holds_images
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
 

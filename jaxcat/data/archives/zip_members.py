@@ -8,7 +8,7 @@ import struct
 import zipfile
 from typing import IO
 
-from jaxcat.data.members import Member, Members
+from jaxcat.data.archives.members import Member, Members
 from jaxcat.errors import DataError, one_line
 
 _HEADER = struct.Struct("<4s5H3I2H")  # of a member: signature, version, flags, method, time, date, CRC, sizes, lengths

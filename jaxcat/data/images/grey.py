@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcat.data import deep
-from jaxcat.data.decoding import read_file
-from jaxcat.data.formats import open_image
+from jaxcat.data.images import deep
+from jaxcat.data.images.decoding import read_file
+from jaxcat.data.images.formats import open_image
 from jaxcat.data.records import Split
 
 HEADER = 32  # bytes that tell whether a file may have more than 8 bits a channel

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from jaxcat.data import archives, deep
-from jaxcat.data.formats import MAX_PIXELS, SUFFIXES, open_image
-from jaxcat.data.profiles import to_srgb
+from jaxcat.data.archives import archives
+from jaxcat.data.images import deep
+from jaxcat.data.images.formats import MAX_PIXELS, SUFFIXES, open_image
+from jaxcat.data.images.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
 
 __all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "decoding_of", "printable", "read_file"]

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from jaxcat.data import tar_members, zip_members
-from jaxcat.data.members import Member, Members
+from jaxcat.data.archives import tar_members, zip_members
+from jaxcat.data.archives.members import Member, Members
 from jaxcat.errors import DataError, one_line
 
 logger = logging.getLogger(__name__)

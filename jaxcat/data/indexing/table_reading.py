@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcat.data.decoding import printable
-from jaxcat.data.listed import first
-from jaxcat.data.table import unescape_cell
+from jaxcat.data.images.decoding import printable
+from jaxcat.data.indexing.listed import first
+from jaxcat.data.indexing.table import unescape_cell
 from jaxcat.errors import ConfigError, DataError, one_line
 
 MOST_BYTES = 2**29  # of a table; a million rows take about 0.1 GB

@@ -6,7 +6,7 @@ import os
 import tarfile
 from typing import IO
 
-from jaxcat.data.members import Member, Members
+from jaxcat.data.archives.members import Member, Members
 from jaxcat.errors import DataError, one_line
 
 BLOCK = 512

@@ -8,15 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jaxcat.data.archives import isdir
-from jaxcat.data.decoding import SUFFIXES, printable
-from jaxcat.data.layout import class_root, split_roots
-from jaxcat.data.listed import Listed, Problems, clean, data_of, split_of
-from jaxcat.data.patterns import Pattern, suggested
+from jaxcat.data.archives.archives import isdir
+from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.indexing.layout import class_root, split_roots
+from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, split_of
+from jaxcat.data.indexing.patterns import Pattern, suggested
+from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.split_names import split_name
+from jaxcat.data.indexing.walking import entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split
-from jaxcat.data.skipped import Reason, Skipped
-from jaxcat.data.split_names import split_name
-from jaxcat.data.walking import entries, folders, image_files
 from jaxcat.errors import DataError
 
 _SEEN = 5000  # names that a pattern is suggested by

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data import archives, rules_1
-from jaxcat.data.decoding import SUFFIXES, printable
+from jaxcat.data.archives import archives
 from jaxcat.data.division import divide
-from jaxcat.data.file_names import advice, open_by_names
-from jaxcat.data.layout import class_root, split_roots
+from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.indexing import rules_1
+from jaxcat.data.indexing.file_names import advice, open_by_names
+from jaxcat.data.indexing.layout import class_root, split_roots
+from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.split_names import split_name
+from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
-from jaxcat.data.skipped import Reason, Skipped
-from jaxcat.data.split_names import split_name
-from jaxcat.data.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from jaxcat.data.decoding import printable
+from jaxcat.data.images.decoding import printable
 from jaxcat.errors import ConfigError
 
 SECONDS = 5.0  # for one name; patterns like (a+)+ need more than the age of the universe

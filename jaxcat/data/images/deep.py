@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from jaxcat.data.formats import open_image
+from jaxcat.data.images.formats import open_image
 
 logger = logging.getLogger(__name__)
 

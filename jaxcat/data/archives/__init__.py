@@ -1,0 +1,1 @@
+"""Files inside archives, read in place as if they lay in folders."""
