@@ -126,7 +126,7 @@ def test_a_config_file_that_cannot_be_run(tmp_path, text, says):
 
 
 def test_a_name_longer_than_a_file_system_takes():
-    with pytest.raises(ConfigError, match="init_from=aaa"):
+    with pytest.raises(ConfigError, match="init_from=.*aaa.*: File name too long"):
         flags.read_config("configs/folder.py", ["--config.init_from=" + "a" * 300])
 
 

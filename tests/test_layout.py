@@ -299,7 +299,7 @@ def test_a_named_test_beside_what_is_found(tmp_path):
         ({"test_dir": "~nobody_of_that_name/x"}, "--config.data.test_dir: ~nobody_of_that_name/x: there is no user"),
         ({"test_dir": "gs://bucket/x"}, "--config.data.test_dir: gs://bucket/x is a URL"),
         ({"train_dir": "a\0b"}, "--config.data.train_dir: a\\x00b"),
-        ({"train_dir": "x" * 300}, "File name too long"),
+        ({"train_dir": "x" * 300}, "there is no folder"),
         ({"train_dir": "train", "validation_dir": "../data/train"}, "this folder is the train split already"),
     ],
 )
