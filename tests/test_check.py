@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from small import image_folder
 from test_data import flat, save
@@ -241,3 +242,12 @@ def test_16_bit_images_are_named_with_the_scale_that_train_would_choose(tmp_path
     (line,) = [line for line in lines if "16-bit" in line]
     assert line.startswith("4 16-bit images, their values become levels as 12 bits (data.grey_bits): cat/scan")
     assert line.endswith(", …")
+
+
+def test_large_metadata_do_not_stop_the_check(tmp_path, checked):
+    flat(tmp_path, cat=3, dog=3)
+    texts = PngInfo()
+    texts.add_text("note", "x" * 3 * 2**20, zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "large.png", pnginfo=texts)
+    status, lines = checked(tmp_path)
+    assert (status, lines.count("7 images, 0 unreadable; 7 PNG")) == (0, 1)

@@ -129,17 +129,73 @@ def test_levels_of_an_unpacked_archive(folders, train, test, tmp_path):
         ("train", "bus", "car"),
         ("steam_train", "bullet_train", "bus"),
         ("valid", "invalid"),
-        ("test", "train", "rest"),
         ("train1", "train2", "train3"),
         ("dev", "ops"),
         ("test_tube", "flask"),
         ("training", "match"),
-        ("testing", "coding", "reading"),
     ],
 )
 def test_classes_that_are_called_as_splits_are(classes, tmp_path):
     flat(tmp_path, **dict.fromkeys(classes, 3))
     assert opened(tmp_path).classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train", "test", "rest"), ("train", "val", "test", "labels"), ("cat", "dog", "test"), ("a", "b", "unlabeled")],
+)
+def test_what_may_be_flat_splits_is_no_class_without_being_asked_for(names, tmp_path):
+    flat(tmp_path, **dict.fromkeys(names, 3))
+    refused(tmp_path, f"--config.data.train_dir={tmp_path}")
+    assert opened(tmp_path, train_dir=".").classes == tuple(sorted(names))
+
+
+def test_flat_splits_beside_other_files_are_not_classes_either(tmp_path):
+    flat(tmp_path, train=3, val=3)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "all.json").write_text("{}")
+    refused(tmp_path, "may be splits or classes")
+
+
+@pytest.mark.parametrize(
+    ("images", "others"),
+    [("images", ["meta"]), ("101_ObjectCategories", ["Annotations"]), ("images", ["attributes", "parts", "labels"])],
+)
+def test_what_lies_beside_the_images_is_no_class(images, others, tmp_path):
+    flat(tmp_path / images, **CLASSES)
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.txt").write_text("x")
+    assert found(tmp_path) == {"train": images}
+    assert opened(tmp_path).classes == ("cat", "dog")
+
+
+def test_evaluation_beside_validation_is_the_test_split(tmp_path):
+    splits(tmp_path, "training", "validation", "evaluation")
+    assert found(tmp_path) == {"train": "training", "validation": "validation", "test": "evaluation"}
+
+
+def test_an_empty_class_brings_advice_that_helps(tmp_path):
+    splits(tmp_path, "train", "val")
+    (tmp_path / "train" / "cow").mkdir()
+    (tmp_path / "val" / "cow").mkdir()
+    refused(tmp_path, "train/cow", "--config.data.min_per_class=1")
+    flat(tmp_path / "train", cow=3)
+    assert "min_per_class" not in refused(tmp_path, "val/cow", "--config.data.classes")
+
+
+def test_classes_made_of_folders_are_told_of(tmp_path, caplog):
+    flat(tmp_path / "tiles", tumor=3, stroma=3)
+    flat(tmp_path, larger=3)
+    assert opened(tmp_path).classes == ("larger", "tiles")
+    assert f"set --config.data.train_dir={tmp_path / 'tiles'}" in caplog.text
+    assert opened(tmp_path, train_dir="tiles").classes == ("stroma", "tumor")
+
+
+def test_two_images_never_have_one_name(tmp_path):
+    flat(tmp_path / "here" / "train", **CLASSES)
+    flat(tmp_path / "away", **CLASSES)
+    refused(tmp_path / "here", "would have this name", train_dir=str(tmp_path / "away"), validation_dir="train")
 
 
 @pytest.mark.parametrize("names", [("Alpha", "Beta"), ("set 1", "set 2", "set 3"), ("entrenamiento", "prueba")])

@@ -233,3 +233,34 @@ def test_a_folder_for_evaluation_by_names(tmp_path):
     }
     with pytest.raises(DataError, match=r"(?s)--data .*6 × no class that this classifier knows: test1/0.jpg"):
         open_labelled_names(tmp_path, ("dog", "cat"), CATS)
+
+
+def test_what_lies_in_a_folder_of_another_split_is_not_train(tmp_path):
+    for name in ("cat.0", "cat.1", "dog.0", "dog.1"):
+        save(tmp_path / f"{name}.png")
+    for name in ("cat.9", "dog.9"):
+        save(tmp_path / "test" / f"{name}.png")
+    splits = opened(tmp_path, label_pattern=r"^(\w+)\.").splits
+    assert sorted(splits["test"].files) == ["test/cat.9.png", "test/dog.9.png"]
+    assert not [file for name in ("train", "validation") for file in splits[name].files if "9" in file]
+
+
+def test_splits_further_down_are_not_mixed(tmp_path):
+    for split in ("train", "val"):
+        for name in ("cat.0", "cat.1", "dog.0", "dog.1"):
+            save(tmp_path / "imgs" / split / f"{name}.png")
+    save(tmp_path / "other" / "cat.5.png")
+    refused(tmp_path, "may be a split", "--config.data.train_dir=FOLDER", label_pattern=r"^(\w+)\.")
+    named = opened(tmp_path, label_pattern=r"^(\w+)\.", train_dir="imgs/train", validation_dir="imgs/val").splits
+    assert {name: len(split) for name, split in named.items()} == {"train": 4, "validation": 4}
+
+
+def test_names_below_a_folder_elsewhere_are_whole(tmp_path):
+    (tmp_path / "home").mkdir()
+    for part in ("s1", "s2"):
+        for name in ("cat.0", "dog.0"):
+            save(tmp_path / "away" / part / f"{name}.png")
+    away = str(tmp_path / "away")
+    data = opened(tmp_path / "home", label_pattern=r"^(\w+)\.", train_dir=away, validation_fraction=0.0)
+    assert sorted(data.splits["train"].files)[0] == "train/s1/cat.0.png"
+    assert len(set(data.splits["train"].files)) == 4

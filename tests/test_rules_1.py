@@ -9,6 +9,7 @@ from test_data import flat, save
 
 from jaxcat.config import default
 from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.labelled import open_labelled
 from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Data, fingerprint
 from jaxcat.data.sources import open_data
@@ -84,3 +85,9 @@ def test_a_labelled_folder(tmp_path):
     with pytest.raises(DataError, match="no class of this classifier"):
         open_labelled_folder(tmp_path, ("bar", NFD), rules=1)
     assert len(open_labelled_folder(tmp_path, ("bar", NFD), rules=2)) == 5
+
+
+def test_other_images_are_measured_by_the_rules_of_the_run(tmp_path):
+    flat(tmp_path, **{"@tmp": 2, "cat": 2, "lost+found": 2})
+    split = open_labelled(tmp_path, ("@tmp", "cat", "lost+found"), default(), rules=1)
+    assert len(split) == 6

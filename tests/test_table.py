@@ -417,3 +417,14 @@ def test_check_takes_a_table_and_a_run_that_holds_nothing_out(root, capsys):
         check.main([str(written(root / "t.csv", [*ROWS.items(), ("none.png", "cat")]))])
     with pytest.raises(DataError, match="there is no such table"):
         check.main([str(root / "none.csv"), "--config.data.source=table"])
+
+
+def test_a_column_that_names_splits_is_not_passed_over(root):
+    rows = [(path, label, "test" if path.endswith("0.png") else "train") for path, label in ROWS.items()]
+    header = ("path", "label", "data set")
+    refused_table(written(root / "t.csv", rows, header=header), "'data set' seems to say", "split_column='data set'")
+    split = opened_table(written(root / "t.csv", rows, header=header), split_column="data set").splits
+    assert len(split["test"]) == 2
+    assert "test" not in opened_table(written(root / "t.csv", rows, header=header), split_column="none").splits
+    columns = {"path": list(ROWS), "label": list(ROWS.values()), "set": [row[2] for row in rows]}
+    refused_table(parquet(root / "t.parquet", **columns), "'set' seems to say")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxcat.data import twins
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import decoding_of, printable
-from jaxcat.data.images.formats import FORMATS, SUFFIXES
+from jaxcat.data.images.decoding import decoding_of, printable, read_file
+from jaxcat.data.images.formats import SUFFIXES, open_image
 from jaxcat.data.images.grey import deep_files, find_bits
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.indexing.walking import walk
@@ -199,8 +197,7 @@ def _form(stored: Path | bytes | np.ndarray) -> str:
     """The format of a readable image, as Pillow calls it."""
     if isinstance(stored, np.ndarray):
         return "array"
-    file = io.BytesIO(stored) if isinstance(stored, bytes) else archives.opened(stored)
-    with file, Image.open(file, formats=FORMATS) as image:
+    with open_image(stored if isinstance(stored, bytes) else read_file(stored)) as image:
         return image.format or "?"
 
 

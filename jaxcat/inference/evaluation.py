@@ -29,7 +29,7 @@ from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
-from jaxcat.runs.records import Listed
+from jaxcat.runs.records import Listed, rules_of
 from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
@@ -208,7 +208,7 @@ def open_split(
     """
     meta = classifier.meta
     if data is not None:
-        found = open_labelled(data, meta.classes, meta.config)
+        found = open_labelled(data, meta.classes, meta.config, rules=rules_of(meta))
     elif moved is not None:
         found = moved_split(meta, split, moved=moved, listed=listed)
     else:

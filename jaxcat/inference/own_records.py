@@ -68,7 +68,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     now, own = opened.splits.get(split), listed[split]
     if now is not None and now.files == own.files and np.array_equal(now.labels, own.labels):
         return now
-    here = config.data.source == "folder"
+    apart = config.data.train_dir or config.data.validation_dir or config.data.test_dir  # may lie elsewhere
+    here = config.data.source == "folder" and not apart
     root = Path(config.data.dir).expanduser()
     images = _images_below(root, where, rules=rules_of(meta)) if here else _images_of(meta, config)
     found = _find(split, listed, images, where=where, complete=False)

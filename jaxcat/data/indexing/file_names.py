@@ -31,9 +31,20 @@ def open_by_names(config: Any, root: Path) -> Data:
     """
     pattern, skipped = Pattern("label_pattern", config.data.label_pattern), Skipped()
     roots = _roots(root, config.data, skipped)
+    named = bool(config.data.train_dir)
     records, problems = [], Problems(str(pattern))
     for split, folder in roots.items():
+        others = [each for each in roots.values() if folder in each.parents]
         for record in _listed(folder, root, split, pattern, skipped):
+            if any(each in record.path.parents for each in others):
+                continue  # it is of that split
+            if split == "train" and not named and (deep := _split_on_the_way(record.path, folder)):
+                problems.add(
+                    "below a folder that may be a split; say which is which with --config.data.train_dir=FOLDER and "
+                    "the like",
+                    record.place,
+                    deep,
+                )
             if not record.label and split != "test":
                 problems.add("no class in the name", record.place)
             elif not record.label.isprintable():
@@ -64,7 +75,11 @@ def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str
 def _listed(folder: Path, root: Path, split: str, pattern: Pattern, skipped: Skipped) -> Iterator[Listed]:
     """The images below a folder; the label is "" if the pattern finds none."""
     for path in image_files(folder, skipped):
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{split}/{path.name}"
+        name = (
+            path.relative_to(root).as_posix()
+            if path.is_relative_to(root)
+            else f"{split}/{path.relative_to(folder).as_posix()}"
+        )
         yield Listed(printable(name), name, path, clean(pattern.find(name if pattern.of_path else path.name)), split)
 
 
@@ -85,11 +100,17 @@ def _roots(root: Path, data: Any, skipped: Skipped) -> Mapping[str, Path]:
             )
         found[name.split] = path
     if "train" not in found:
-        return {"train": base}
+        return {"train": base} | found  # what lies beside validation and test is train
     for path in entries(base)[0]:
         if path not in found.values():
             skipped.add_folder(path, Reason.BESIDE) if isdir(path) else skipped.add_file(path, Reason.UNLABELLED)
     return {name: found[name] for name in SPLITS if name in found}
+
+
+def _split_on_the_way(path: Path, folder: Path) -> str:
+    """The name of a folder between `folder` and the image that is called as a split; "" if there is none."""
+    between = path.relative_to(folder).parts[:-1]
+    return next((part for part in between if (name := split_name(part)) and name.split in SPLITS), "")
 
 
 def advice(folder: Path) -> str:

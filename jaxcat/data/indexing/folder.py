@@ -28,6 +28,7 @@ from jaxcat.system.paths import expanded
 
 logger = logging.getLogger(__name__)
 
+_TRAIN_DIR = "--config.data.train_dir=FOLDER"
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
 
@@ -85,10 +86,13 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     for name, each in there.items():
         if rules == 1 or name != "test":
             _check_classes(each, classes, available)
-            _check_filled(each, images[name], classes, skipped)
+            _check_filled(name, each, images[name], classes, skipped)
         elif not _tell_of_test(each, images[name], classes, available):
             continue
         splits[name] = _split(name, images[name], classes, base=_base(name, root, each.root))
+    _check_names(splits)
+    if rules != 1:
+        _tell_of_nested(there["train"], classes)
     skip_outside(root, there, available, skipped, rules=rules)
     held_out = "validation" not in splits or bool(config.data.fold)
     return Data(classes, divide(splits, config, classes), skipped=skipped, held_out=held_out)
@@ -209,18 +213,54 @@ def _check_classes(there: ClassFolders, classes: Sequence[str], available: Seque
             raise DataError(f"{printable(str(there.root / name))}: class {name!r} is not in train{hint}")
 
 
+def _check_names(splits: Mapping[str, Split]) -> None:
+    """Raises DataError if two records have one name, which can happen if splits lie in several places."""
+    seen: set[str] = set()
+    for split in splits.values():
+        for name in split.files:
+            if name in seen:
+                raise DataError(
+                    f"{printable(name)}: two images in different places would have this name; put the splits into one "
+                    "folder, and set --config.data.dir to it"
+                )
+            seen.add(name)
+
+
+def _tell_of_nested(train: ClassFolders, classes: Sequence[str]) -> None:
+    """Warns of a class whose images all lie in several folders, which may be the classes."""
+    for name in classes:
+        for path in train.of_class[name]:
+            below = [] if holds_images(path, below=False) else [each for each in folders(path) if holds_images(each)]
+            if len(below) > 1:
+                logger.warning(
+                    "the images of class %r lie in %d folders, such as %s; if these are the classes, set "
+                    "--config.data.train_dir=%s",
+                    *(name, len(below), printable(below[0].name), shlex.quote(printable(str(path)))),
+                )
+                return
+
+
 def _check_filled(
-    there: ClassFolders, images: Mapping[str, Sequence[Path]], classes: Sequence[str], skipped: Skipped
+    split: str, there: ClassFolders, images: Mapping[str, Sequence[Path]], classes: Sequence[str], skipped: Skipped
 ) -> None:
-    """Raises DataError if classes have no image; it names all of them."""
+    """Raises DataError if classes of a split have no image; it names all of them."""
     empty = [printable(str(there.of_class[name][0])) for name in classes if not images[name]]
     if empty:
         skipped.warn()
         folders_of = "this class folder" if len(empty) == 1 else "these class folders"
         raise DataError(
-            f"{', '.join(empty)}: no image in {folders_of} ({_LOOKED_FOR}); "
-            "--config.data.min_per_class=1 leaves out classes that are empty in train"
+            f"{', '.join(empty)}: no image in {folders_of} ({_LOOKED_FOR}); {_way_out(split, images, classes)}"
         )
+
+
+def _way_out(split: str, images: Mapping[str, Sequence[Path]], classes: Sequence[str]) -> str:
+    """What to do about classes without images."""
+    filled = [name for name in classes if images[name]]
+    if split != "train":
+        return f"add images, choose other classes with --config.data.classes, or name only train: {_TRAIN_DIR}"
+    if len(filled) >= 2 and not any(split_name(name) for name in filled):
+        return "--config.data.min_per_class=1 leaves out classes that are empty in train"
+    return f"if the class folders are elsewhere, name the folder that holds them: {_TRAIN_DIR}"
 
 
 def _tell_of_test(

@@ -13,7 +13,7 @@ from typing import Any
 from jaxcat.data.archives import archives
 from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
-from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, split_name
+from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, split_name
 from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import ConfigError, DataError
@@ -92,7 +92,11 @@ def _only(base: Path, here: Sequence[Path]) -> Path | None:
     if len(with_splits) == 1 and not any(holds_images(path) for path in here if path != with_splits[0]):
         return with_splits[0]
     inside = {path: {each.name for each in folders(class_root(path))} for path in here if folders(path)}
-    with_images = [path for path in inside if holds_images(path)]
+    with_images = [path for path in here if holds_images(path)]
+    if len(with_images) == 1 and len(inside.get(with_images[0], ())) > 1:  # such as "images" beside "meta"
+        beside = [path for path in here if path != with_images[0]]
+        if beside and all(is_part(path.name) for path in beside) and not holds_images(base, below=False):
+            return with_images[0]
     if len(with_images) == 1 and len(inside) == len(here) > 1:  # such as "images" and "annotations", by class
         others = [names for path, names in inside.items() if path != with_images[0]]
         if all(len(names & inside[with_images[0]]) > 1 for names in others):
@@ -119,7 +123,7 @@ def is_split(folder: Path) -> bool:
     """Whether a folder holds splits that hold class folders."""
     try:
         found = recognized(folder, folders(folder))
-        return "train" in found and bool(folders(found["train"]))
+        return "train" in found and bool(folders(found["train"])) and holds_images(found["train"])
     except DataError:
         return False
 
@@ -156,8 +160,17 @@ def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) ->
         surely = _labelled(group) > 1 and any(
             path.name.lower() not in ALSO_CLASS_NAMES for paths in group.values() for path in paths
         )
+        if rest and not surely and _labelled(group) > 1:
+            flat = [path for split, paths in group.items() if split != UNLABELLED for path in paths]
+            raise DataError(
+                f"{_shown(base)} holds {_names(flat)}, which may be splits or classes and hold no class folders, and "
+                f"{_names(rest)}: if they are splits, the class of an image must be in a folder SPLIT/CLASS, in its "
+                f"name (--config.data.label_pattern) or in a table (--config.data.source=table); if all are classes, "
+                f"{_flag('train', base)}"
+            )
         if one_kind or (rest and not surely):
             return {}
+    _take_evaluation_for_test(group)
     for split, paths in group.items():
         if len(paths) > 1 and split != UNLABELLED:
             raise DataError(
@@ -220,6 +233,7 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
                 f"{_shown(path)} holds {_names(below)}, so a class would have its own splits: arrange the images as "
                 f"SPLIT/CLASS{_suggestion(base)}; to ignore these splits: {_flag('train', base)}"
             )
+    _check_flat(base, here)
     number = Counter(composed(each.name).lower() for below in inside.values() for each in below)
     common = sorted(name for name, count in number.items() if count > 1 and 2 * count > len(here))
     if len(common) < 2:
@@ -231,6 +245,28 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
         f"{_flag('train', alike[0])} {_flag('validation', alike[1])} (or test_dir); if they are the classes, "
         f"{_flag('train', base)}{_suggestion(base)}"
     )
+
+
+def _check_flat(base: Path, here: Sequence[Path]) -> None:
+    """Raises DataError if a folder of images beside at least two classes is called as images to measure or predict."""
+    for path in here:
+        name, others = split_name(path.name), [each for each in here if each != path and not split_name(each.name)]
+        if name is None or name.rest or name.split == "train" or path.name.lower() == "valid" or len(others) < 2:
+            continue
+        unlabelled = name.split == UNLABELLED
+        measured = "" if unlabelled else f"if it is a split, sort it by class and say {_flag(name.split, path)}; "
+        raise DataError(
+            f"{_shown(path)} may hold images to {'predict' if unlabelled else 'measure on'}, or be a class beside "
+            f"{_names(others)}: {measured}to leave it out, move it elsewhere; if it is a class, {_flag('train', base)}"
+        )
+
+
+def _take_evaluation_for_test(group: dict[str, list[Path]]) -> None:
+    """Where validation, evaluation and no test lie side by side, evaluation is the test split (as in Food-11)."""
+    later = [path for path in group.get("validation", ()) if path.name.lower().startswith("eval")]
+    if "test" not in group and "validation" in group and len(later) == 1 < len(group["validation"]):
+        group["test"] = later
+        group["validation"] = [path for path in group["validation"] if path not in later]
 
 
 def _labelled(group: dict[str, list[Path]]) -> int:

@@ -23,6 +23,7 @@ _FILLER = (
 _KINDS = (
     "annotation|annotations|label|labels|mask|masks|xml|xmls|bbox|bboxes|box|boxes|trimap|trimaps|segmentation"
     "|segmentations|jpegimages|imagesets|segmentationclass|segmentationobject|gt|metadata|meta|doc|docs"
+    "|attribute|attributes|parts|imdb|list|lists|splits|info"
 )
 _PIECE = "part|parts|batch|batches|shard|chunk|fold|folds|vol|volume|archive|zip"
 _OF_SPLIT = {split: re.compile(rf"({words})({_FILLER})?\d*") for split, words in _WORDS.items()}
@@ -51,6 +52,12 @@ def are_parts(names: Sequence[str]) -> bool:
     if len(names) < 2 or len(without_numbers) > 1 or not (left := without_numbers.pop()):
         return False
     return re.fullmatch(f"{_PIECE}|{_FILLER}", left[-1]) is not None
+
+
+def is_part(name: str) -> bool:
+    """Whether a folder is a part of a data set beside its images by its name, such as "annotations" or "meta"."""
+    words = _words(name)
+    return bool(words) and all(re.fullmatch(rf"({_KINDS})\d*", word) for word in words)
 
 
 def _words(name: str) -> list[str]:

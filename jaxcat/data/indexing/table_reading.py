@@ -7,16 +7,19 @@ import csv
 import difflib
 import io
 import re
+import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.listed import first
+from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.table import unescape_cell
+from jaxcat.data.records import SPLITS
 from jaxcat.errors import ConfigError, DataError, one_line
 
 MOST_BYTES = 2**29  # of a table; a million rows take about 0.1 GB
@@ -43,6 +46,7 @@ USUAL = {
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id", "video", "video_id", "burst"),
 }
 NEEDED = ("path", "label")
+_MOST_SPLIT_NAMES = 10  # a column with more different cells does not name splits
 
 # How a file that is no table begins → what it is, and what to do.
 OTHERS = {
@@ -124,6 +128,7 @@ def _read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Tabl
     text = text[said.end() :] if said else text
     delimiter = said[1] if said else _delimiter(text, wanted)
     header: list[str] | None = None
+    unused: dict[int, set[str]] = {}
     lines: list[int] = []
     rows: list[list[str]] = []
     ragged: list[str] = []
@@ -132,12 +137,17 @@ def _read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Tabl
             header = [unescape_cell(name).strip() for name in row]
             columns, found = choose_columns(header, wanted, where=where)
             places = [header.index(name) for name in columns.values()]
+            unused = {place: set() for place, name in enumerate(header) if name not in columns.values()}
             continue
         if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
             ragged.append(f"line {line} has {len(row)}")
             continue
         lines.append(line)
         rows.append([row[place] for place in places])
+        for place in list(unused):
+            unused[place].add(row[place].strip())
+            if len(unused[place]) > _MOST_SPLIT_NAMES:
+                del unused[place]
     if header is None:
         raise DataError(f"{where}: the table is empty")
     if ragged:
@@ -145,6 +155,7 @@ def _read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Tabl
             f"{where}: {len(ragged)} rows do not have {len(header)} cells as the header has: {first(ragged)}; a cell"
             f" with {delimiter!r} in it needs quotes around it"
         )
+    _refuse_unused_splits({header[place]: values for place, values in unused.items()}, columns, wanted, where=where)
     cells = {key: [unescape_cell(row[place]) for row in rows] for place, key in enumerate(columns)}
     return Table(where, "line", lines, cells, columns, found, encoding)
 
@@ -225,6 +236,28 @@ def choose_columns(header: Sequence[str], wanted: Mapping[str, str], *, where: s
     return columns, found
 
 
+def split_of_cell(cell: str) -> str:
+    """The split that a cell names, in the words that folders may have; "" if it names none."""
+    name = split_name(cell.strip())
+    return name.split if name and not name.rest and name.split in SPLITS else ""
+
+
+def _refuse_unused_splits(
+    unused: Mapping[str, Collection[str]], columns: Mapping[str, str], wanted: Mapping[str, str], *, where: str
+) -> None:
+    """Raises ConfigError if a column that is not used names splits by its cells: train and test would be mixed."""
+    if "split" in columns or wanted.get("split", "") == WITHOUT:
+        return
+    for name, values in unused.items():
+        splits = {split_of_cell(value) for value in values}
+        if len(splits) > 1 and "" not in splits:
+            raise ConfigError(
+                f"{where}: column {printable(name)!r} seems to say which split a row belongs to "
+                f"({', '.join(sorted(map(printable, values)))}): name it with --config.data.split_column="
+                f"{shlex.quote(printable(name))}, or use no column with --config.data.split_column={WITHOUT}"
+            )
+
+
 def _candidates(key: str, header: Sequence[str], asked: str) -> list[str]:
     """The columns that may be the one of this key: the one asked for, else those of a usual name."""
     if asked:
@@ -273,7 +306,23 @@ def _read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str) -> T
         except Exception as error:
             raise DataError(f"{where}: column {name!r} cannot be read: {one_line(error)}") from error
         cells[key] = _as_text(column, pa, what=f"{where}: column {name!r}")
+    _refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where)
     return Table(where, "row", list(range(1, rows + 1)), cells, columns, found, "")
+
+
+def _few_texts(file: Any, names: Sequence[str], columns: Mapping[str, str], pa: Any) -> dict[str, list[str]]:
+    """Name → values, of the text columns that are not used and have few values."""
+    few = {}
+    for name in names:
+        if name in columns.values() or names.count(name) > 1:
+            continue
+        try:
+            values = file.read(columns=[name]).column(name).unique().to_pylist()
+        except Exception:  # a column of another type, or damaged; it is not used
+            continue
+        if len(values) <= _MOST_SPLIT_NAMES and all(isinstance(value, str) for value in values):
+            few[name] = values
+    return few
 
 
 def _as_text(column: Any, pa: Any, *, what: str) -> list[str]:

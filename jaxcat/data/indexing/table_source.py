@@ -14,9 +14,8 @@ from typing import Any
 from jaxcat.data.archives import archives
 from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, split_of
-from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table
-from jaxcat.data.records import SPLITS, Data, Split
+from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table, split_of_cell
+from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
         if problem:
             problems.add(problem, place, path)
         label, group = clean(label), clean(group)
-        where = _split_of(split) if has_split else "train"
+        where = split_of_cell(split) if has_split else "train"
         if not where:
             problems.add("a split that is none of train, validation and test", place, split)
         if not label and where != "test":
@@ -103,12 +102,6 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
         if not problem:
             yield Listed(place, name, file, label, where, group if has_group else None)
     problems.refuse()
-
-
-def _split_of(cell: str) -> str:
-    """The split that a cell names, in the words that folders may have; "" if it names none."""
-    name = split_name(cell.strip())
-    return name.split if name and not name.rest and name.split in SPLITS else ""
 
 
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:
