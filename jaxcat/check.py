@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,15 +40,15 @@ def main(argv: Sequence[str]) -> int:
     parser = cli.ArgumentParser(
         prog="python -m jaxcat.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("directory", metavar="DIR", help="the folder or archive of images, as for data.dir; or a table")
+    parser.add_argument(
+        "directory", metavar="DIR", type=cli.path, help="the folder or archive of images, as for data.dir; or a table"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="threads; default: one per CPU")
     parser.add_argument("--config", metavar="FILE[:VARIANT]", help="the config to train with; default: all defaults")
     arguments, overrides = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         parser.error(f"--jobs {arguments.jobs}: must be at least 1")
-    for stream in (sys.stdout, sys.stderr):  # file names may be no valid UTF-8
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    config = config_of(arguments.directory, arguments.config, overrides)
+    config = config_of(str(arguments.directory), arguments.config, overrides)
     found = inspection.opened(config)
     total = sum(map(len, found.data.splits.values()))
     with progress_of("images decoded", total=total, console=Console(stderr=True)) as progress:
@@ -65,7 +64,8 @@ def config_of(directory: str, specification: str | None, overrides: Sequence[str
         raise ConfigError(
             f"--config.data.source={config.data.source}: only folders, archives and tables are checked; use folder"
         )
-    if os.path.isfile(directory) and archives.open_archive(Path(directory)) is None:
+    archive = archives.open_archive(Path(directory))
+    if os.path.isfile(directory) and archive is None:
         config.data.source, config.data.table = "table", directory
     elif config.data.source == "table":
         raise DataError(f"{printable(directory)}: there is no such table")

@@ -84,6 +84,7 @@ def measure(arguments: argparse.Namespace) -> int:
             cache_gb=data.cache_gb,
             skip_bad=data.skip_bad,
             progress=advance,
+            advice="Replace, mend or remove them",
         ).values()
     if own and listed:
         own_records.warn_of_changes(store, listed)

@@ -251,3 +251,20 @@ def test_large_metadata_do_not_stop_the_check(tmp_path, checked):
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "large.png", pnginfo=texts)
     status, lines = checked(tmp_path)
     assert (status, lines.count("7 images, 0 unreadable; 7 PNG")) == (0, 1)
+
+
+def test_archives_and_tables_are_found_as_they_are_typed(tmp_path, checked, monkeypatch):
+    flat(tmp_path / "data" / "train", cat=3, dog=3)
+    shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "data")
+    (tmp_path / "t.csv").write_text(
+        "path,label\n"
+        + "".join(
+            f"data/train/{name}/{path.name},{name}\n"
+            for name in ("cat", "dog")
+            for path in sorted((tmp_path / "data" / "train" / name).iterdir())
+        )
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for typed in ("~/a.zip", f"{tmp_path}/a.zip/", f"{tmp_path}/a.zip/train", "~/t.csv", "~/data/"):
+        status, lines = checked(typed)
+        assert (status, lines.count("6 images, 0 unreadable; 6 PNG")) == (0, 1), typed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxcat.data.images import deep
 from jaxcat.data.images.decoding import Decoding, decode
 from jaxcat.data.images.grey import bits_of, deep_files, find_bits, is_deep
 from jaxcat.data.records import Split
+from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.flags import validate
 from jaxcat.runs.meta import read_meta
@@ -299,3 +301,42 @@ def test_older_runs_keep_the_high_byte_and_impossible_scales_are_refused():
         config.data.grey_bits = bits
         with pytest.raises(ConfigError, match=f"--config.data.grey_bits={bits}"):
             validate(config)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_the_scale_of_images_in_an_archive_is_that_of_the_folder(kind, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "data" / name / f"{number}.png").write_bytes(png(TWELVE + number))
+    archive = shutil.make_archive(str(tmp_path / "data"), kind, tmp_path / "data")
+    config = completed({})
+    found = {}
+    for place in (str(tmp_path / "data"), archive):
+        config.data.dir = place
+        train = open_data(config).splits["train"]
+        found[place] = find_bits(train), len(list(deep_files(train)))
+    assert set(found.values()) == {(14, len(train))}  # 4,095 + 2 needs 13 bits
+
+
+def test_a_pillow_image_gives_the_pixels_of_its_file():
+    colours = np.repeat(TWELVE[..., None], 3, axis=-1)
+    grey_where_zero_is_white = tiff(TWELVE, t262=0)
+    for encoded in (png(TWELVE), png(colours), tiff(TWELVE), grey_where_zero_is_white):
+        for bits in (12, 16):
+            from_file = decode(encoded, "x", Decoding(bits))
+            np.testing.assert_array_equal(decode(Image.open(io.BytesIO(encoded)), "x", Decoding(bits)), from_file)
+    loaded = Image.open(io.BytesIO(grey_where_zero_is_white))
+    loaded.load()
+    np.testing.assert_array_equal(
+        decode(loaded, "x", Decoding(12)), decode(grey_where_zero_is_white, "x", Decoding(12))
+    )
+
+
+def test_other_byte_orders_and_premultiplied_alpha():
+    big = decode(TWELVE.astype(">u2"), "x", Decoding(12))
+    np.testing.assert_array_equal(big, decode(TWELVE, "x", Decoding(12)))
+    assert decode(Image.new("La", (3, 3)), "x").shape == (3, 3, 3)
+    for bits in (12, 16):
+        with pytest.raises(DataError, match="floating-point pixels have no known range"):
+            decode(tiff(TWELVE.astype(np.float32)), "x", Decoding(bits))

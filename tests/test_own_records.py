@@ -392,3 +392,12 @@ def test_long_names_are_cut_and_stay_apart(tmp_path):
     assert len(names) == 3
     assert max(len(name.encode()) for name in names) < 120
     assert evaluation.name_of(Path(".")) == evaluation.name_of(Path.cwd())
+
+
+def test_images_that_a_table_names_are_found_whatever_their_suffix(tmp_path):
+    paths = ["img/a0", "img/b0.dat"]
+    (tmp_path / "img").mkdir()
+    for path in paths:
+        Image.new("RGB", (4, 4)).save(tmp_path / path, "PNG")
+    found = own_records._images_below(tmp_path, "x", rules=2, names=[*paths, "../out", "/etc/hostname", "img/none"])
+    assert sorted(found.files) == paths

@@ -21,6 +21,7 @@ from jaxcat.wording import counted
 logger = logging.getLogger(__name__)
 
 SHARE_OF_MEMORY = 0.75  # of the memory that is left; the rest is for batches, parameters and the program
+ADVICE = "Replace or remove them, or leave them out with --config.data.skip_bad=True"
 _CHUNK = 1024  # images handed to the threads at a time
 _REPORTED = 128  # images between two calls of `progress`, and of `stop`
 
@@ -172,8 +173,9 @@ def prepare_stores(
     skip_bad: bool,
     progress: Callable[[int], object] = _nobody,
     stop: Callable[[], int] = never,
+    advice: str = ADVICE,
 ) -> int:
-    """Decodes every image once; see `Store.prepare`.
+    """Decodes every image once; see `Store.prepare`. `advice` is what to do about unreadable images.
 
     With `skip_bad`, unreadable images are left out and a warning with their number is logged. The `split` of each store
     then has the records that are left, and its `unreadable` names the others.
@@ -194,7 +196,7 @@ def prepare_stores(
         raise DataError(
             f"{len(unreadable):,} of {counted(sum(map(len, splits.values())), 'image')} cannot be read:\n"
             + "".join(f"  {line}\n" for line in unreadable)
-            + "Replace or remove them, or leave them out with --config.data.skip_bad=True"
+            + advice
         )
     for name, store in stores.items():
         if store.unreadable:
@@ -211,10 +213,11 @@ def open_stores(
     workers: int | None = None,
     skip_bad: bool = False,
     progress: Callable[[int], object] = _nobody,
+    advice: str = ADVICE,
 ) -> dict[str, Store]:
     """Calls `make_stores`, then `prepare_stores`."""
     stores = make_stores(splits, sizes=sizes, mode=mode, cache_gb=cache_gb, workers=workers)
-    prepare_stores(stores, skip_bad=skip_bad, progress=progress)
+    prepare_stores(stores, skip_bad=skip_bad, progress=progress, advice=advice)
     return stores
 
 

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy.special import softmax
 
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
-from jaxcat.errors import DataError
+from jaxcat.errors import ConfigError, DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
@@ -135,7 +136,7 @@ class Classifier:
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
         if isinstance(image, (str, os.PathLike)):
-            image, name = expanded(image), os.fspath(image)
+            image, name = _path(image), os.fspath(image)
         elif isinstance(image, (bytearray, memoryview)):
             image = bytes(image)
         elif not isinstance(image, (bytes, np.ndarray, Image.Image)):
@@ -176,6 +177,16 @@ class Classifier:
             batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
             yield len(rows), to_global(self.mesh, batch)
             single = False
+
+
+def _path(image: str | os.PathLike) -> Path:
+    """The path of an image; a Path is taken as it is, since `~` in it was meant."""
+    if isinstance(image, Path):
+        return image
+    try:
+        return expanded(image)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def _is_single(images: Any) -> bool:

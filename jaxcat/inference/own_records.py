@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +132,21 @@ def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Lis
     if config.data.source == "tfds":
         images = _images_of(meta, config)
     else:
-        images = _images_below(moved, where, rules=rules_of(meta))
+        tables = listed.values() if config.data.source == "table" else ()  # a table may name any file
+        names = itertools.chain.from_iterable(each.files for each in tables)
+        images = _images_below(moved, where, rules=rules_of(meta), names=names)
     return _find(split, listed, images, where=where, complete=True)
 
 
 def _moved_by_names(meta: Meta, split: str, *, config: Any, where: str) -> Split:
     """For a run without a list: the split that its rules find there, if names and labels are those of the run."""
+    if config.data.table and not os.path.exists(table := Path(config.data.table)):
+        if not (Path(config.data.dir) / table.name).is_file():
+            raise DataError(
+                f"{where}: the run has no usable {FILE}, and neither {table} nor {table.name} in there exists; measure "
+                "images with --data DIR or --data TABLE"
+            )
+        config.data.table = str(Path(config.data.dir) / table.name)
     opened = open_data(config, rules=rules_of(meta))
     if opened.classes != meta.classes:
         raise ConfigError(f"{where}: has classes {', '.join(opened.classes)}; the run has {names_of(meta)}")
@@ -181,14 +192,16 @@ def _images_of(meta: Meta, config: Any) -> Split:
     return _all(names, lambda i: places[i][0].stored(places[i][1]))
 
 
-def _images_below(root: Path, where: str, *, rules: int) -> Split:
-    """All image files below a folder, as one split without labels."""
-    paths = []
+def _images_below(root: Path, where: str, *, rules: int, names: Iterable[str] = ()) -> Split:
+    """All image files below a folder, as one split without labels; also files of these `names`, as a table has them."""
+    inside = [name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts]
+    paths = [root / name for name in inside if archives.isfile(root / name)]
     for found in walk(root, None, rules=rules):
         if isinstance(found, DataError):
             logger.warning("%s: images there cannot be found", found)
         else:
             paths.append(found)
+    paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"{where}: no images there")
     return _all(tuple(path.relative_to(root).as_posix() for path in paths), paths.__getitem__)

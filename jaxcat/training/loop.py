@@ -159,8 +159,9 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
     if not history:
         return ""
     last, stop = history[-1], config.stop
-    if stop.accuracy and last[f"{stop.on}/accuracy"] >= stop.accuracy:
-        return f"{stop.on} accuracy {last[f'{stop.on}/accuracy']:.4f} reached {stop.accuracy}"
+    reached = last[f"{stop.on}/accuracy"]  # None if nothing was held out
+    if stop.accuracy and reached is not None and reached >= stop.accuracy:
+        return f"{stop.on} accuracy {reached:.4f} reached {stop.accuracy}"
     best = best_epoch(history)
     if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
         return f"no better validation accuracy in {counted(stop.patience, 'epoch')}"

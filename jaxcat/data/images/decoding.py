@@ -92,6 +92,8 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding:
         if isinstance(stored, np.ndarray):
             image = Image.fromarray(_checked_array(stored, how.grey_bits, name))
             return np.asarray(_as_seen(image, how, name=name))
+        if isinstance(stored, Image.Image) and (content := _file_of_deep(stored)):
+            stored = content  # Pillow alone would keep the high bytes, whatever the scale
         if isinstance(stored, Image.Image):
             return np.asarray(_as_seen(stored, how, name=name))
         encoded = read_file(stored) if isinstance(stored, Path) else stored
@@ -101,6 +103,20 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding:
             return np.asarray(_as_seen(image, how, encoded=encoded, name=name))
     except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
         raise DataError(f"{printable(name)}: {_reason(error)}") from error
+
+
+def _file_of_deep(image: Image.Image) -> bytes:
+    """The file that a Pillow image of more than 8 bits a channel will be loaded from; b"" for all others."""
+    file = getattr(image, "fp", None)
+    if file is None or not isinstance(image, ImageFile.ImageFile) or not image.tile or not file.seekable():
+        return b""  # made in memory, or loaded already
+    if image.tell() or not deep.is_deep(image):
+        return b""
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return content
 
 
 def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
@@ -130,6 +146,7 @@ def read_file(path: Path) -> bytes:
 
 def _checked_array(array: np.ndarray, bits: int, name: str) -> np.ndarray:
     """Converts an array to uint8 and to a shape that Image.fromarray takes. Raises ValueError if it is no image."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     channels_fit = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
@@ -159,10 +176,12 @@ def _as_seen(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | N
     if image.width * image.height > how.max_pixels:
         raise ValueError(
             f"{image.width}×{image.height} pixels are more than the {how.max_pixels:,} that are safe to decode; if the"
-            " image is meant to be so large, set --config.data.max_pixels"
+            " image is meant to be so large, train with a larger --config.data.max_pixels"
         )
     if image.width == 0 or image.height == 0:
         raise ValueError(f"the image is {image.width}×{image.height} pixels")
+    if image.mode in ("La", "RGBa"):  # premultiplied: Pillow converts it to nothing else
+        image = image.convert(image.mode.upper())
     info = image.info
     shown = _eight_bits(image, how, name=name, encoded=encoded)
     orientation = _orientation(image)
@@ -177,13 +196,17 @@ def _as_seen(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | N
 
 def _eight_bits(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | None) -> Image.Image:
     """The same image, loaded, with 8 bits a channel; its transparent colour, if it has one, fits its pixels."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; convert the image to 8 bits")
     if encoded is not None and isinstance(image, ImageFile.ImageFile) and deep.is_deep(image):
         deep.check_kind(image, encoded)
         grey = deep.is_deep_grey(image) or deep.is_netpbm(image)
         if grey or how.grey_bits < 16 or "transparency" in image.info:  # else Pillow's high bytes are right
             return _of_deep_file(image, how, encoded=encoded, name=name)
     if deep.is_deep_grey(image):
-        return Image.fromarray(deep.levels(deep.grey_of(image), how.grey_bits, name))
+        inverted = deep.is_inverted(image)
+        levels = deep.levels(deep.grey_of(image), how.grey_bits, name)
+        return Image.fromarray(255 - levels if inverted else levels)
     # Both before load(), which makes Pillow forget how many bits there were, and where.
     clear, frame = _transparent(image), _frame_of_gif(image)
     image.load()
@@ -199,10 +222,8 @@ def _eight_bits(image: Image.Image, how: Decoding, *, name: str, encoded: bytes 
 
 def _opaque(image: Image.Image, alpha: Image.Image | None) -> Image.Image:
     """An image of 8 bits a channel as "L", "RGB" or "CMYK", without its alpha."""
-    if image.mode in ("1", "LA", "La"):
+    if image.mode in ("1", "LA"):
         return image.convert("L")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; convert the image to 8 bits")
     if image.mode in ("L", "RGB", "CMYK"):
         return image
     return image.convert("RGBA").convert("RGB") if alpha else image.convert("RGB")

@@ -77,7 +77,7 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
     if image.width * image.height > max_pixels:
         raise ValueError(
             f"{image.width}×{image.height} pixels are more than the {max_pixels:,} that are safe to decode; if the"
-            " image is meant to be so large, set --config.data.max_pixels"
+            " image is meant to be so large, train with a larger --config.data.max_pixels"
         )
     if image.format == "JPEG2000" and (place := encoded.find(b"\xff\x51")) >= 0 and place + 40 < len(encoded):
         image.info["significant_bits"] = (encoded[place + 40] & 127) + 1  # of the first channel, in the marker SIZ

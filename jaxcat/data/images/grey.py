@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcat.data.archives import archives
 from jaxcat.data.images import deep
 from jaxcat.data.images.decoding import read_file
 from jaxcat.data.images.formats import open_image
@@ -61,7 +62,7 @@ def _read_if_deep(stored: Path | bytes) -> bytes:
     """The file if its first bytes are of a format that may have more than 8 bits a channel, else b""."""
     if isinstance(stored, bytes):
         return stored if deep.may_be_deep(stored[:HEADER]) else b""
-    with stored.open("rb") as file:
+    with archives.opened(stored) as file:
         if not deep.may_be_deep(file.read(HEADER)):
             return b""
     return read_file(stored)
