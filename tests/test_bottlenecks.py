@@ -30,7 +30,12 @@ from jaxcat.system import cli
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 KEY = {"stages": ["mixed0"], "image_size": 75, "dtype": "float32"}
-STEPS = {"decode": "data.decoding", "resize": "data.resizing", "augment": "data.augment", "prefix": "models.network"}
+STEPS = {
+    "decode": "data.images.decoding",
+    "resize": "data.images.resizing",
+    "augment": "data.augment",
+    "prefix": "models.network",
+}
 
 
 @pytest.fixture

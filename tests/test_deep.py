@@ -274,7 +274,7 @@ def test_a_run_keeps_the_scale_that_it_found(tmp_path, capsys, caplog, empty_cac
     assert np.abs(found - found[0]).max() == 0
     assert train(config_of(folder), run) == 0, "a request of 0 is what was found"
     assert train(config_of(folder, **{"epochs": 2}), run) == 0
-    with pytest.raises(ConfigError, match=r"data.grey_bits: 12 → 16"):
+    with pytest.raises(ConfigError, match="--config.data.grey_bits=12, not 16"):
         train(config_of(folder, **{"epochs": 3, "data.grey_bits": 16}), run)
     assert not [line for line in caplog.messages if "need more than" in line]
 

@@ -119,12 +119,12 @@ def test_predictions_agree_with_the_evaluation_and_bad_images_are_named(workdir,
 def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_path, capsys, monkeypatch):
     """A directory that cannot be listed in the midst of others, a mount that is gone, a name longer than any can be."""
     shutil.copytree(folder / "validation", tmp_path / "disk")
-    (tmp_path / "disk" / "lost+found").mkdir()
+    (tmp_path / "disk" / "private").mkdir()
     (tmp_path / "disk" / "mount").mkdir()
     listdir, stat = os.listdir, os.stat
 
     def refusing(path):
-        if Path(path).name == "lost+found":
+        if Path(path).name == "private":
             raise PermissionError(errno.EACCES, "Permission denied")
         return listdir(path)
 
@@ -141,7 +141,7 @@ def test_predict_goes_on_after_what_cannot_be_looked_at(workdir, folder, tmp_pat
     assert len(output.out.splitlines()) == len(list((folder / "validation").rglob("*.png")))
     errors = "\n".join(line for line in output.err.splitlines() if line.startswith("error: "))
     assert errors.count("error: ") == 3
-    assert "lost+found: Permission denied" in errors
+    assert "private: Permission denied" in errors
     assert "mount: Stale file handle" in errors
     assert "File name too long" in errors
 
