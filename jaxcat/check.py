@@ -26,12 +26,11 @@ from jaxcat import flags
 from jaxcat.config import default
 from jaxcat.data import inspection, twins
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system import cli
 from jaxcat.system.console import Console, progress_of
-from jaxcat.wording import counted
+from jaxcat.wording import counted, printable
 
 MOST = 50  # groups of equal images with one label that are listed
 

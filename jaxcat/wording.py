@@ -1,4 +1,4 @@
-"""Words of messages: a number with its noun, and the setting that somebody meant."""
+"""Words of messages: a number with its noun, a name as it can be shown, and the setting that somebody meant."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Iterable
 def counted(number: int, one: str, several: str = "") -> str:
     """A number with its noun: `1 image`, `2 images`, `1,234 images`; `several` is an irregular plural."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 # What other programs call a setting, or part of its name → the setting.

@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from jaxcat.config import did_you_mean
 from jaxcat.errors import ConfigError, JaxcatError
-from jaxcat.system.paths import shown, typed
+from jaxcat.system.paths import typed
+from jaxcat.wording import printable
 
 _REPOSITORY = Path(__file__).resolve().parents[2] / "configs"
 if not (Path(__file__).parent / "folder.py").is_file() and _REPOSITORY.is_dir():
@@ -48,7 +49,7 @@ def find(specification: str) -> tuple[Path, str | None]:
         if path and os.path.isfile(place := _place(path)):  # Path.is_file raises for some invalid names
             return place, specification[len(path) + 1 :] if len(path) < len(specification) else None
         path = path.rpartition(":")[0]
-    raise ConfigError(f"--config {shown(specification)}: {_missing(specification, recipes)}")
+    raise ConfigError(f"--config {printable(specification)}: {_missing(specification, recipes)}")
 
 
 def _place(path: str) -> Path:
@@ -79,7 +80,7 @@ def execute(specification: str) -> ConfigDict:
     module = types.ModuleType("jaxcat_config_file")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look up the module of their class here
-    where = f"--config {shown(specification)}"
+    where = f"--config {printable(specification)}"
     try:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
         _check_call(getattr(module, "get_config", None), variant, where=where)

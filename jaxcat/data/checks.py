@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data import twins
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
-from jaxcat.wording import counted
+from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +30,8 @@ def warn(data: Data, config: Any) -> None:
     counts = np.bincount(data.splits["train"].labels, minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, counts, strict=True) if count == 1]
     if single:
-        logger.warning(
-            "%s one image in train: %s",
-            *("1 class has" if len(single) == 1 else f"{len(single)} classes have", ", ".join(single[:EXAMPLES])),
-        )
+        having = counted(len(single), "class has", "classes have")
+        logger.warning("%s one image in train: %s", having, ", ".join(single[:EXAMPLES]))
     if counts.max() >= IMBALANCE * counts.min() and config.optim.class_weight == "none":
         logger.warning(
             "class %r has %s in train and %r has %d: consider --config.optim.class_weight=balanced",
@@ -62,7 +59,7 @@ def warn_of_twins(
     if two := twins.with_two_classes(splits, groups):
         logger.warning(
             "%s %s in two classes%s, so at least one label is wrong: %s",
-            *(_images(len(two)), "is" if len(two) == 1 else "are", what, _examples(splits, two, classes)),
+            *(counted(len(two), "image"), "is" if len(two) == 1 else "are", what, _examples(splits, two, classes)),
         )
     alike = [group for group in groups if len(twins.labels_of(splits, group)) == 1]
     for split, seen in (("validation", {"train"}), ("test", {"train", "validation"})):
@@ -70,13 +67,16 @@ def warn_of_twins(
         if number := sum(each.split == split for group in both for each in group):
             logger.warning(
                 "%s of %s %s in %s too%s, so %s looks better than it is: %s",
-                *(_images(number), split, "is" if number == 1 else "are", " or ".join(sorted(seen)), what, split),
+                *(
+                    counted(number, "image"),
+                    split,
+                    "is" if number == 1 else "are",
+                    " or ".join(sorted(seen)),
+                    what,
+                    split,
+                ),
                 _examples(splits, both, classes),
             )
-
-
-def _images(number: int) -> str:
-    return "1 image" if number == 1 else f"{number} images"
 
 
 def _examples(splits: Mapping[str, Split], groups: Sequence[twins.Group], classes: Sequence[str]) -> str:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.grouping import spread
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.patterns import Pattern
 from jaxcat.data.records import SPLITS, Split, rank_key
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcat.data import twins
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import decoding_of, printable, read_file
+from jaxcat.data.images.decoding import decoding_of, read_file
 from jaxcat.data.images.formats import SUFFIXES, open_image
 from jaxcat.data.images.grey import deep_files, find_bits
 from jaxcat.data.indexing.skipped import Skipped
@@ -24,6 +24,7 @@ from jaxcat.data.records import Data, Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import refusal
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 _CHUNK = 1024  # images handed to the threads at a time
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.images.decoding import Decoding, decode, printable, read_file
+from jaxcat.data.images.decoding import Decoding, decode, read_file
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

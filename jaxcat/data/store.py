@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.images.resizing import resize
 from jaxcat.data.records import Split
 from jaxcat.data.twins import sketch
 from jaxcat.errors import DataError
 from jaxcat.system import memory
 from jaxcat.system.files import never
-from jaxcat.wording import counted
+from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.records import Split
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 EXAMPLES = 3
 _PEEK = 4096  # bytes at the end of a file, compared before whole files are

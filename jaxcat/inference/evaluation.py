@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from jaxcat.data.batches import at_most, batches
-from jaxcat.data.images.decoding import decoding_of, printable
+from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.labelled import open_labelled
 from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.data.records import SPLITS, Split, printed_order
@@ -33,7 +33,7 @@ from jaxcat.runs.records import Listed, rules_of
 from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.training.steps import InLine
-from jaxcat.wording import counted
+from jaxcat.wording import counted, printable
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255

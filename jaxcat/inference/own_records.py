@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split, composed, fingerprint
 from jaxcat.data.sources import open_data
@@ -21,6 +20,7 @@ from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.records import FILE, Listed, changed_images, digests_of, read_list, rules_of, some
 from jaxcat.system.console import Console, progress_of
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import SPLITS, Split
 from jaxcat.errors import CheckpointError, DataError, one_line
 from jaxcat.runs.meta import Meta
 from jaxcat.system.files import flush, replacing
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcat.errors import CheckpointError, ConfigError, one_line
+from jaxcat.wording import printable
 
 LONGEST = 3500  # bytes of a whole path; systems take 4,096, and jaxcat appends names of its own
 
@@ -49,10 +50,12 @@ def expanded(text: str | os.PathLike[str]) -> Path:
     if not name:
         raise ConfigError('"": the path is empty; name a file or a directory')
     if "\0" in name:
-        raise ConfigError(f"{shown(name)}: a path cannot have a zero byte")
+        raise ConfigError(f"{printable(name)}: a path cannot have a zero byte")
     if URL.match(name):
-        local = f": write {shown(name[7:])}" if name.startswith("file:///") else "; copy or mount it and give its path"
-        raise ConfigError(f"{shown(name)} is a URL, and jaxcat reads and writes local files only{local}")
+        local = (
+            f": write {printable(name[7:])}" if name.startswith("file:///") else "; copy or mount it and give its path"
+        )
+        raise ConfigError(f"{printable(name)} is a URL, and jaxcat reads and writes local files only{local}")
     if name.startswith("~"):
         name = _with_home(name)
     return Path(name)
@@ -63,7 +66,9 @@ def absolute(path: Path) -> Path:
     try:
         whole = os.fspath(path) if path.is_absolute() else os.path.join(os.getcwd(), path)
     except OSError as error:
-        raise ConfigError(f"{shown(str(path))}: the working directory is gone ({one_line(error)}): cd anew") from error
+        raise ConfigError(
+            f"{printable(str(path))}: the working directory is gone ({one_line(error)}): cd anew"
+        ) from error
     _check_length(whole)
     short = os.path.normpath(whole)
     if ".." in Path(whole).parts and os.path.realpath(short) != os.path.realpath(whole):
@@ -80,26 +85,23 @@ def _with_home(name: str) -> str:
         return os.path.join(os.curdir, name)
     user = name.partition("/")[0]
     if user == "~":
-        raise ConfigError(f"{shown(name)}: this user has no home directory: set HOME, or write the whole path")
-    raise ConfigError(f"{shown(name)}: there is no user {shown(user[1:])!r}; a file of that name is ./{shown(name)}")
+        raise ConfigError(f"{printable(name)}: this user has no home directory: set HOME, or write the whole path")
+    raise ConfigError(
+        f"{printable(name)}: there is no user {printable(user[1:])!r}; a file of that name is ./{printable(name)}"
+    )
 
 
 def _check_length(name: str) -> None:
     """Raises ConfigError for a name that no file can have, or a link that leads to itself."""
     size = len(os.fsencode(name))
     if size > LONGEST:
-        raise ConfigError(f"{shown(name)[:60]}… has {size:,} bytes: a path may have {LONGEST:,}")
+        raise ConfigError(f"{printable(name)[:60]}… has {size:,} bytes: a path may have {LONGEST:,}")
     try:
         os.stat(name)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            beginning = shown(name) if len(name) < 200 else f"{shown(name)[:60]}…"
+            beginning = printable(name) if len(name) < 200 else f"{printable(name)[:60]}…"
             raise ConfigError(f"{beginning}: {one_line(error)}") from error
-
-
-def shown(name: str) -> str:
-    """A path for a message: undecodable bytes and control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def is_misread(path: Path) -> bool:
@@ -126,13 +128,13 @@ def plain_link(folder: Path) -> Iterator[Path]:
             os.symlink(folder, link, target_is_directory=True)
         except OSError as error:
             raise CheckpointError(
-                f"{shown(str(folder))}: libraries misread characters of this path, and no link to it can be made in "
-                f"a temporary directory ({one_line(error)}): set TMPDIR to a directory that can be written, or choose "
-                "a path of letters and digits"
+                f"{printable(str(folder))}: libraries misread characters of this path, and no link to it can be made "
+                f"in a temporary directory ({one_line(error)}): set TMPDIR to a directory that can be written, or "
+                "choose a path of letters and digits"
             ) from error
         if is_misread(link):
             raise CheckpointError(
-                f"{shown(str(folder))}: libraries misread characters of this path, and of the temporary directory "
-                f"{shown(str(temporary))}: set TMPDIR to a path of letters and digits, or choose another path"
+                f"{printable(str(folder))}: libraries misread characters of this path, and of the temporary directory "
+                f"{printable(str(temporary))}: set TMPDIR to a path of letters and digits, or choose another path"
             )
         yield link

@@ -21,8 +21,9 @@ from jaxcat.data.images import deep
 from jaxcat.data.images.formats import MAX_PIXELS, SUFFIXES, open_image
 from jaxcat.data.images.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
+from jaxcat.wording import printable
 
-__all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "decoding_of", "printable", "read_file"]
+__all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "decoding_of", "read_file"]
 
 # Raise this version if the pixels of an image change. It is part of every bottleneck's key and stored with every run;
 # tests/test_golden.py fails if the pixels change and the version does not.
@@ -61,11 +62,6 @@ class Decoding(NamedTuple):
 def decoding_of(config: Any) -> Decoding:
     """The `Decoding` that `config.data` asks for; if the scale of 16-bit images is not known yet, their high byte."""
     return Decoding(config.data.grey_bits or 16, config.data.max_pixels)
-
-
-def printable(name: str) -> str:
-    """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding: Decoding | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives.archives import isdir
-from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing.layout import class_root, split_roots
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, split_of
 from jaxcat.data.indexing.patterns import Pattern, suggested
@@ -18,6 +18,7 @@ from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 _SEEN = 5000  # names that a pattern is suggested by
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcat.data.archives import archives
 from jaxcat.data.division import divide
-from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.file_names import advice, open_by_names
 from jaxcat.data.indexing.layout import class_root, split_roots
@@ -25,6 +25,7 @@ from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_im
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
 from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, split_name
 from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
+from jaxcat.wording import printable
 
 _SEARCHED = 200  # folders that are listed to suggest another one
 

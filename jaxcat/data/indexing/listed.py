@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcat.data.division import divide
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, keep_classes
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

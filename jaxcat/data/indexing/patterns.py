@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from jaxcat.data.images.decoding import printable
 from jaxcat.errors import ConfigError
+from jaxcat.wording import printable
 
 SECONDS = 5.0  # for one name; patterns like (a+)+ need more than the age of the universe
 USUAL = r"^(.+?)[ ._(-]*\d+\)?\.\w+$"  # cat.0.jpg, Abyssinian_12.jpg, dog (3).png

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jaxcat.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})  # compare in lower case
 SPLIT_OF = {
     "train": "train",
     "validation": "validation",

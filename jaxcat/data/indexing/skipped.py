@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.images.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
 from jaxcat.data.images.unread import is_image
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.listed import first
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.table import unescape_cell
 from jaxcat.data.records import SPLITS
 from jaxcat.errors import ConfigError, DataError, one_line
+from jaxcat.wording import printable
 
 MOST_BYTES = 2**29  # of a table; a million rows take about 0.1 GB
 MOST_ROWS = 2**26  # of a Parquet file, where few bytes can say very many rows

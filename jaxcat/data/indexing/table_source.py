@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import printable
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, split_of
 from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table, split_of_cell
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 

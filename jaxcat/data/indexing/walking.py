@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.decoding import SUFFIXES, printable
+from jaxcat.data.images.formats import SUFFIXES, SUFFIXES_1
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
+from jaxcat.wording import printable
 
 # The version of the rules that say which files are records, how records and classes are named and which folders are
 # splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
@@ -48,7 +49,7 @@ def _walk(
         return
     if skipped is not None:
         skip(unseen, skipped)
-    suffixes = rules_1.SUFFIXES if rules == 1 else SUFFIXES
+    suffixes = SUFFIXES_1 if rules == 1 else SUFFIXES
     for path in here:
         if archives.isdir(path):
             yield from _walk(path, enclosing | {real}, skipped, rules)
