@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from jaxcat import flags
-from jaxcat.config import SETTINGS, Setting, completed, default, difference, flatten
+from jaxcat.config import completed, default, difference, flatten
 from jaxcat.errors import ConfigError
 from jaxcat.flags import choices_of, describe_settings, read_config, validate
+from jaxcat.settings import SETTINGS, Setting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

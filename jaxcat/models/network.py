@@ -56,7 +56,7 @@ class Network:
         """Determines the shapes of all layers without running them.
 
         Args:
-            model: the section `model` of a configuration, completed by `backbone.complete_model`.
+            model: the section `model` of a configuration, completed by `completion.complete`.
             classes: number of classes.
             image_size: pixels a side.
             conventions: those of the parameters that will be used.
