@@ -221,7 +221,12 @@ SETTINGS: dict[str, Setting] = {
         "avg",
         before="avg",
         meaning="how the output of a block becomes features",
-        choices={"avg": "average of each cell", "max": "maximum of each cell", "flatten": "all values"},
+        choices={
+            "avg": "average of each cell",
+            "avg_std": "average and standard deviation of each cell",
+            "max": "maximum of each cell",
+            "flatten": "all values",
+        },
     ),
     "model.pool_grid": Setting(
         1, before=1, meaning="cells a side of the grid that a block is pooled to; 1: one cell", low=1, high=64

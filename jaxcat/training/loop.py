@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.key import key_of
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.images.grey import find_bits
@@ -86,8 +86,8 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     """The source of batches: bottlenecks if `bottleneck.views` asks for them, else images."""
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
-    key = key_of(config, run.network, frozen_digests=run.meta.frozen_digests)
-    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, key=key, mesh=mesh)
+    keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)
+    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, keys=keys, mesh=mesh)
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
