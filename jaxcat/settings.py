@@ -199,7 +199,7 @@ SETTINGS: dict[str, Setting] = {
     "model.cut": Setting(
         "",
         before="mixed10",
-        meaning="the last block used; fast: an early one, and with data.image_size=0 a small size; empty: the last of "
+        meaning="the last block used; fast: an early one, and a small size if data.image_size is 0; empty: the last of "
         "the backbone",
     ),
     "model.train_from": Setting(
