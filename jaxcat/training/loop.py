@@ -113,7 +113,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         tx = make_optimizer(
             config.optim, run.network.labels, steps=config.epochs * plan.steps, steps_per_epoch=plan.steps
         )
-        state = first_state(run, workdir, tx=tx, mesh=mesh)
+        state = first_state(run, checkpoints, tx=tx, mesh=mesh)
         program = compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
         report.say(f"ready    {source.describe()}")
         report.say(length_of(config, plan.steps, step=int(state.step)))

@@ -121,11 +121,12 @@ class Reporter:
             writer.epoch(record)
 
     def finish(self, history: Sequence[dict], reason: str) -> None:
-        """Draws the learning curve; says why training ended, which epoch was best, and what to run next."""
+        """Draws the curve of two epochs or more; says why training ended, which epoch was best, and what to run next."""
         best = best_epoch(history)
         if self._leading and best is not None:
-            with writing_to(self._workdir):
-                learning_curve(history, self._workdir / "learning_curve.png")
+            if len(history) > 1:
+                with writing_to(self._workdir):
+                    learning_curve(history, self._workdir / "learning_curve.png")
             found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
             if is_validated(best):
                 found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
@@ -138,7 +139,7 @@ def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
     with writing_to(workdir):
         if not metrics.is_file() or metrics.read_text() != text:
             write_text(metrics, text)
-        if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
+        if len(history) > 1 and (not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime):
             learning_curve(history, curve)
 
 
