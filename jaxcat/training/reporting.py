@@ -121,7 +121,7 @@ class Reporter:
             writer.epoch(record)
 
     def finish(self, history: Sequence[dict], reason: str) -> None:
-        """Draws the curve of two epochs or more; says why training ended, which epoch was best, and what to run next."""
+        """Draws the curve of two epochs or more; says why training ended, the best epoch, and what to run next."""
         best = best_epoch(history)
         if self._leading and best is not None:
             if len(history) > 1:
