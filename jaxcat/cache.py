@@ -23,7 +23,6 @@ from jaxcat.system.console import Console
 from jaxcat.system.files import cache_dir
 from jaxcat.wording import counted
 
-
 OTHERS = {  # folder → what it holds
     "pixels": "digests of decoded images",  # data/pixel_groups.py
     "probed": "which HDF5 files were read to their end",  # weights/formats/hdf5_file.py

@@ -13,7 +13,7 @@ from test_checks import warnings
 from test_data import opened
 
 from jaxcat.config import default
-from jaxcat.data import checks, records, twins
+from jaxcat.data import records, twins
 from jaxcat.data.records import Split
 from jaxcat.data.streaming import decode_all, stores_of
 
