@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 from rich.console import Console
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from jaxcat.data.images.decoding import DECODE_VERSION, Decoding
 from jaxcat.data.records import Split, digest_of
@@ -54,6 +52,9 @@ def groups_of(split: Split, digests: Sequence[bytes], *, console: Console) -> np
     alike = _numbered(_pixels_of(split, digests, console=console))
     if split.groups is None or not len(split):
         return alike
+    from scipy.sparse import coo_array  # takes 0.2 s to import, and few data have groups
+    from scipy.sparse.csgraph import connected_components
+
     named = _numbered(split.groups)
     images = int(alike.max()) + 1
     nodes = images + int(named.max()) + 1  # the distinct images, then the groups; a record joins one with the other
