@@ -7,9 +7,9 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-from jaxcat.config import did_you_mean
 from jaxcat.errors import ConfigError
 from jaxcat.system import cli
+from jaxcat.wording import did_you_mean
 
 # Name → what it does. The command is `main` of the module of that name, which is imported only when it is used.
 COMMANDS = {

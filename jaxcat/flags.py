@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from jaxcat import configs
-from jaxcat.config import SETTINGS, Setting, check_name, check_stored, flatten, not_one_of
+from jaxcat.config import check_name, check_stored, flatten
 from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
 from jaxcat.data.images.resizing import RESIZES
@@ -26,11 +26,14 @@ from jaxcat.data.indexing.table_reading import WITHOUT
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model
+from jaxcat.models.completion import widest
+from jaxcat.settings import SETTINGS, Setting
 from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
+from jaxcat.training.requests import check_exact
 from jaxcat.weights.registry import REGISTRY
-from jaxcat.wording import meant
+from jaxcat.wording import meant, not_one_of
 
 # Setting → the table of its possible values: value → row with a `meaning`.
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -141,8 +144,10 @@ def validate(config: ConfigDict) -> None:
     for name, table in TABLES.items():
         if problem := not_one_of(values[name], table):
             raise ConfigError(f"--config.{name}={values[name]}: {problem}")
-    check_model(config.model, image_size=config.data.image_size)
+    wanted = widest(config)
+    check_model(wanted.model, image_size=wanted.data.image_size)
     _check_combinations(config)
+    check_exact(config)
     if config.bottleneck.views:
         cache_dir()  # raises if there is no place for bottlenecks
 

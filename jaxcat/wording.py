@@ -22,6 +22,7 @@ ALSO_CALLED = {
     **dict.fromkeys(("opt", "optim", "optimizer"), "optim.name"),
     **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "optim.schedule"),
     **dict.fromkeys(("wd", "decay"), "optim.weight_decay"),
+    **dict.fromkeys(("alpha", "l2", "ridge", "lambda", "regularization", "regularisation"), "optim.penalty"),
     **dict.fromkeys(("warmup", "warmup_steps"), "optim.warmup_epochs"),
     **dict.fromkeys(("clip", "grad_clip", "clip_grad", "gradient_clip", "max_grad_norm"), "optim.clip_norm"),
     **dict.fromkeys(("bs", "batch"), "batch_size"),
@@ -51,3 +52,15 @@ def meant(name: str, settings: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, settings, n=1)
     keys = {setting.rpartition(".")[2]: setting for setting in settings}
     return near[0] if near else next((keys[key] for key in difflib.get_close_matches(last, keys, n=1, cutoff=0.8)), "")
+
+
+def not_one_of(value: str, allowed: Iterable[str]) -> str:
+    """What is wrong with a value that must be one of `allowed`, or "" if it is one of them."""
+    allowed = tuple(allowed)
+    return "" if value in allowed else f"must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message that suggests the most similar known name, or "" if there is none."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

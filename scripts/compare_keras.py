@@ -11,8 +11,10 @@ comparison continues where it stopped. Prints a table and writes comparison.json
     keras           the article's program: InceptionV3 cut at mixed7 and frozen, Flatten, Dense 1024, Dropout 0.2,
                     Dense 1 with a sigmoid, binary cross-entropy, RMSprop 1e-4, ImageDataGenerator batches of 20 at 150
     article_mixed7  the same in jaxcat, configs/cats_vs_dogs.py:article_mixed7, streaming
-    fast            configs/cats_vs_dogs.py:fast with an empty cache: no bottlenecks, no compiled programs
-    fast-again      the same command in another workdir, with the cache that `fast` left
+    fast, best      configs/cats_vs_dogs.py:fast and :best with an empty cache: no bottlenecks, no compiled programs
+    fast-again, best-again  the same commands in other workdirs, with the caches that these left
+
+jaxcat scales pixels to [0, 1] in all of them, as the article does and as the weights of docs/benchmarks.md need it.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from benchmarking.article import AUGMENTATION
 from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-RUNS = ("keras", "article_mixed7", "fast", "fast-again")
+SOLVED = ("fast", "best")  # variants with an exact head, which have one epoch
+RUNS = ("keras", "article_mixed7", *SOLVED, *(f"{variant}-again" for variant in SOLVED))
 
 
 def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path) -> None:
@@ -80,17 +84,23 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[Log()])
 
 
+def variant_of(name: str) -> str:
+    """The variant of configs/cats_vs_dogs.py that a run of jaxcat has."""
+    return name.removesuffix("-again")
+
+
 def command_of(name: str, arguments: argparse.Namespace, *, seed: int, folder: Path) -> tuple[list[str], Path]:
     """The command of a run, and the file in which its epochs appear."""
     if name == "keras":
         log = folder / "metrics.jsonl"
         words = [__file__, "--data", arguments.data, "--weights", arguments.weights, "--epochs", arguments.epochs]
         return [sys.executable, *map(str, words), "--keras-worker", str(seed), "--output", str(log)], log
-    variant = name.removesuffix("-again")
+    variant = variant_of(name)
     words = ["-m", "jaxcat.train", "--config", f"{REPOSITORY / 'configs/cats_vs_dogs.py'}:{variant}"]
     words += ["--workdir", str(folder / "run"), f"--config.seed={seed}"]
     words += [f"--config.data.dir={arguments.data}", f"--config.model.weights={arguments.weights}"]
-    words += [] if variant == "fast" else [f"--config.epochs={arguments.epochs}"]
+    words += ["--config.model.preprocessing=zero_one"]
+    words += [] if variant in SOLVED else [f"--config.epochs={arguments.epochs}"]
     return [sys.executable, *words], folder / "run" / "metrics.jsonl"
 
 
@@ -99,16 +109,22 @@ def run_and_watch(command: list[str], log: Path, *, cache: Path) -> dict[str, An
     began, appeared = time.perf_counter(), []
     with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "JAXCAT_CACHE": str(cache)}) as process:
         while process.poll() is None:
-            lines = log.read_text().count("\n") if log.exists() else 0
-            appeared += [time.perf_counter() - began] * (lines - len(appeared))
+            found = len(epochs_in(log)) if log.exists() else 0
+            appeared += [time.perf_counter() - began] * (found - len(appeared))
             time.sleep(0.02)
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = epochs_in(log)
     appeared += [seconds] * (len(records) - len(appeared))
     epochs = [record | {"wall_seconds": wall} for record, wall in zip(records, appeared, strict=True)]
     return {"epochs": epochs, "seconds": seconds}
+
+
+def epochs_in(log: Path) -> list[dict[str, Any]]:
+    """The epochs in a metrics.jsonl, as far as it is written; other events are left out."""
+    lines = log.read_text().split("\n")[:-1]
+    return [record for record in map(json.loads, lines) if record["event"] == "epoch"]
 
 
 def accuracies(run: dict[str, Any]) -> list[float]:
@@ -128,13 +144,12 @@ def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
 
 def table(results: dict[str, list[dict]], last: int = 5) -> str:
     """Markdown: accuracy by seed and epoch, mean and standard deviation of the last epochs, seconds."""
-    shown = max(
-        (len(run["epochs"]) for name, runs in results.items() for run in runs if not name.startswith("fast")), default=0
-    )
+    trained = {name: runs for name, runs in results.items() if variant_of(name) not in SOLVED}
+    shown = max((len(run["epochs"]) for runs in trained.values() for run in runs), default=0)
     lines = ["| run | " + " | ".join(f"ep {e + 1}" for e in range(shown)) + f" | mean of last {last} | s/epoch |"]
     lines.append("|" + "---|" * (shown + 3))
-    for name, runs in results.items():
-        for seed, run in enumerate(runs if not name.startswith("fast") else []):
+    for name, runs in trained.items():
+        for seed, run in enumerate(runs):
             cells = " | ".join(f"{value:.3f}" for value in accuracies(run))
             seconds = np.median([record["seconds"] for record in run["epochs"]])
             lines.append(f"| {name} seed {seed} | {cells} | {np.mean(accuracies(run)[-last:]):.4f} | {seconds:.0f} |")
@@ -147,7 +162,7 @@ def table(results: dict[str, list[dict]], last: int = 5) -> str:
         whole = ", ".join(f"{run['seconds']:.1f}" for run in runs)
         times = [None if wanted is None else seconds_to(run, wanted) for run in runs]
         reached = ", ".join("–" if value is None else f"{value:.1f}" for value in times)
-        spread = f"{final.mean():.4f} ± {final.std(ddof=1):.4f}"
+        spread = f"{final.mean():.4f}" + (f" ± {final.std(ddof=1):.4f}" if final.size > 1 else "")
         lines.append(f"| {name} | {spread} | {len(runs[0]['epochs'])} | {seconds:.1f} | {whole} | {reached} |")
     return "\n".join(lines)
 
@@ -156,10 +171,10 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     """A PNG of validation accuracy against seconds since the command was typed, logarithmic, a line a run."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    for (name, runs), colour in zip(results.items(), ("tab:orange", "tab:blue", "tab:green", "tab:red"), strict=False):
+    for (name, runs), colour in zip(results.items(), matplotlib.color_sequences["tab10"], strict=False):
         for number, run in enumerate(runs):
             seconds = [record["wall_seconds"] for record in run["epochs"]]
-            label = {"keras": "Keras", "fast-again": "jaxcat fast, warm cache"}.get(name, f"jaxcat {name}")
+            label = "Keras" if name == "keras" else f"jaxcat {name.replace('-again', ', filled cache')}"
             axes.plot(seconds, accuracies(run), marker=".", color=colour, alpha=0.7, label=None if number else label)
     axes.set_xscale("log")
     axes.set_xlabel("seconds since the command was typed")
@@ -175,7 +190,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="Inception-v3 without top, Keras legacy HDF5")
     parser.add_argument("--runs", default="keras,article_mixed7", help="comma-separated; see above")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8, help="of keras and article_mixed7; fast has its own number")
+    parser.add_argument("--epochs", type=int, default=8, help="of keras and article_mixed7")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--keras-worker", type=int, metavar="SEED", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -192,11 +207,11 @@ def main() -> None:
     results: dict[str, list[dict]] = {}
     for seed in range(arguments.seeds):
         for name in names:
-            folder, cache = output / f"{name}_{seed}", output / f"cache_{seed}"
+            folder, cache = output / f"{name}_{seed}", output / f"cache_{variant_of(name)}_{seed}"
             kept = folder / "result.json"
             if not kept.exists():
                 print(f"{name} seed {seed}", flush=True)
-                for left_over in [folder, *([cache] if name == "fast" else [])]:
+                for left_over in [folder, *([cache] if name in SOLVED else [])]:
                     shutil.rmtree(left_over, ignore_errors=True)
                 folder.mkdir(parents=True)
                 command, log = command_of(name, arguments, seed=seed, folder=folder)

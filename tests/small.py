@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from jaxcat.config import default
-from jaxcat.models.backbone import complete_model
+from jaxcat.models.completion import complete
 from jaxcat.models.network import Network
 from jaxcat.models.preprocessing import Conventions
 
@@ -68,7 +68,7 @@ def tiny_config(folder: Path | None = None) -> ConfigDict:
 
 
 def network(config: ConfigDict, classes: int = 2, conventions: Conventions | None = None) -> Network:
-    complete_model(config.model)
+    complete(config)
     return Network(
         config.model,
         classes=classes,

@@ -8,7 +8,7 @@ import numpy as np
 import small
 from rich.console import Console
 
-from jaxcat.bottlenecks.key import key_of
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.records import order
 from jaxcat.data.sources import open_data
@@ -40,8 +40,8 @@ def made(config) -> BottleneckSource:
     data = open_data(config)
     net = small.network(config, classes=len(data.classes))
     frozen, _ = net.split(*net.initialize(0))
-    key = key_of(config, net, frozen_digests=meta.digests(frozen))
-    return BottleneckSource(config, data, network=net, frozen=frozen, key=key, mesh=make_mesh())
+    keys = keys_of(config, net, frozen_digests=meta.digests(frozen))
+    return BottleneckSource(config, data, network=net, frozen=frozen, keys=keys, mesh=make_mesh())
 
 
 def opened(config) -> BottleneckSource:

@@ -77,10 +77,10 @@ def test_time_to_the_result_is_the_time_to_what_is_held_to_the_end():
 
     measured = {"keras": [run(100, 0.8, 0.8)], "fast": [run(10, 0.9, 0.7, 0.8, 0.85)], "fast-again": [run(5, 0.9, 0.7)]}
     found = {(row.case, row.peer): row for row in duration.rows(measured)}
-    assert found["time to Keras's mean accuracy, empty cache", "jaxcat"].values == [7.5]
-    assert "0.8000" in found["time to Keras's mean accuracy, warm cache", "jaxcat"].skipped
-    assert found["whole command, empty cache", "jaxcat"].ratios == [10.0]
-    assert found["whole command, warm cache", "jaxcat"].ratios == [20.0]
+    assert found["time to Keras's mean accuracy, fast, empty cache", "jaxcat"].values == [7.5]
+    assert "0.8000" in found["time to Keras's mean accuracy, fast, filled cache", "jaxcat"].skipped
+    assert found["whole command, fast, empty cache", "jaxcat"].ratios == [10.0]
+    assert found["whole command, fast, filled cache", "jaxcat"].ratios == [20.0]
 
 
 def test_a_missing_peer_and_a_dead_process_are_reasons():

@@ -92,14 +92,15 @@ def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, 
     config = config_of(folder)
     ready = prepared(config)
     numbers, labels = order(24, seed=config.seed, epoch=0), ready.splits["train"].labels
-    expected = np.zeros((24, *ready.rows.shape), np.float32)
+    (of_part,) = ready.parts.rows
+    expected = np.zeros((24, *ready.parts.shape), np.float32)
     for record, identity in enumerate(ready._identities[ready._passes[1]]):
-        block, offset = ready.rows._where[identity]
-        expected[record] = np.load(ready.rows.folder / f"{ready.rows._blocks[block]}.npy")[offset]
+        block, offset = of_part._where[identity]
+        expected[record] = np.load(of_part.folder / f"{of_part._blocks[block]}.npy")[offset]
     if in_memory:
-        shutil.rmtree(ready.rows.folder)  # nothing is read from it any more
+        shutil.rmtree(of_part.folder)  # nothing is read from it any more
     (batch,) = ready.train(0, first=0)  # four steps of 7, 7, 7 and 3 records, each padded for 8 devices
-    assert batch["bottleneck"].shape == (4, 8, *ready.rows.shape)
+    assert batch["bottleneck"].shape == (4, 8, *ready.parts.shape)
     for step in range(4):
         records = numbers[7 * step : 7 * step + 7]
         np.testing.assert_array_equal(batch["bottleneck"][step, : len(records)], expected[records])

@@ -19,8 +19,8 @@ from small_bottlenecks import SILENT, config_of, made, opened, prepared, rows_of
 
 from jaxcat import cache
 from jaxcat.bottlenecks import rows, source
-from jaxcat.bottlenecks.compute import regroup
-from jaxcat.bottlenecks.key import key_of, step_versions
+from jaxcat.bottlenecks.compute import Blocks
+from jaxcat.bottlenecks.key import keys_of, step_versions
 from jaxcat.bottlenecks.rows import Rows, identities
 from jaxcat.data.store import Store
 from jaxcat.errors import CacheError, ConfigError, DataError
@@ -29,7 +29,7 @@ from jaxcat.system import cli
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
-KEY = {"stages": ["mixed0"], "image_size": 75, "dtype": "float32"}
+KEY = {"stages": ["mixed0"], "pool": None, "image_size": 75, "dtype": "float32"}
 STEPS = {
     "decode": "data.images.decoding",
     "resize": "data.images.resizing",
@@ -81,7 +81,6 @@ def test_more_views_add_to_those_there_are(folder):
         {"model.cut": "mixed1"},
         {"model.pool": "max"},
         {"model.pool_grid": 2},
-        {"model.pool_from": "stem"},
         {"data.image_size": 80},
         {"data.resize": "center_crop"},
         {"data.augment": "inception"},
@@ -105,10 +104,16 @@ def test_what_does_not_shape_a_row_is_not_in_the_key(folder, changes):
     assert opened(config_of(folder, **changes)).to_compute == 0
 
 
+def key(*arguments, **others) -> dict:
+    """The key of bottlenecks of one part."""
+    (only,) = keys_of(*arguments, **others)
+    return only
+
+
 def test_other_weights_are_another_key(folder):
     config = config_of(folder)
     net = small.network(config)
-    first, second = (key_of(config, net, frozen_digests={"a": digest}) for digest in ("1", "2"))
+    first, second = (key(config, net, frozen_digests={"params/stem/a": digest}) for digest in ("1", "2"))
     assert first != second
 
 
@@ -123,9 +128,9 @@ def test_rows_of_two_versions_of_a_step_never_share_a_key(folder, step, monkeypa
 def test_another_backbone_is_another_key(folder):
     config = config_of(folder)
     net = small.network(config)
-    first = key_of(config, net, frozen_digests={})
+    first = key(config, net, frozen_digests={})
     config.model.backbone = "vgg19"
-    assert key_of(config, net, frozen_digests={}) != first
+    assert key(config, net, frozen_digests={}) != first
 
 
 def test_the_key_names_everything_that_shapes_a_row(folder):
@@ -135,7 +140,7 @@ def test_the_key_names_everything_that_shapes_a_row(folder):
         format steps numbers backbone stages width pool pool_counts_padding preprocessing image_size resize augment seed
         compute_dtype matmul_precision dtype platform compiler_options xla_flags tensorflow_onednn versions
     """
-    assert key_of(config, small.network(config), frozen_digests={}).keys() == set(names.split())
+    assert key(config, small.network(config), frozen_digests={}).keys() == set(names.split())
 
 
 @pytest.mark.slow
@@ -172,20 +177,20 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_
 def test_another_arithmetic_is_another_key(folder, monkeypatch):
     config = config_of(folder)
     net = small.network(config)
-    keys = [key_of(config, net, frozen_digests={})]
+    keys = [key(config, net, frozen_digests={})]
     with jax.default_matmul_precision("highest"):
-        keys.append(key_of(config, net, frozen_digests={}))
+        keys.append(key(config, net, frozen_digests={}))
     for name, value in [("compiler_options", {"option": "1"}), ("installed_versions", {"jax": "0"})]:
         with monkeypatch.context() as patch:
             patch.setattr(f"jaxcat.bottlenecks.key.{name}", lambda *_, value=value: value)
-            keys.append(key_of(config, net, frozen_digests={}))
+            keys.append(key(config, net, frozen_digests={}))
     for conventions in (Conventions(ZERO_TO_ONE, False), Conventions(MINUS_ONE_TO_ONE, True)):
-        keys.append(key_of(config, small.network(config, conventions=conventions), frozen_digests={}))
+        keys.append(key(config, small.network(config, conventions=conventions), frozen_digests={}))
     config.model.width = 1 / 8
-    keys.append(key_of(config, small.network(config), frozen_digests={}))
+    keys.append(key(config, small.network(config), frozen_digests={}))
     for name, value in [("XLA_FLAGS", "--xla_gpu_deterministic_ops=true"), ("TF_ENABLE_ONEDNN_OPTS", "0")]:
         monkeypatch.setenv(name, value)
-        keys.append(key_of(config, net, frozen_digests={}))
+        keys.append(key(config, net, frozen_digests={}))
     assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 
@@ -263,7 +268,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(folder, empty_c
         with pytest.raises(CacheError, match=r"written: File too large.*JAXCAT_CACHE.*bottleneck\.views=0"):
             source.prepare(SILENT)
     assert not block_files(empty_cache)
-    assert {path.name for path in source.rows.folder.iterdir()} == {".lock", "key.json"}
+    assert {path.name for path in source.parts.rows[0].folder.iterdir()} == {".lock", "key.json"}
     assert prepared(config_of(folder)).to_compute == 60
 
 
@@ -297,7 +302,7 @@ def test_what_killed_writers_left_is_removed_in_time(folder):
     """Files aside, and a block whose marker was not written."""
     source = prepared(config_of(folder))
     names = (".left.aside", ".under_way.aside", ".block.npy.left", "left.npy", "under_way.npy")
-    left = [source.rows.folder / name for name in names]
+    left = [source.parts.rows[0].folder / name for name in names]
     for path in left:
         path.touch()
         if "left" in path.name:
@@ -363,7 +368,7 @@ def looked_up(config, monkeypatch) -> source.BottleneckSource:
 
 def test_a_signal_ends_the_wait_for_another_run(folder, monkeypatch):
     source = looked_up(config_of(folder), monkeypatch)
-    with filelock.FileLock(source.rows.folder / ".lock"):
+    with filelock.FileLock(source.parts.rows[0].folder / ".lock"):
         assert source.prepare(SILENT, stop=lambda: 143) == 143
     assert source.prepare(SILENT) == 0
 
@@ -374,17 +379,25 @@ def test_two_runs_that_compute_the_same_leave_one_good_cache(folder, monkeypatch
     first.prepare(SILENT)
     second.prepare(SILENT)  # finds the rows of the first
     assert first.to_compute == second.to_compute == 60
-    assert len(list(second.rows.folder.glob("*.npy"))) == 3
+    assert len(list(second.parts.rows[0].folder.glob("*.npy"))) == 3
     np.testing.assert_array_equal(*(rows_of(s.train(1, first=0), config, 1) for s in (first, second)))
 
 
-def test_regroup_keeps_rows_and_order():
-    rows = np.arange(20)
-    parts = list(regroup(np.split(rows, [3, 3, 11, 19]), 4))
-    assert [len(part) for part in parts] == [4] * 5
-    np.testing.assert_array_equal(np.concatenate(parts), rows)
-    assert [len(part) for part in regroup(np.split(rows, [17]), 8)] == [8, 8, 4]
-    assert not list(regroup([], 4))
+@pytest.mark.parametrize(("sizes", "written"), [([3, 0, 8, 8, 1], [4] * 5), ([17, 2], [4] * 4 + [3]), ([], [])])
+def test_blocks_hold_their_rows_in_order(sizes, written, monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK_ROWS", 4)
+    values = np.arange(2 * sum(sizes), dtype=np.float32).reshape(-1, 2)
+    names = [bytes([number] * 16) for number in range(len(values))]
+    found = opened_rows(KEY)
+    blocks = Blocks(found, names)
+    for part in np.split(values, np.cumsum(sizes))[:-1]:
+        before = len(found._blocks)
+        assert blocks.add(part) == (len(found._blocks) > before)
+    blocks.finish()
+    assert [len(np.load(found.folder / f"{name}.npy")) for name in found._blocks] == written
+    read = np.empty_like(values)
+    found.gather(found.positions(names), read)
+    np.testing.assert_array_equal(read, values)
 
 
 def test_identities_tell_record_view_and_content_apart():
@@ -401,10 +414,10 @@ def test_nothing_is_read_or_written_before_it_is_prepared(folder, empty_cache, m
             patch.setattr(f"jaxcat.data.records.Split.{name}", None)
         waiting = made(config_of(folder))
         assert waiting.describe() == "24 train / 12 validation bottlenecks, 2 views"
-        assert not waiting.rows.folder.exists()
+        assert not waiting.parts.rows[0].folder.exists()
     console = Console(soft_wrap=True)
     assert waiting.prepare(console) == 0
-    shape = "×".join(map(str, waiting.rows.shape))
+    shape = "×".join(map(str, waiting.parts.shape))
     assert f"bottlenecks: {shape} float32, 0.0 MB, 60 of 60 to compute" in capsys.readouterr().out
     assert waiting.describe() == (
         f"24 train / 12 validation bottlenecks, 2 views, {shape} float32, 0.0 MB, 60 of 60 computed"

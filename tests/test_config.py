@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import small
 
-from jaxcat.config import SETTINGS, default
+from jaxcat.config import default
 from jaxcat.errors import ConfigError
 from jaxcat.flags import choices_of, read_config, validate
+from jaxcat.settings import SETTINGS
 from jaxcat.training.loop import train
 
 BLOCKS = ("model.cut", "model.train_from", "model.pool_from")  # their values are blocks of the backbone

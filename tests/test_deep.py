@@ -14,7 +14,7 @@ from PIL import Image
 from test_hostile import hostile
 
 import jaxcat
-from jaxcat.bottlenecks.key import key_of
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.config import completed
 from jaxcat.data.images import deep
 from jaxcat.data.images.decoding import Decoding, decode
@@ -284,7 +284,7 @@ def test_the_key_of_bottlenecks_names_a_scale_only_where_there_is_one():
     keys = {}
     for bits in (0, 16, 12, 10):
         config.data.grey_bits = bits
-        keys[bits] = key_of(config, small.network(config), frozen_digests={})
+        (keys[bits],) = keys_of(config, small.network(config), frozen_digests={})
     assert keys[0] == keys[16]
     assert "grey_bits" not in keys[16]
     assert keys[12] == keys[16] | {"grey_bits": 12}

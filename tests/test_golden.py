@@ -26,7 +26,8 @@ from jaxcat.config import default
 from jaxcat.data.augment import AUGMENTATIONS, apply, parameters, store_size
 from jaxcat.data.images.decoding import Decoding, decode
 from jaxcat.data.images.resizing import RESIZES, resize
-from jaxcat.models.backbone import BACKBONES, complete_model
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.completion import complete
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, ZERO_TO_ONE, Conventions, Preprocessing
 
@@ -124,7 +125,7 @@ def of_prefixes() -> Outputs:
     for name, (changes, conventions) in PREFIXES.items():
         config = default()
         config.update_from_flattened_dict({"data.image_size": 75, "model.width": 1 / 16, **changes})
-        complete_model(config.model)
+        complete(config)
         size = config.data.image_size
         network = Network(config.model, classes=3, image_size=size, conventions=conventions)
         frozen, _ = network.split(*numbers(network))

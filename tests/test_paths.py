@@ -258,10 +258,10 @@ def tree() -> dict:
 
 def meta_of(saved: dict) -> metas.Meta:
     run = small_run.config(Path("images"))
-    from jaxcat.models.backbone import complete_model
+    from jaxcat.models.completion import complete
     from jaxcat.models.preprocessing import Conventions
 
-    complete_model(run.model)
+    complete(run)
     meta = metas.new_meta(run, ("cat", "dog"), conventions=Conventions(), provenance={"source": "scratch"})
     import dataclasses
 

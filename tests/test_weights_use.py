@@ -21,7 +21,7 @@ from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError
 from jaxcat.inference.classifier import probabilities
 from jaxcat.inference.published import published_classifier
-from jaxcat.models.backbone import complete_model
+from jaxcat.models.completion import complete
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.runs.meta import Meta
 from jaxcat.training.origin import find_origin, from_run, from_weights
@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def complete_config() -> ConfigDict:
     config = default()
-    complete_model(config.model)
+    complete(config)
     return config
 
 

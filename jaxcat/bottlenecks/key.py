@@ -1,10 +1,15 @@
-"""The key of a set of bottlenecks: everything that shapes a row except the image."""
+"""The keys of bottlenecks: everything that shapes a row except the image.
+
+Maps have one key for each end of the prefix. Pooled features have one for each block and statistic, whatever other
+blocks are pooled beside it and wherever the pass that computes it ends, so that runs share what they have in common.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxcat.data import augment
 from jaxcat.data.images import decoding, resizing
 from jaxcat.models import network
+from jaxcat.models.head import PooledPart
 from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
 
 FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
@@ -31,7 +37,7 @@ def step_versions() -> dict[str, int]:
     }
 
 
-def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str, str]) -> dict[str, Any]:
+def keys_of(config: ConfigDict, net: network.Network, *, frozen_digests: Mapping[str, str]) -> list[dict[str, Any]]:
     """Everything that shapes a row except the image, as plain JSON.
 
     Args:
@@ -39,16 +45,41 @@ def key_of(config: ConfigDict, net: network.Network, *, frozen_digests: dict[str
         net: the network of the run.
         frozen_digests: digests of the prefix's parameters and statistics, from `runs.meta.digests`. They identify the
             weights, whatever file or run the weights come from.
+
+    Returns:
+        A key for each of `net.parts`, in their order, if the prefix ends with "pool"; else one key.
     """
+    if not net.prefix_pools:
+        return [_key(config, net, frozen_digests, stages=net.prefix_stages, pool=None)]
+    return [
+        _key(config, net, frozen_digests, stages=_up_to(part, net), pool=[part.statistic, config.model.pool_grid])
+        for part in net.parts
+    ]
+
+
+def _up_to(part: PooledPart, net: network.Network) -> tuple[str, ...]:
+    return net.blocks[: net.blocks.index(part.block) + 1]
+
+
+def _key(
+    config: ConfigDict,
+    net: network.Network,
+    digests: Mapping[str, str],
+    *,
+    stages: Sequence[str],
+    pool: list[str | int] | None,
+) -> dict[str, Any]:
+    """The key of the output of the last of `stages`, or of one statistic of it on a grid."""
     model, data = config.model, config.data
+    read = {name: digest for name, digest in digests.items() if name.split("/")[1] in stages}
     return {
         "format": FORMAT,
         "steps": step_versions(),
-        "numbers": hashlib.sha256(json.dumps(frozen_digests, sort_keys=True).encode()).hexdigest(),
+        "numbers": hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest(),
         "backbone": model.backbone,
-        "stages": list(net.prefix_stages),
+        "stages": list(stages),
         "width": model.width,
-        "pool": [model.pool, model.pool_grid, *net.pooled] if "pool" in net.prefix_stages else None,
+        "pool": pool,
         **net.conventions.to_dict(),
         "image_size": data.image_size,
         "resize": data.resize,

@@ -1,4 +1,4 @@
-"""The prefix's output for every image, computed once and kept on disk.
+"""The prefix's output for every image, or one part of it, computed once and kept on disk.
 
     CACHE/bottlenecks/KEY/key.json      everything that shapes a row except the image
     CACHE/bottlenecks/KEY/BLOCK.npy     up to 256 rows; read through a memory map
@@ -20,7 +20,7 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,6 @@ logger = logging.getLogger(__name__)
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # limits of a block: the most that a killed run can lose
 ABANDONED = 24 * 3600  # seconds; the writer of an older half-written block must have been killed
 OPEN_BYTES = 2**31  # bytes mapped at a time: the pages read through maps count as memory of the process
-
-# Called with numbers (n,) and out (n, *shape): copies the rows with these numbers into `out`; -1 is the last row.
-Reader = Callable[[np.ndarray, np.ndarray], object]
 
 
 def identities(digests: Sequence[bytes], *, view: int | None) -> list[bytes]:
@@ -60,18 +57,26 @@ class Rows:
         block_rows: rows in a full block.
     """
 
-    def __init__(self, key: dict[str, Any], *, shape: tuple[int, ...]):
+    def __init__(self, key: dict[str, Any], *, shape: tuple[int, ...], beside: int = 0):
+        """Reads nothing yet.
+
+        Args:
+            key: one of `bottlenecks.key.keys_of`.
+            shape: the shape of a row.
+            beside: how many other keys are read at the same time; together they keep to the limits of open maps.
+        """
         self.shape, self.dtype = tuple(shape), np.dtype(key["dtype"])
         self.row_bytes = math.prod(self.shape) * self.dtype.itemsize
         self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes))
         text = json.dumps(key, indent=1, sort_keys=True)
-        name = f"{key['stages'][-1]}-{key['image_size']}px-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        self.folder = cache_dir() / "bottlenecks" / name
+        names = [key["stages"][-1], *(key["pool"] or [])[:1], f"{key['image_size']}px"]
+        names.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+        self.folder = cache_dir() / "bottlenecks" / "-".join(names)
         self._key = text
         self._blocks: list[str] = []
         self._where: dict[bytes, tuple[int, int]] = {}
-        most = OPEN_BYTES // (self.block_rows * self.row_bytes)
-        self._mapped = functools.lru_cache(maxsize=max(1, min(_open_files() // 4, most)))(self._map)
+        most = min(_open_files() // 4, OPEN_BYTES // (self.block_rows * self.row_bytes)) // (1 + beside)
+        self._mapped = functools.lru_cache(maxsize=max(1, most))(self._map)
 
     def open(self) -> None:
         """Makes the folder if it does not exist, and finds the rows that are in it.
@@ -138,23 +143,21 @@ class Rows:
         """bool (n,): which of these rows are not there."""
         return np.array([identity not in self._where for identity in wanted], bool)
 
-    def reader(self, wanted: Sequence[bytes], *, in_memory: bool) -> Reader:
-        """A function that reads the rows `wanted`, by their place in it: from memory maps, or from a copy made now."""
-        positions = np.array([self._where[identity] for identity in wanted], np.intp).reshape(-1, 2)
-        if not in_memory:
-            return lambda numbers, out: self._gather(positions[numbers], out)
-        rows = np.empty((len(wanted), *self.shape), self.dtype)
-        self._gather(positions, rows)
-        self._mapped.cache_clear()
-        return lambda numbers, out: np.take(rows, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
+    def positions(self, wanted: Sequence[bytes]) -> np.ndarray:
+        """Where these rows are, all of which must be there: (n, 2), number of the block and place in it."""
+        return np.array([self._where[identity] for identity in wanted], np.int32).reshape(-1, 2)
 
-    def _gather(self, positions: np.ndarray, out: np.ndarray) -> None:
-        """Copies the rows at `positions` (n, 2), block and offset, into `out` (n, *shape)."""
+    def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Copies the rows at `positions` (n, 2) into `out` (n, *shape)."""
         order = np.argsort(positions[:, 0], kind="stable")
         blocks, offsets = positions[order].T
         starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
         for start, end in itertools.pairwise([*starts, len(blocks)]):
             out[order[start:end]] = self._mapped(int(blocks[start]))[offsets[start:end]]
+
+    def unmap(self) -> None:
+        """Closes all memory maps; `gather` opens those that it needs."""
+        self._mapped.cache_clear()
 
     def _map(self, number: int) -> np.ndarray:
         path = self.folder / f"{self._blocks[number]}.npy"

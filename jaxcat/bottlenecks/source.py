@@ -6,6 +6,7 @@ loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batche
 
 from __future__ import annotations
 
+import copy
 import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxcat.bottlenecks.compute import Request, alone, extract
-from jaxcat.bottlenecks.rows import Reader, Rows, identities
+from jaxcat.bottlenecks.compute import Prefix, alone, extract, request_of
+from jaxcat.bottlenecks.parts import PartReader, Parts, Reader
+from jaxcat.bottlenecks.rows import Rows, identities
 from jaxcat.data.batches import Batches, at_most, share_of
 from jaxcat.data.records import Data, Split, order
 from jaxcat.data.store import Store
 from jaxcat.data.streaming import counts, decode_all, stores_of
 from jaxcat.errors import CacheError, DataError
+from jaxcat.models.head import PooledPart
 from jaxcat.models.network import Network, Tree
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import aligned, replicated
@@ -55,11 +59,18 @@ class BottleneckSource:
         splits: the records of "train" and "validation"; after `prepare`, unreadable ones are left out.
         digests: after `look_up`, for each split the digest of every record.
         views: number of views of every training image, at most the number of epochs.
-        to_compute: number of rows that `look_up` found missing.
+        to_compute: number of bottlenecks of which `look_up` found a part missing.
     """
 
     def __init__(
-        self, config: ConfigDict, data: Data, *, network: Network, frozen: Tree, key: dict[str, Any], mesh: Mesh
+        self,
+        config: ConfigDict,
+        data: Data,
+        *,
+        network: Network,
+        frozen: Tree,
+        keys: Sequence[dict[str, Any]],
+        mesh: Mesh,
     ):
         """Reads and computes nothing.
 
@@ -68,17 +79,17 @@ class BottleneckSource:
             data: the records.
             network: the network of the run.
             frozen: `{"params", "stats"}` of the prefix, on the devices.
-            key: the result of `bottlenecks.key.key_of`.
+            keys: the result of `bottlenecks.key.keys_of`.
             mesh: the mesh of all devices.
         """
-        self._config, self._network, self._frozen, self._key, self._mesh = config, network, frozen, key, mesh
+        self._config, self._network, self._frozen, self._keys, self._mesh = config, network, frozen, keys, mesh
         self._classes = data.classes
         self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
         augmented = config.data.augment != "none"
         self.views = min(config.bottleneck.views, config.epochs) if augmented else 1
         self._passes = [Pass("validation", None)]
         self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
-        self.to_compute = 0
+        self.to_compute = self._lacking = self._needed = 0  # bottlenecks, parts, bytes
         self.digests: Mapping[str, Sequence[bytes]] = {}
         self._identities: dict[Pass, list[bytes]] = {}
         self._undigested = False
@@ -86,11 +97,16 @@ class BottleneckSource:
         self._readers: dict[Pass, Reader] = {}
 
     @functools.cached_property
-    def rows(self) -> Rows:
-        """The rows of this key on disk; `look_up` opens them."""
-        size = self._config.data.image_size
-        image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-        return Rows(self._key, shape=jax.eval_shape(self._network.prefix, self._frozen, image).shape[1:])
+    def parts(self) -> Parts:
+        """The rows of all parts on disk; `look_up` opens them."""
+        size, network = self._config.data.image_size, self._network
+        if network.prefix_pools:
+            shapes: list[tuple[int, ...]] = [(part.width,) for part in network.parts]
+        else:
+            image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+            shapes = [jax.eval_shape(network.prefix, self._frozen, image).shape[1:]]
+        others = len(shapes) - 1
+        return Parts([Rows(key, shape=shape, beside=others) for key, shape in zip(self._keys, shapes, strict=True)])
 
     def describe(self) -> str:
         words = f"{counts(self.splits)} bottlenecks, {counted(self.views, 'view')}"
@@ -98,9 +114,11 @@ class BottleneckSource:
 
     def _found(self, missing: str) -> str:
         """What `look_up` found, in a few words; `missing` is the word for rows that were missing."""
-        total, shape = sum(map(len, self._identities.values())), "×".join(map(str, self.rows.shape))
+        total, shape = sum(map(len, self._identities.values())), "×".join(map(str, self.parts.shape))
         found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
-        return f"{shape} {self.rows.dtype}, {gigabytes(self._bytes())}, {found}"
+        if 0 < self._lacking < len(self.parts.rows):
+            found += f", {self._lacking} of their {len(self.parts.rows)} parts"
+        return f"{shape} {self.parts.dtype}, {gigabytes(self._bytes())}, {found}"
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
         """Looks rows up and computes the missing ones. If it is stopped, the next run continues after the last block.
@@ -113,16 +131,19 @@ class BottleneckSource:
             return status
         console.print(f"bottlenecks: {self._found('to compute')}")
         if self.to_compute:
-            with alone(self.rows, console, stop=stop) as status:
+            lacking = {part for missing in self._missing().values() for part in np.flatnonzero(missing.any(axis=1))}
+            rows = [self.parts.rows[part] for part in lacking]
+            with alone(rows, console, stop=stop) as status:
                 if not status:
-                    self.rows.refresh()
+                    for each in rows:
+                        each.refresh()
                     status = self._compute_missing(console, stop)
             if status:
                 return status
         self._stores = {}
         in_memory = self._bytes() <= IN_MEMORY
         self._readers = {
-            each: self.rows.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
+            each: self.parts.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
         }
         return 0
 
@@ -133,7 +154,7 @@ class BottleneckSource:
             0, or what `stop` returned if that is not 0.
         """
         config = self._config
-        self.rows.open()
+        self.parts.open()
         self._identify(self.splits)
         if not self.to_compute:
             return 0
@@ -168,51 +189,66 @@ class BottleneckSource:
             }
         self._undigested = any(b"" in found for found in self.digests.values())
         self._identities = {each: identities(self.digests[each.split], view=each.view) for each in self._passes}
-        self.to_compute = sum(int(lacks.sum()) for lacks in self._missing().values())
+        missing = list(self._missing().values())
+        self.to_compute = sum(int(lacks.any(axis=0).sum()) for lacks in missing)
+        lacking = np.sum([lacks.sum(axis=1) for lacks in missing], axis=0)
+        self._lacking = int(np.count_nonzero(lacking))
+        self._needed = sum(int(n) * rows.row_bytes for n, rows in zip(lacking, self.parts.rows, strict=True))
 
     def _missing(self) -> dict[Pass, np.ndarray]:
-        """bool (records,) for each pass: the rows that at least one process of the run lacks."""
-        missing = {each: self.rows.missing(wanted) for each, wanted in self._identities.items()}
+        """bool (parts, records) for each pass: the rows that at least one process of the run lacks."""
+        missing = {each: self.parts.missing(wanted) for each, wanted in self._identities.items()}
         if jax.process_count() > 1:
             missing = {each: multihost_utils.process_allgather(lacks).any(axis=0) for each, lacks in missing.items()}
         return missing
 
     def _check_space(self) -> None:
-        needed, free = self.to_compute * self.rows.row_bytes, shutil.disk_usage(self.rows.folder).free
+        folder = self.parts.rows[0].folder
+        needed, free = self._needed, shutil.disk_usage(folder).free
         if any(values_of_processes(needed > free)):
             elsewhere = "" if needed > free else ", enough, but not where another process of this run writes"
             raise CacheError(
-                f"the bottlenecks need {gigabytes(needed)}, {self.rows.folder} has {gigabytes(free)} free{elsewhere}: "
+                f"the bottlenecks need {gigabytes(needed)}, {folder} has {gigabytes(free)} free{elsewhere}: "
                 "lower --config.bottleneck.views, set --config.bottleneck.dtype=float16, set JAXCAT_CACHE to another "
                 "directory, or do without bottlenecks: --config.bottleneck.views=0"
             )
 
     def _bytes(self) -> int:
-        return sum(map(len, self._identities.values())) * self.rows.row_bytes
+        return sum(map(len, self._identities.values())) * self.parts.row_bytes
 
     def _compute_missing(self, console: Console, stop: Callable[[], int]) -> int:
         config = self._config
         requests = [
-            Request(
+            request_of(
                 self._stores[each.split],
-                records=np.flatnonzero(lacks),
+                lacks,
                 identities=self._identities[each],
                 augment="none" if each.view is None else config.data.augment,
                 view=each.view or 0,
             )
             for each, lacks in self._missing().items()
         ]
-        prefix = jit(self._network.prefix, out_shardings=replicated(self._mesh))
         return extract(
-            self.rows,
+            self.parts.rows,
             [request for request in requests if len(request.records)],
-            prefix=functools.partial(prefix, self._frozen),
+            prefix=functools.cache(self._prefix),
             size=config.data.image_size,
             seed=config.seed,
             mesh=self._mesh,
             console=console,
             stop=stop,
         )
+
+    def _prefix(self, parts: tuple[int, ...]) -> Prefix:
+        """The function that computes these parts of a batch of images."""
+        network = self._network
+
+        def compute(frozen: Tree, images: Array) -> tuple[Array, ...]:
+            if not network.prefix_pools:
+                return (network.prefix(frozen, images),)
+            return network.pooled_parts(frozen, images, [network.parts[part] for part in parts])
+
+        return functools.partial(jit(compute, out_shardings=replicated(self._mesh)), self._frozen)
 
     def train(self, epoch: int, *, first: int) -> Batches:
         config, split = self._config, self.splits["train"]
@@ -225,22 +261,54 @@ class BottleneckSource:
         return self._batches(each, indices, batch_size=config.batch_size, sizes=sizes)
 
     def validation(self) -> Batches:
-        total = len(self.splits["validation"])
-        batch_size = max(1, min(total, EVALUATED_TOGETHER, MOST_BYTES // self.rows.row_bytes))
-        return self._batches(
-            self._passes[0], np.arange(total), batch_size=batch_size, sizes=[1] * -(-total // batch_size)
-        )
+        return self.unshuffled("validation")
+
+    def unshuffled(self, split: str) -> Batches:
+        """The batches of one pass over all records of "train" (the first view if it has several) or "validation"."""
+        total = len(self.splits[split])
+        batch_size = max(1, min(total, EVALUATED_TOGETHER, MOST_BYTES // self.parts.row_bytes))
+        sizes = [1] * -(-total // batch_size)
+        return self._batches(self._first(split), np.arange(total), batch_size=batch_size, sizes=sizes)
+
+    def reader_of(self, split: str) -> list[tuple[PooledPart, PartReader]]:
+        """Each part of the features of "train" (the first view if it has several) or "validation", and its reader.
+
+        Only after `prepare`, and if the prefix ends with "pool".
+        """
+        reader = self._readers[self._first(split)]
+        return [(part, reader.part(index)) for index, part in enumerate(self._network.parts)]
+
+    def narrowed(self, network: Network) -> BottleneckSource:
+        """A prepared source of a network that pools fewer blocks, neighbours of this one's; only after `prepare`.
+
+        It hashes and looks up nothing, and shares the rows in memory.
+
+        Raises:
+            ValueError: the parts of the network are not neighbouring parts of this source's network.
+        """
+        count = len(network.parts)
+        first = self._network.parts.index(network.parts[0])
+        if self._network.parts[first : first + count] != network.parts:
+            raise ValueError(f"{network.parts} are not neighbours among {self._network.parts}")
+        narrow = copy.copy(self)
+        narrow._network, narrow._keys = network, self._keys[first : first + count]
+        narrow.parts = Parts(self.parts.rows[first : first + count])
+        narrow._readers = {each: reader.some(first, first + count) for each, reader in self._readers.items()}
+        return narrow
+
+    def _first(self, split: str) -> Pass:
+        return next(each for each in self._passes if each.split == split)
 
     def _stacked(self, steps_per_epoch: int, every: int) -> int:
         """How many batches to stack: an even share of the steps between two checkpoints; 1 if the suffix has blocks."""
         if self._network.boundary in self._network.blocks:
             return 1
         between = min(every, steps_per_epoch) if every else steps_per_epoch
-        most = max(1, min(MOST_STEPS, MOST_BYTES // (self._config.batch_size * self.rows.row_bytes)))
+        most = max(1, min(MOST_STEPS, MOST_BYTES // (self._config.batch_size * self.parts.row_bytes)))
         return between // -(-between // most)
 
     def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> Batches:
-        labels, shape, dtype = self.splits[each.split].labels, self.rows.shape, self.rows.dtype
+        labels, shape, dtype = self.splits[each.split].labels, self.parts.shape, self.parts.dtype
         reader = self._readers[each]
 
         def read(records: np.ndarray) -> np.ndarray:

@@ -15,10 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcat.config import did_you_mean
 from jaxcat.errors import ConfigError, JaxcatError
 from jaxcat.system.paths import typed
-from jaxcat.wording import printable
+from jaxcat.wording import did_you_mean, printable
 
 _REPOSITORY = Path(__file__).resolve().parents[2] / "configs"
 if not (Path(__file__).parent / "folder.py").is_file() and _REPOSITORY.is_dir():

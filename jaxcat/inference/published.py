@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxcat.config import default
 from jaxcat.inference.classifier import Classifier
-from jaxcat.models.backbone import BACKBONES, complete_model
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.completion import complete
 from jaxcat.runs.meta import new_meta
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import make_mesh, place_replicated
@@ -27,7 +28,7 @@ def published_classifier(weights: str) -> Classifier:
     loaded = load_pretrained(weights, backbone=None, with_top=True)
     config, row = default(), BACKBONES[loaded.backbone]
     config.model.backbone, config.model.weights = loaded.backbone, weights
-    complete_model(config.model)
+    complete(config)
     config.data.image_size = loaded.evaluation.image_size if loaded.evaluation else row.image_size
     config.data.resize = loaded.evaluation.resize if loaded.evaluation else "squash"
     classes = loaded.classes or tuple(f"class {i}" for i in range(loaded.params["logits"]["bias"].size))

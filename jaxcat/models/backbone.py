@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from jaxcat.config import not_one_of
 from jaxcat.errors import ConfigError
 from jaxcat.models import inception, vgg
+from jaxcat.wording import not_one_of
 
 if TYPE_CHECKING:
     from jaxcat.models.layers import Options
@@ -49,6 +49,7 @@ class Backbone:
             number of its output channels. Imports the framework only when it is called.
         least_image_size: pixels a side.
         image_size: pixels a side that the published weights were trained on.
+        fast_cut, fast_image_size: a last block and a size that cost a fraction of the whole, for `model.cut=fast`.
         weights: name of the default weights; see weights/registry.py.
         batch_norm: whether the blocks have batch normalisation.
         top: the published classification layers.
@@ -60,6 +61,8 @@ class Backbone:
     build_stage: Callable[[str, int, Options], Any]
     least_image_size: int
     image_size: int
+    fast_cut: str
+    fast_image_size: int
     weights: str
     batch_norm: bool
     top: Top
@@ -90,6 +93,8 @@ BACKBONES: dict[str, Backbone] = {
         build_stage=inception.build_stage,
         least_image_size=inception.LEAST_IMAGE_SIZE,
         image_size=299,
+        fast_cut="mixed6",
+        fast_image_size=176,
         weights="keras-imagenet",
         batch_norm=True,
         top=Top(),
@@ -101,21 +106,13 @@ BACKBONES: dict[str, Backbone] = {
         build_stage=vgg.build_stage,
         least_image_size=vgg.LEAST_IMAGE_SIZE,
         image_size=vgg.TOP_IMAGE_SIZE,
+        fast_cut="block4",
+        fast_image_size=160,
         weights="keras-vgg19",
         batch_norm=False,
         top=Top(pool="flatten", hidden=vgg.TOP_HIDDEN, image_size=vgg.TOP_IMAGE_SIZE),
     ),
 }
-
-
-def complete_model(model: ConfigDict) -> None:
-    """Replaces an empty `model.cut` by the backbone's last block, and an empty `model.weights` by its default weights.
-
-    Called before the config is stored or compared, so that a run keeps its weights if the default changes later.
-    """
-    backbone = BACKBONES[model.backbone]
-    model.cut = model.cut or backbone.stages[-1]
-    model.weights = model.weights or backbone.weights
 
 
 def pooled_blocks(model: ConfigDict) -> tuple[str, ...]:
@@ -125,7 +122,7 @@ def pooled_blocks(model: ConfigDict) -> tuple[str, ...]:
 
 
 def check_model(model: ConfigDict, *, image_size: int) -> None:
-    """Checks the section `model` of a configuration against the table; `cut` and `weights` may be empty.
+    """Checks the section `model` of a completed configuration against the table.
 
     Raises:
         ConfigError: names the flag, the value received and what is allowed.
@@ -133,19 +130,14 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
     if problem := not_one_of(model.backbone, BACKBONES):
         raise ConfigError(f"--config.model.backbone={model.backbone}: {problem}")
     backbone = BACKBONES[model.backbone]
-    cut = model.cut or backbone.stages[-1]
-    for name, value, others in (
-        ("cut", cut, ()),
-        ("train_from", model.train_from, ("head",)),
-        ("pool_from", model.pool_from, ("cut",)),
-    ):
-        if problem := not_one_of(value, (*others, *backbone.stages)):
-            raise ConfigError(f"--config.model.{name}={value}: {problem}")
+    for name, others in (("cut", ("fast",)), ("train_from", ("head",)), ("pool_from", ("cut", "auto"))):
+        if problem := not_one_of(model[name], (*others, *backbone.stages)):
+            raise ConfigError(f"--config.model.{name}={model[name]}: {problem}")
     if image_size < backbone.least_image_size:
         raise ConfigError(
             f"--config.data.image_size={image_size}: {backbone.title} needs at least {backbone.least_image_size}"
         )
-    _check_order(model, backbone, cut=cut)
+    _check_order(model, backbone, cut=model.cut)
     if model.train_bn and not backbone.batch_norm:
         raise ConfigError(f"--config.model.train_bn=True has no effect: {backbone.title} has no batch normalisation")
     if model.train_bn and model.train_from == "head":
@@ -155,7 +147,8 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
         )
     if model.pool == "flatten" and model.pool_grid != 1:
         raise ConfigError(
-            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg or max; flatten keeps all cells"
+            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg, avg_std or max; "
+            "flatten keeps all cells"
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -19,26 +21,69 @@ def hidden_layers(model: ConfigDict, top: Top | None = None) -> Mapping[str, int
     return {"hidden": model.hidden} if model.hidden else {}
 
 
-class Pool(nnx.Module):
-    """Outputs (B, H, W, C) of several blocks → features (B, features), concatenated in the order of the blocks.
+# The statistics over positions that make the features of a block, in their order, for each value of `model.pool`.
+STATISTICS = {"avg": ("avg",), "max": ("max",), "avg_std": ("avg", "std"), "flatten": ("flatten",)}
 
-    Each output is reduced to a grid of averages or maxima, or kept whole, and flattened in the order of Keras.
+
+class PooledPart(NamedTuple):
+    """One statistic of one pooled block: `width` neighbouring features of the head's input."""
+
+    block: str
+    statistic: str
+    width: int
+
+
+class Pool(nnx.Module):
+    """Outputs (B, H, W, C) of several blocks → features (B, features): the parts, one after the other.
+
+    For each block in the order the data flows, and each statistic of `model.pool`, the output is reduced to a grid of
+    cells, or kept whole, and flattened in the order of Keras.
     """
 
-    def __init__(self, kind: str, grid: int, shapes: Sequence[tuple[int, int, int]]):
-        self.kind, self.grid = kind, grid
-        self.features = sum(c * (height * width if kind == "flatten" else grid**2) for height, width, c in shapes)
+    def __init__(self, kind: str, grid: int, shapes: Mapping[str, tuple[int, int, int]]):
+        self.grid, self.parts = grid, pooled_parts(kind, grid, shapes)
+        self.features = sum(part.width for part in self.parts)
 
-    def __call__(self, maps: Sequence[Array]) -> Array:
-        return jnp.concatenate([self._flat(x) for x in maps], axis=1)
+    def __call__(self, maps: Mapping[str, Array]) -> Array:
+        return jnp.concatenate([self.part(part, maps) for part in self.parts], axis=1)
 
-    def _flat(self, x: Array) -> Array:
-        if self.kind == "flatten":
+    def part(self, part: PooledPart, maps: Mapping[str, Array]) -> Array:
+        """The features (B, width) of one part, from the outputs of at least its own block."""
+        x = maps[part.block]
+        if part.statistic == "flatten":
             return x.reshape(x.shape[0], -1)
-        reduce = jnp.mean if self.kind == "avg" else jnp.max
+        reduce = _REDUCTIONS[part.statistic]
         rows, columns = (_cells(side, self.grid) for side in x.shape[1:3])
-        cells = [reduce(x[:, top:bottom, left:right], axis=(1, 2)) for top, bottom in rows for left, right in columns]
+        cells = [reduce(x[:, top:bottom, left:right]) for top, bottom in rows for left, right in columns]
         return jnp.stack(cells, axis=1).reshape(x.shape[0], -1)
+
+
+def pooled_parts(kind: str, grid: int, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[PooledPart, ...]:
+    """The parts of the head's input in their order; `shapes` has height, width and channels by block."""
+    return tuple(
+        PooledPart(block, statistic, channels * (height * width if statistic == "flatten" else grid**2))
+        for block, (height, width, channels) in shapes.items()
+        for statistic in STATISTICS[kind]
+    )
+
+
+def _deviation(x: Array) -> Array:
+    """Standard deviation over positions, (B, H, W, C) → float32 (B, C); of one value, and of equal ones, it is 0.
+
+    It is never the root of a negative number, since squared deviations are averaged. Where it is 0, its gradient is 0:
+    the derivative of the root is infinite there, so the root is not taken of these variances.
+    """
+    x = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x - jnp.mean(x, axis=(1, 2), keepdims=True)), axis=(1, 2))
+    varies = variance > 0
+    return jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
+
+
+_REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {
+    "avg": partial(jnp.mean, axis=(1, 2)),
+    "max": partial(jnp.max, axis=(1, 2)),
+    "std": _deviation,
+}
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
-from jaxcat.models.head import Pool, hidden_layers
+from jaxcat.models.head import Pool, PooledPart, hidden_layers
 from jaxcat.models.layers import Options
 from jaxcat.models.preprocessing import Conventions
 
@@ -46,6 +46,7 @@ class Network:
         stages: names in the order the data flows; includes "pool", which has no parameters.
         pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
         boundary: name of the first stage that has a trained parameter.
+        parts: the statistics of these blocks, which side by side are the features, in their order.
         features: number of pooled features, which the head sees.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
@@ -57,7 +58,7 @@ class Network:
         """Determines the shapes of all layers without running them.
 
         Args:
-            model: the section `model` of a configuration, completed by `backbone.complete_model`.
+            model: the section `model` of a configuration, completed by `completion.complete`.
             classes: number of classes.
             image_size: pixels a side.
             conventions: those of the parameters that will be used.
@@ -73,7 +74,8 @@ class Network:
         self._backbone = BACKBONES[model.backbone]
         self._hidden = tuple(hidden_layers(model, top))
         modules = nnx.eval_shape(lambda: self._modules(image_size, top))
-        self.features = modules["pool"].features
+        self.parts: tuple[PooledPart, ...] = modules["pool"].parts
+        self.features: int = modules["pool"].features
         self.blocks = self._backbone.up_to(model.cut)
         self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
@@ -103,7 +105,7 @@ class Network:
                 f"--config.data.image_size={image_size}; use at most {min(height, width)}"
             )
         kind = top.pool if top else model.pool
-        modules["pool"] = Pool(kind, model.pool_grid, [shapes[block] for block in self.pooled])
+        modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
         features = modules["pool"].features
         rngs = nnx.Rngs(0)
         for name, width in hidden_layers(model, top).items():
@@ -136,6 +138,11 @@ class Network:
     @property
     def suffix_stages(self) -> tuple[str, ...]:
         return self.stages[self.stages.index(self.boundary) :]
+
+    @property
+    def prefix_pools(self) -> bool:
+        """Whether the prefix ends with "pool", so that a bottleneck is the head's input: all `parts` side by side."""
+        return "pool" in self.prefix_stages
 
     def divide(self, tree: Tree) -> tuple[Tree, Tree]:
         """Parameters or statistics of all stages → those of the prefix, those of the suffix."""
@@ -184,19 +191,44 @@ class Network:
         """
 
         def forward(images: Array) -> Array:
-            x = self.conventions.preprocessing.normalize(images)
-            maps: list[Array] = []
-            for stage in self.prefix_stages:
-                x = self._merge(stage, frozen["params"], frozen["stats"])(maps if stage == "pool" else x)
-                if stage in self.pooled:
-                    maps.append(x)
-            return x
+            x, maps = self._prefix(frozen, images, self.prefix_stages)
+            return self._merge("pool", frozen["params"], frozen["stats"])(maps) if self.prefix_pools else x
 
+        return self._in_chunks(forward, images)
+
+    def pooled_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
+        """Images, uint8 (B, H, W, 3) → features (B, width) of each of `parts`, if the prefix ends with "pool".
+
+        Runs the blocks up to the last one that is needed; `frozen` need not have those after it.
+        """
+        blocks = self.blocks[: 1 + max(self.blocks.index(part.block) for part in parts)]
+
+        def forward(images: Array) -> tuple[Array, ...]:
+            _, maps = self._prefix(frozen, images, blocks)
+            pool = self._merge("pool", frozen["params"], frozen["stats"])
+            return tuple(pool.part(part, maps) for part in parts)
+
+        return self._in_chunks(forward, images)
+
+    def _prefix(self, frozen: Tree, images: Array, stages: Sequence[str]) -> tuple[Array, dict[str, Array]]:
+        """Images → the output of the last block in `stages`, and the outputs of the pooled ones by name."""
+        x = self.conventions.preprocessing.normalize(images)
+        maps: dict[str, Array] = {}
+        for stage in stages:
+            if stage == "pool":
+                continue
+            x = self._merge(stage, frozen["params"], frozen["stats"])(x)
+            if stage in self.pooled:
+                maps[stage] = x
+        return x, maps
+
+    def _in_chunks(self, forward: Callable[[Array], Any], images: Array) -> Any:
+        """What `forward` gives for all images; see CHUNK_PIXELS."""
         count, chunk = len(images), _chunk(images.shape)
         if chunk == count or not self.prefix_stages:
             return forward(images)
-        x = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
-        return x.reshape(count, *x.shape[2:])
+        outputs = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
+        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), outputs)
 
     def suffix(
         self,
@@ -233,7 +265,7 @@ class Network:
         key: Array | None = None,
     ) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
-        stats, maps = dict(stats), []
+        stats, maps = dict(stats), {}
         features = x  # if the prefix ends with "pool"
         for stage in self.suffix_stages:
             module = self._merge(stage, trained, stats)
@@ -241,7 +273,7 @@ class Network:
                 x = module(x, train=train and self.config.train_bn, mask=mask)
                 stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
                 if stage in self.pooled:
-                    maps.append(x)
+                    maps[stage] = x
             elif stage == "pool":
                 x = features = module(maps)
             elif stage in self._hidden:

@@ -14,6 +14,7 @@ from jaxcat.errors import ConfigError
 LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 LAUNCHER_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
+SUMMED_TOGETHER = 2**22  # numbers of each process
 LOST_AFTER = 20  # seconds without a heartbeat after which a process counts as lost and the others end too
 
 
@@ -22,6 +23,23 @@ def values_of_processes(value: int) -> list[int]:
     if jax.process_count() == 1:
         return [int(value)]
     return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
+
+
+def sum_over_processes(array: np.ndarray) -> np.ndarray:
+    """The sum of the float64 arrays of one shape that the processes of the run pass here, the same bits in all of them.
+
+    Every process must call it. The arrays travel as bytes, because JAX would round them to float32; and in pieces,
+    because every process receives those of all.
+    """
+    if jax.process_count() == 1:
+        return array
+    flat = np.ascontiguousarray(array, np.float64).reshape(-1)
+    total = np.empty_like(flat)
+    for start in range(0, len(flat), SUMMED_TOGETHER):
+        piece = flat[start : start + SUMMED_TOGETHER]
+        found = multihost_utils.process_allgather(piece.view(np.uint8))
+        total[start : start + len(piece)] = np.ascontiguousarray(found).view(np.float64).sum(axis=0)
+    return total.reshape(array.shape)
 
 
 def barrier() -> None:

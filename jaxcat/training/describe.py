@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcat.data.records import printed_order
+from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
+from jaxcat.training.optim import is_exact
 from jaxcat.training.start import Start
 from jaxcat.wording import counted
 
@@ -46,7 +48,7 @@ def describe_run(
         source: the text of `Source.describe`.
         validated: whether there are validation records.
     """
-    meta, data, optim = run.meta, config.data, config.optim
+    meta, data = run.meta, config.data
     provenance, classes = meta.provenance, meta.classes
     names = [classes[label] for label in printed_order(classes)]
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
@@ -67,11 +69,10 @@ def describe_run(
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
         ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}{grey}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
-        ("trained", _sizes(run.trained["params"], run.network)),
-        ("", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"),
+        *(_solved(config, run.network) if is_exact(config) else _trained(config, run)),
         ("frozen", f"{_sizes(run.frozen['params'], run.network)}{statistics}"),
         ("devices", f"{mesh.size} × {mesh.devices.flat[0].device_kind}, {config.model.dtype}"),
-        ("batch", f"{config.batch_size}{padding}"),
+        *(() if is_exact(config) else (("batch", f"{config.batch_size}{padding}"),)),
     ):
         table.add_row(name, Text(fact))
     console.print(table)
@@ -79,6 +80,22 @@ def describe_run(
         console.print(f"warning: {warning}", markup=False)
     if not validated:
         console.print(f"{NOTHING_HELD_OUT}: validation is not measured, and best means the latest step", markup=False)
+
+
+def _trained(config: ConfigDict, run: Start) -> Iterator[tuple[str, str]]:
+    optim = config.optim
+    yield "trained", _sizes(run.trained["params"], run.network)
+    yield "", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"
+
+
+def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
+    """What an exact head is made of; `network` has all blocks among which the run chooses."""
+    first, last = network.pooled[0], network.pooled[-1]
+    blocks = first if first == last else f"{first} … {last}"
+    yield "solved", f"one linear layer on {counted(network.features, 'feature')}, {config.model.pool} of {blocks}"
+    choices = ["a range of blocks"] if chooses_blocks(config.model) else []
+    choices += [] if config.optim.penalty else ["the penalty"]
+    yield "", f"least squares; chosen by leave-one-out on train: {' and '.join(choices) or 'nothing'}"
 
 
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.key import key_of
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.images.grey import find_bits
@@ -19,7 +19,7 @@ from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
 from jaxcat.errors import CheckpointError, one_line
-from jaxcat.models.backbone import complete_model
+from jaxcat.models.completion import complete
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, best_epoch
 from jaxcat.runs.records import rules_of
@@ -29,7 +29,7 @@ from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
-from jaxcat.training.optim import make_optimizer
+from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports
@@ -48,7 +48,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         JaxcatError: the request, data, weights or workdir cannot be used, or training fails; the error says what to do.
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
-    complete_model(config.model)
+    complete(config)
     mesh = make_mesh()
     with held(workdir):
         meta = previous_run(config, workdir)
@@ -86,8 +86,8 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     """The source of batches: bottlenecks if `bottleneck.views` asks for them, else images."""
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
-    key = key_of(config, run.network, frozen_digests=run.meta.frozen_digests)
-    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, key=key, mesh=mesh)
+    keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)
+    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, keys=keys, mesh=mesh)
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
@@ -158,6 +158,8 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
     """Why training should end after these epochs, or "" to go on; a continued run gets the same answer."""
     if not history:
         return ""
+    if is_exact(config):
+        return "the head is solved"
     last, stop = history[-1], config.stop
     reached = last[f"{stop.on}/accuracy"]  # None if nothing was held out
     if stop.accuracy and reached is not None and reached >= stop.accuracy:

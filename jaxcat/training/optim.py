@@ -20,12 +20,13 @@ class Optimizer(NamedTuple):
 
     Attributes:
         meaning: one line for `--help`.
-        build: module optax → transformation of gradients, before weight decay and the learning rate.
+        build: module optax → transformation of gradients, before weight decay and the learning rate; None if the head
+            is solved and not trained.
         needs_decay: whether it needs `optim.weight_decay`, and without it is the same as another optimizer.
     """
 
     meaning: str
-    build: Callable[[Any], optax.GradientTransformation]
+    build: Callable[[Any], optax.GradientTransformation] | None
     needs_decay: bool = False
 
 
@@ -43,7 +44,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
     "adagrad": Optimizer("as in Keras", lambda optax: optax.scale_by_rss(initial_accumulator_value=0.1, eps=1e-7)),
     "sgd": Optimizer("with momentum 0.9 (0 in Keras)", lambda optax: optax.trace(decay=0.9)),
+    "exact": Optimizer("no steps: a linear head on frozen blocks, solved by least squares", None),
 }
+
+
+def is_exact(config: ConfigDict) -> bool:
+    """Whether the head is solved and not trained."""
+    return OPTIMIZERS[config.optim.name].build is None
 
 
 class Schedule(NamedTuple):
@@ -88,10 +95,12 @@ def make_optimizer(
     import optax
 
     schedule = make_schedule(optim, steps=steps, steps_per_epoch=steps_per_epoch)
+    build = OPTIMIZERS[optim.name].build
+    assert build is not None, "exact heads have no optimizer"
 
     def branch(scale: float) -> optax.GradientTransformation:
         parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-        parts.append(OPTIMIZERS[optim.name].build(optax))
+        parts.append(build(optax))
         if optim.weight_decay:
             parts.append(optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel))
         parts.append(optax.scale_by_learning_rate(lambda step: scale * schedule(step)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 from rich.progress import Progress, TextColumn
@@ -13,7 +14,8 @@ from jaxcat.runs.meta import best_epoch, is_validated
 from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import NOTHING_HELD_OUT, next_command
-from jaxcat.training.writers import WRITERS, Writer, in_words, lines_of, writing_to
+from jaxcat.training.writers import CANDIDATES, WRITERS, Writer, in_words, lines_of, writing_to
+from jaxcat.wording import counted
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
 
@@ -121,16 +123,51 @@ class Reporter:
             writer.epoch(record)
 
     def finish(self, history: Sequence[dict], reason: str) -> None:
-        """Draws the curve of two epochs or more; says why training ended, the best epoch, and what to run next."""
+        """Draws the learning curve; says why training ended, what it reached, and what to run next."""
         best = best_epoch(history)
-        if self._leading and best is not None:
-            if len(history) > 1:
-                with writing_to(self._workdir):
-                    learning_curve(history, self._workdir / "learning_curve.png")
-            found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
-            if is_validated(best):
-                found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
+        if not self._leading or best is None:
+            return
+        if CANDIDATES in best:
+            for line in estimates(best):
+                self.say(line)
+            self.say(f"done: {reason}; {next_command(self._workdir, history)}")
+            return
+        with writing_to(self._workdir):
+            learning_curve(history, self._workdir / "learning_curve.png")
+        found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
+        if is_validated(best):
+            found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
+            self.say(course_of(history))
+        self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
+
+
+# Part of the record of an exact head → what its accuracy is.
+ESTIMATES = {"leave_one_out": "estimated on train (leave-one-out)", "validation": "measured on validation"}
+
+
+def estimates(record: Mapping[str, Any]) -> Iterator[str]:
+    """Lines with the accuracy of an exact head, as estimated on train and as measured, with 95 % intervals."""
+    for split, what in ESTIMATES.items():
+        if record[f"{split}/accuracy"] is None:
+            yield f"{what}: {NOTHING_HELD_OUT}"
+            continue
+        low, high = record[f"{split}/interval"]
+        yield (
+            f"{what}: accuracy {record[f'{split}/accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), loss "
+            f"{record[f'{split}/loss']:.4f}, {counted(record[f'{split}/count'], 'image')}"
+        )
+
+
+def course_of(history: Sequence[dict]) -> str:
+    """One line: whether the validation loss was still falling at the end of a trained run, or had turned."""
+    lowest = min(history, key=lambda record: record["validation/loss"])
+    last = history[-1]
+    if lowest["epoch"] > 0.9 * last["epoch"]:
+        return f"the validation loss was still falling at the end (lowest in epoch {lowest['epoch']}): train longer"
+    return (
+        f"the validation loss had turned: it was lowest ({lowest['validation/loss']:.4f}) in epoch {lowest['epoch']} "
+        f"of {last['epoch']}"
+    )
 
 
 def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
@@ -139,7 +176,9 @@ def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
     with writing_to(workdir):
         if not metrics.is_file() or metrics.read_text() != text:
             write_text(metrics, text)
-        if len(history) > 1 and (not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime):
+        if history and CANDIDATES in history[-1]:
+            return  # an exact head has no curve
+        if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
             learning_curve(history, curve)
 
 

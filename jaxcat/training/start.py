@@ -18,12 +18,14 @@ from ml_collections import ConfigDict
 from jaxcat.bottlenecks.key import step_versions
 from jaxcat.config import difference
 from jaxcat.errors import ConfigError
+from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints, recovery
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, digests, new_meta
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import place_replicated, replicated
+from jaxcat.training.optim import is_exact
 from jaxcat.training.origin import Origin, beginning
 from jaxcat.training.steps import TrainState, items_of, new_state, state_of
 
@@ -64,10 +66,15 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
             f"--config.resume=never: {workdir} already holds a run, at step {meta.step}; use another --workdir"
         )
     before = meta.config
-    config.data.grey_bits = config.data.grey_bits or before.data.grey_bits  # 0 stands for what was found then
+    _keep_found(config, before)
     changes = difference(before, config)
     if changes and config.resume != "force":
         raise ConfigError(f"--workdir {workdir}: {_other_settings(changes)}")
+    if is_exact(config) != is_exact(before):
+        raise ConfigError(
+            f"--config.optim.name={config.optim.name}: the run in {workdir} was begun with {before.optim.name}, and an "
+            "exact head is solved in a new run; choose another --workdir"
+        )
     recovery.set_aside(workdir, damaged, good=meta.step)
     _keep_beginning(config, before)
     if config.epochs != before.epochs and config.optim.schedule != "constant":
@@ -101,6 +108,14 @@ def _other_settings(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _shown(value: Any) -> str:
     return '""' if value == "" else str(value)
+
+
+def _keep_found(config: ConfigDict, before: ConfigDict) -> None:
+    """Puts what the run found in its data in place of settings that ask to find it."""
+    config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
+    config.optim.penalty = config.optim.penalty or before.optim.penalty
+    if chooses_blocks(config.model):
+        config.model.cut, config.model.pool_from = before.model.cut, before.model.pool_from
 
 
 def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:

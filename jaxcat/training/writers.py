@@ -15,6 +15,9 @@ from ml_collections import ConfigDict
 from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.system.console import Console
 from jaxcat.system.files import write_text
+from jaxcat.training.optim import is_exact
+
+CANDIDATES = "candidates"  # entry of the record of an exact head: the ranges of blocks and penalties compared
 
 
 class Writer(Protocol):
@@ -62,10 +65,10 @@ class MetricsFile:
 
 
 class EpochLines:
-    """One line for each epoch on the console."""
+    """One line for each epoch on the console; none for an exact head, whose figures end the run."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
-        self._epochs, self._console = config.epochs, Console()
+        self._epochs, self._console = config.epochs, Console(quiet=is_exact(config))
 
     def begin(self, history: Sequence[dict]) -> None:
         pass
@@ -158,8 +161,14 @@ WRITERS: tuple[Callable[[Path, ConfigDict], Writer], ...] = (MetricsFile, EpochL
 
 
 def lines_of(history: Sequence[dict]) -> str:
-    """The text of metrics.jsonl."""
-    return "".join(json.dumps(record) + "\n" for record in history)
+    """The text of metrics.jsonl; what an exact head was chosen from is an event of its own, before the epoch's."""
+    return "".join(json.dumps(event) + "\n" for record in history for event in _events(record))
+
+
+def _events(record: dict) -> Iterator[dict]:
+    if CANDIDATES in record:
+        yield {"event": CANDIDATES, **record[CANDIDATES]}
+    yield {name: value for name, value in record.items() if name != CANDIDATES}
 
 
 def figures_of(record: dict[str, Any], split: str) -> str:

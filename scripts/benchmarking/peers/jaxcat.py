@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcat.config import default
-from jaxcat.models.backbone import complete_model
+from jaxcat.models.completion import complete
 from jaxcat.models.network import Network
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.compilation import enable_compilation_cache, jit
@@ -112,7 +112,7 @@ def _network(size: int, dtype: str, train_from: str) -> tuple[Network, Any]:
     config = default()
     config.model.dtype, config.model.train_from = dtype, train_from
     config.optim.learning_rate = 1e-6  # random numbers on random labels should not diverge
-    complete_model(config.model)
+    complete(config)
     network = Network(config.model, classes=2, image_size=size, conventions=Conventions())
     return network, make_optimizer(config.optim, network.labels, steps=1000, steps_per_epoch=100)
 

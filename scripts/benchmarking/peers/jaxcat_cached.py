@@ -13,7 +13,7 @@ from rich.console import Console
 from jaxcat.config import default
 from jaxcat.data.sources import open_data
 from jaxcat.flags import validate
-from jaxcat.models.backbone import complete_model
+from jaxcat.models.completion import complete
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.training.epoch import compile_steps
 from jaxcat.training.loop import open_source
@@ -37,7 +37,7 @@ def epoch(
     config.batch_size, config.bottleneck.views = batch, 1
     config.model.train_from, config.optim.learning_rate = train_from, 1e-6
     validate(config)
-    complete_model(config.model)
+    complete(config)
     mesh, workdir, opened = make_mesh(), Path(os.environ["JAXCAT_CACHE"]), open_data(config)
     origin = find_origin(config, workdir, meta=None, classes=opened.classes)
     run = start(config, workdir, origin=origin, meta=None, classes=opened.classes, mesh=mesh)

@@ -1,0 +1,120 @@
+"""The parts of a bottleneck, each with its own key, side by side.
+
+Pooled features have a part for each block and statistic. A map is one part.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from jaxcat.bottlenecks.rows import Rows
+
+# Called with two numbers of records: gives the rows from the first up to, not including, the second as float32
+# (n, width). It may be a part of a larger array that is read elsewhere: do not write into it.
+PartReader = Callable[[int, int], np.ndarray]
+
+
+class Reader(Protocol):
+    """Reads the bottlenecks of one pass by the number of the record."""
+
+    def __call__(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        """Copies the bottlenecks with these numbers (n,) into `out` (n, *shape); -1 is the last one."""
+
+    def part(self, index: int) -> PartReader:
+        """Reads one part of pooled features, by its place among the parts."""
+
+    def some(self, first: int, last: int) -> Reader:
+        """Reads the parts from `first` up to, not including, `last`."""
+
+
+class Parts:
+    """The rows of all parts of a bottleneck.
+
+    Attributes:
+        rows: those of each part, in the order of the features.
+        shape: of a bottleneck: (features,), or that of a map.
+        dtype: float16 or float32.
+        row_bytes: bytes of a bottleneck.
+    """
+
+    def __init__(self, rows: Sequence[Rows]):
+        self.rows = tuple(rows)
+        self.shape, self.dtype = (edges(self.rows)[-1], *self.rows[0].shape[1:]), self.rows[0].dtype
+        self.row_bytes = sum(each.row_bytes for each in self.rows)
+
+    def open(self) -> None:
+        """Makes the folders that do not exist, and finds the rows that are in them; see `Rows.open`."""
+        for rows in self.rows:
+            rows.open()
+
+    def missing(self, wanted: Sequence[bytes]) -> np.ndarray:
+        """bool (parts, n): which of the rows with these identities each part lacks."""
+        return np.stack([rows.missing(wanted) for rows in self.rows])
+
+    def reader(self, wanted: Sequence[bytes], *, in_memory: bool) -> Reader:
+        """Reads the bottlenecks with these identities, from memory maps or from a copy made now."""
+        mapped = _Mapped(self.rows, [rows.positions(wanted) for rows in self.rows])
+        if not in_memory:
+            return mapped
+        copied = np.empty((len(wanted), *self.shape), self.dtype)
+        mapped(np.arange(len(wanted)), copied)
+        for rows in self.rows:
+            rows.unmap()
+        return _Copied(copied, edges(self.rows))
+
+
+class _Mapped:
+    """A `Reader` of memory maps."""
+
+    def __init__(self, rows: Sequence[Rows], positions: Sequence[np.ndarray]):
+        self._rows, self._positions = rows, positions
+
+    def __call__(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        for rows, positions, (start, end) in zip(
+            self._rows, self._positions, itertools.pairwise(edges(self._rows)), strict=True
+        ):
+            rows.gather(positions[numbers], out[:, start:end])
+
+    def part(self, index: int) -> PartReader:
+        rows, positions = self._rows[index], self._positions[index]
+
+        def read(start: int, stop: int) -> np.ndarray:
+            wanted = positions[start:stop]
+            out = np.empty((len(wanted), *rows.shape), np.float32)
+            rows.gather(wanted, out)
+            return out
+
+        return read
+
+    def some(self, first: int, last: int) -> _Mapped:
+        return _Mapped(self._rows[first:last], self._positions[first:last])
+
+
+class _Copied:
+    """A `Reader` of an array (records, *shape), or of some of its columns; part i ends where part i + 1 begins."""
+
+    def __init__(self, array: np.ndarray, begins: Sequence[int]):
+        self._array, self._edges = array, begins
+        self._bottlenecks = array[:, begins[0] : begins[-1]]
+
+    def __call__(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        if self._bottlenecks.flags.c_contiguous:
+            np.take(self._bottlenecks, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
+        else:  # of which `take` would first copy everything
+            out[:] = self._bottlenecks[numbers]
+
+    def part(self, index: int) -> PartReader:
+        rows = self._array[:, self._edges[index] : self._edges[index + 1]]
+        return lambda start, stop: rows[start:stop].astype(np.float32, copy=False)
+
+    def some(self, first: int, last: int) -> _Copied:
+        return _Copied(self._array, self._edges[first : last + 1])
+
+
+def edges(rows: Sequence[Rows]) -> list[int]:
+    """Where each part begins in a bottleneck, and where the last one ends."""
+    return [0, *itertools.accumulate(each.shape[0] for each in rows)]
