@@ -1,7 +1,7 @@
 """python -m jaxcat.cache list | clear NAME… | clear --all
 
 Shows what jaxcat keeps under $JAXCAT_CACHE (default: the platform's cache directory) and frees space there.
-`clear --all` removes all bottlenecks and compiled programs; it leaves downloaded weights, which must be named.
+`clear --all` removes all that jaxcat makes again when it is needed; it leaves downloaded weights, which must be named.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from jaxcat.system.console import Console
 from jaxcat.system.files import cache_dir
 from jaxcat.wording import counted
 
+OTHERS = {  # folder → what it holds
+    "pixels": "digests of decoded images",  # data/pixel_groups.py
+    "probed": "which HDF5 files were read to their end",  # weights/formats/hdf5_file.py
+}
+
 
 class Entry(NamedTuple):
     """One entry of the cache; it can be removed without the others."""
@@ -39,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def entries(root: Path) -> Iterator[Entry]:
-    """All entries of the cache: bottlenecks, then compiled programs, then weights."""
+    """All entries of the cache: bottlenecks, then compiled programs, then what else is kept of files, then weights."""
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
@@ -51,6 +56,9 @@ def entries(root: Path) -> Iterator[Entry]:
         if folder.is_dir():
             flags = "" if folder.name == "xla" else ", for other XLA_FLAGS"
             yield Entry(folder.name, [folder], f"compiled programs{flags}", True)
+    for name, about in OTHERS.items():
+        if (root / name).is_dir():
+            yield Entry(name, [root / name], about, True)
     for path in sorted(root.glob("*")):
         if path.is_file() and path.suffix != ".lock":
             yield Entry(path.name, [path], "weights", False)
@@ -160,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
     commands.add_parser("list", help="show what is kept, and its size")
     removal = commands.add_parser("clear", help="remove the named entries, or with --all everything but weights")
     removal.add_argument("names", nargs="*", metavar="NAME", help="an entry, as `list` prints it")
-    removal.add_argument("--all", action="store_true", help="all bottlenecks and compiled programs")
+    removal.add_argument("--all", action="store_true", help="everything but weights")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         show(cache_dir())

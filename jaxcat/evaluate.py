@@ -60,22 +60,24 @@ def measure(arguments: argparse.Namespace) -> int:
     from jaxcat.inference.classifier import load
     from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
     from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.console import Console, progress_of
+    from jaxcat.system.console import Console, progress_of, said_if_long
     from jaxcat.system.processes import initialize_distributed
 
     initialize_distributed(
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     enable_compilation_cache()
-    classifier = load(arguments.workdir, step=arguments.step)
+    console = Console(tables=True, quiet=jax.process_index() != 0)
+    with said_if_long("reading the run", console=console):
+        classifier = load(arguments.workdir, step=arguments.step)
     folder = _results(arguments)
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)
-    split = open_split(
-        classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
-    )
+    with said_if_long("looking through the data", console=console):
+        split = open_split(
+            classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
+        )
     data = classifier.config.data
-    console = Console(tables=True, quiet=jax.process_index() != 0)
     with progress_of("checking images", total=len(split), console=console) as advance:
         (store,) = open_stores(
             {split.name: split},

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -62,23 +63,29 @@ def write_rows(arguments: argparse.Namespace) -> int:
     from jaxcat.inference.prediction import predict
     from jaxcat.inference.published import describe, published_classifier
     from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.console import Console
+    from jaxcat.system.console import Console, said_if_long
 
     if arguments.features:
         check_features_path(arguments.features)
     enable_compilation_cache()
+    console = Console(stderr=True)
     if arguments.weights:
-        classifier = published_classifier(arguments.weights)
+        with said_if_long("reading weights", console=console):
+            classifier = published_classifier(arguments.weights)
         print(describe(classifier), file=sys.stderr)
     else:
-        classifier = load(arguments.workdir, step=arguments.step)
+        with said_if_long("reading the run", console=console):
+            classifier = load(arguments.workdir, step=arguments.step)
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
         keep = None
         if arguments.features:
             keep = stack.enter_context(features_file(arguments.features, count=classifier.network.features))
-        for result in predict(classifier, arguments.paths, batch_size=size, features=bool(keep), skipped=skipped):
+        results = predict(classifier, arguments.paths, batch_size=size, features=bool(keep), skipped=skipped)
+        with said_if_long("computing the first rows", console=console):
+            first = list(itertools.islice(results, 1))
+        for result in itertools.chain(first, results):
             if isinstance(result, DataError):
                 failed = True
                 print(f"error: {result}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import rich.console
@@ -29,11 +30,42 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_a_bar(monkeypatch, termin
         assert "\x1b" in shown.file.getvalue()
     else:
         assert lines == [
-            "images: 20 of 100, 3 min left",
-            "images: 40 of 100, 2 min left",
-            "images: 60 of 100, 1 min left",
-            "images: 80 of 100, 1 min left",
+            "images: 10 of 100, 3 min left",
+            "images: 30 of 100, 2 min left",
+            "images: 50 of 100, 2 min left",
+            "images: 70 of 100, 1 min left",
+            "images: 90 of 100, 20 s left",
         ]
+
+
+def test_a_log_gets_no_line_about_work_of_a_moment(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    shown = rich.console.Console(file=io.StringIO(), force_terminal=False, width=100)
+    with progress_of("images", total=100, console=shown) as advance:
+        for _ in range(100):
+            now += 0.03
+            advance(1)
+    assert shown.file.getvalue() == "images: 67 of 100, 1 s left\n"
+    shown.file.truncate(0)
+    with progress_of("images", total=100, console=shown) as advance:
+        for _ in range(100):
+            now += 0.01
+            advance(1)
+    assert shown.file.getvalue() == ""
+
+
+def test_work_without_parts_is_named_if_it_takes_long(monkeypatch):
+    shown = rich.console.Console(file=io.StringIO(), force_terminal=False, width=100)
+    with console.said_if_long("reading", console=shown):
+        pass
+    assert shown.file.getvalue() == ""
+    monkeypatch.setattr(console, "SECONDS_UNTIL_SAID", 0.01)
+    printed = threading.Event()
+    monkeypatch.setattr(shown, "print", lambda text: (shown.file.write(text), printed.set()))
+    with console.said_if_long("reading", console=shown):
+        assert printed.wait(timeout=30)
+    assert shown.file.getvalue() == "reading …"
 
 
 def test_work_goes_on_when_the_reader_has_seen_enough(tmp_path):

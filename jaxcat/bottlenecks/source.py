@@ -32,6 +32,7 @@ from jaxcat.errors import CacheError, DataError
 from jaxcat.models.head import PooledPart
 from jaxcat.models.network import Network, Tree
 from jaxcat.system.compilation import jit
+from jaxcat.system.console import progress_of
 from jaxcat.system.devices import aligned, replicated
 from jaxcat.system.files import never
 from jaxcat.system.processes import values_of_processes
@@ -41,6 +42,7 @@ MOST_STEPS = 64  # in one compiled loop
 MOST_BYTES = 2**26  # bytes of rows in one transfer
 IN_MEMORY = 2**28  # bytes; if all rows take no more, they are kept in memory, else read through memory maps
 EVALUATED_TOGETHER = 256  # rows
+HASHED_TOGETHER = 64  # images
 
 
 class Pass(NamedTuple):
@@ -155,7 +157,7 @@ class BottleneckSource:
         """
         config = self._config
         self.parts.open()
-        self._identify(self.splits)
+        self._identify(self.splits, console)
         if not self.to_compute:
             return 0
         if not config.data.skip_bad:  # with it, the number of rows is not known yet
@@ -166,13 +168,13 @@ class BottleneckSource:
             return status
         left_out = any(store.unreadable for store in self._stores.values())
         if any(values_of_processes(left_out or self._undigested)):
-            self._identify({name: store.split for name, store in self._stores.items()})
+            self._identify({name: store.split for name, store in self._stores.items()}, console)
         if any(values_of_processes(self._undigested)):
             raise DataError("an image was decoded, but could not be read again: is the data being copied? Run again")
         self._check_space()
         return 0
 
-    def _identify(self, splits: Mapping[str, Split]) -> None:
+    def _identify(self, splits: Mapping[str, Split], console: Console) -> None:
         """Hashes every image, and counts the rows that are missing."""
 
         def digest(split: Split, record: int) -> bytes:
@@ -181,12 +183,18 @@ class BottleneckSource:
             except DataError:
                 return b""  # never found, so the images are decoded, and decoding names or leaves out such files
 
-        self.splits = splits
-        with ThreadPoolExecutor() as threads:
-            self.digests = {
-                name: list(threads.map(functools.partial(digest, split), range(len(split))))
-                for name, split in splits.items()
-            }
+        def some(split: Split, first: int) -> list[bytes]:
+            return [digest(split, record) for record in range(first, min(first + HASHED_TOGETHER, len(split)))]
+
+        self.splits, self.digests = splits, {}
+        total = sum(map(len, splits.values()))
+        with progress_of("images read", total=total, console=console) as advance, ThreadPoolExecutor() as threads:
+            for name, split in splits.items():
+                found: list[bytes] = []
+                for each in threads.map(functools.partial(some, split), range(0, len(split), HASHED_TOGETHER)):
+                    found += each
+                    advance(len(each))
+                self.digests[name] = found
         self._undigested = any(b"" in found for found in self.digests.values())
         self._identities = {each: identities(self.digests[each.split], view=each.view) for each in self._passes}
         missing = list(self._missing().values())

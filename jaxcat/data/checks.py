@@ -44,11 +44,9 @@ def warn(data: Data, config: Any) -> None:
     warn_of_twins(data.splits, groups, data.classes)
 
 
-def warn_of_pixels(
-    splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]], classes: Sequence[str]
-) -> None:
+def warn_of_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[bytes]], classes: Sequence[str]) -> None:
     """Warns of images with the same pixels in files that differ; see `twins.by_pixels`."""
-    groups = twins.by_pixels(splits, sketches)
+    groups = twins.by_pixels(splits, pixels)
     warn_of_twins(splits, groups, classes, what=" (the same pixels in another file)")
 
 

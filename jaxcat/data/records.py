@@ -102,9 +102,13 @@ def _read(stored: Stored) -> bytes | np.ndarray:
 
 def digest_of(content: bytes | np.ndarray) -> bytes:
     """A 16-byte hash of an encoded image, or of an array with its type and shape."""
+    known = hashlib.blake2b(digest_size=16)
     if isinstance(content, np.ndarray):
-        content = f"{content.dtype} {content.shape} ".encode() + content.tobytes()
-    return hashlib.blake2b(content, digest_size=16).digest()
+        known.update(f"{content.dtype} {content.shape} ".encode())
+        known.update(np.ascontiguousarray(content).data)
+    else:
+        known.update(content)
+    return known.digest()
 
 
 @dataclass(frozen=True)

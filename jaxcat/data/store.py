@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from jaxcat.data.images.resizing import resize
-from jaxcat.data.records import Split
-from jaxcat.data.twins import sketch
+from jaxcat.data.records import Split, digest_of
 from jaxcat.errors import DataError
 from jaxcat.system import memory
 from jaxcat.system.files import never
@@ -38,7 +37,7 @@ class Store:
         split: the records in the order of the store; after `prepare`, unreadable ones are left out.
         unreadable: one line "file: reason" for each image that was left out.
         digests: after `prepare`, the digest of each record, as `Split.digest` gives it.
-        sketches: after `prepare`, the `twins.sketch` of each record's decoded pixels.
+        pixels: after `prepare`, `digest_of` of each record's decoded pixels, before they are resized.
         in_memory: whether all decoded images are kept in memory after `prepare`.
     """
 
@@ -55,7 +54,7 @@ class Store:
         self.split = split
         self.unreadable: tuple[str, ...] = ()
         self.digests: tuple[bytes, ...] = ()
-        self.sketches: tuple[bytes, ...] = ()
+        self.pixels: tuple[bytes, ...] = ()
         self.in_memory = memory_needed(split, size) <= cache_gb * 2**30
         self._size, self._mode = size, mode
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
@@ -72,14 +71,14 @@ class Store:
             0, or what `stop` returned if that is not 0; the store is then unchanged.
         """
         images = self._room()
-        sketches = [b""] * len(self.split)
+        pixels = [b""] * len(self.split)
 
         def attempt(index: int) -> tuple[str, bytes]:
             try:
                 image, digest = self.split.examine(index)
             except DataError as error:
                 return str(error), b""
-            sketches[index] = sketch(image)
+            pixels[index] = digest_of(image)
             if images is not None:
                 images[index] = resize(image, self._size, mode=self._mode)
             return "", digest
@@ -97,7 +96,7 @@ class Store:
                     return status
         self._keep(images, reasons)
         self.digests = tuple(digest for digest in digests if digest)
-        self.sketches = tuple(filter(None, sketches))  # those of the readable images
+        self.pixels = tuple(filter(None, pixels))  # those of the readable images
         return 0
 
     def _room(self) -> np.ndarray | None:

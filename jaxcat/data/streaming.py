@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxcat.data import checks
+from jaxcat.data import checks, pixel_groups
 from jaxcat.data.augment import store_size
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.records import Data, Split, fingerprint, order
@@ -87,7 +87,9 @@ def decode_all(
             return status
     splits = {name: store.split for name, store in stores.items()}
     check_agreement(splits)
-    checks.warn_of_pixels(splits, {name: store.sketches for name, store in stores.items()}, classes)
+    checks.warn_of_pixels(splits, {name: store.pixels for name, store in stores.items()}, classes)
+    for store in stores.values():
+        pixel_groups.remember(store.split, store.digests, store.pixels)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -49,41 +48,31 @@ def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
     ]
 
 
-def by_pixels(splits: Mapping[str, Split], sketches: Mapping[str, Sequence[bytes]]) -> list[Group]:
+def by_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[bytes]]) -> list[Group]:
     """Groups of records with the same decoded pixels that `by_bytes` does not find.
 
     Only groups that are worth a warning are looked at: with two labels, or in two splits. Arrays have none: they are
     drawn or come with a library.
 
     Args:
-        sketches: for each split, the `sketch` of each record's pixels; only records that share one are decoded.
+        pixels: for each split, the digest of each record's decoded pixels.
     """
-    records = [Record(name, number) for name in sketches for number in range(len(splits[name]))]
+    records = [Record(name, number) for name in pixels for number in range(len(splits[name]))]
     groups = []
-    for candidates in _same(records, lambda record: sketches[record.split][record.number]):
-        if len({record.split for record in candidates}) > 1 or len(labels_of(splits, candidates)) > 1:
-            groups += _same(candidates, lambda record: _pixels(splits[record.split], record.number))
+    for alike in _same(records, lambda record: pixels[record.split][record.number]):
+        if len({record.split for record in alike}) > 1 or len(labels_of(splits, alike)) > 1:
+            groups += _same(alike, lambda record: None if _is_array(splits, record) else True)
     return [group for group in groups if _is_new(splits, group)]
+
+
+def _is_array(splits: Mapping[str, Split], record: Record) -> bool:
+    return isinstance(splits[record.split].stored(record.number), np.ndarray)
 
 
 def _is_new(splits: Mapping[str, Split], group: Group) -> bool:
     """Whether `by_bytes` does not find the whole group: not all have the same bytes, or they lie in no files."""
     in_files = all(_path(splits, record) for record in group)
     return not in_files or len({_digest(splits[record.split], record.number) for record in group}) > 1
-
-
-def sketch(image: np.ndarray) -> bytes:
-    """16 bytes that equal images share and others hardly ever: of the shape, every 16th pixel, and 64 partial sums.
-
-    Cheap beside decoding: the image, uint8 (H, W, 3), is read once.
-    """
-    hashed = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
-    hashed.update(np.ascontiguousarray(image[::16, ::16]).tobytes())
-    values = np.ascontiguousarray(image).reshape(-1)
-    whole = len(values) // 512 * 512
-    hashed.update(values[:whole].view(np.uint64).reshape(64, -1).sum(axis=1, dtype=np.uint64).tobytes())
-    hashed.update(values[whole:].tobytes())
-    return hashed.digest()
 
 
 def labels_of(splits: Mapping[str, Split], group: Iterable[Record]) -> set[int]:
@@ -154,13 +143,3 @@ def _digest(split: Split, index: int) -> bytes | None:
         return split.digest(index)
     except DataError:
         return None
-
-
-def _pixels(split: Split, index: int) -> tuple[tuple[int, ...], bytes] | None:
-    try:
-        if isinstance(split.stored(index), np.ndarray):
-            return None
-        image = split.fetch(index)
-    except DataError:
-        return None
-    return image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest()

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from jax import Array
 from PIL import Image
-from scipy.special import softmax
 
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
@@ -203,7 +202,10 @@ def _is_iterable(images: Any) -> bool:
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Logits (N, outputs) → float32 (N, classes); for one logit z, the columns are 1 - sigmoid(z) and sigmoid(z)."""
-    return softmax(with_zero_logit(logits.astype(np.float64)), axis=1).astype(np.float32)
+    both = with_zero_logit(logits.astype(np.float64))
+    # softmax, not SciPy's: importing that takes 0.15 s, a tenth of the time to classify one image
+    powers = np.exp(both - both.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def with_zero_logit(logits: np.ndarray) -> np.ndarray:

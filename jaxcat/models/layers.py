@@ -33,6 +33,14 @@ class Options:
         return max(1, round(published * self.width))
 
 
+class NoKeys(nnx.Rngs):
+    """In place of `nnx.Rngs` for layers that begin with zeros: it draws no keys, which would take twice as long as
+    building the layers. network.py draws the initial values."""
+
+    def params(self) -> None:
+        return None
+
+
 class ConvBN(nnx.Module):
     """Convolution without bias, batch normalisation without scale, ReLU; (B, H, W, in) → (B, H', W', features)."""
 
@@ -41,7 +49,7 @@ class ConvBN(nnx.Module):
     ):
         self.features = o.channels(published)
         dtype = jnp.dtype(o.dtype)
-        rngs = nnx.Rngs(0)  # not used: network.py draws the initial values
+        rngs = NoKeys()
         self.conv = nnx.Conv(
             inputs,
             self.features,

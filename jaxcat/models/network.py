@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -159,8 +159,8 @@ class Network:
         """Parameters and statistics as `jax.ShapeDtypeStruct`s."""
         return self._parameters, self._statistics
 
-    def initialize(self, seed: int) -> tuple[Tree, Tree]:
-        """Fresh parameters and statistics, float32 numpy.
+    def initialize(self, seed: int, *, stages: Collection[str] | None = None) -> tuple[Tree, Tree]:
+        """Fresh parameters and statistics of these stages, or of all, float32 numpy.
 
         Convolutions: He normal (arXiv:1502.01852). Dense: Glorot uniform, as keras.layers.Dense. A leaf depends on the
         seed, its path and its shape only, not on the other stages. Values are drawn with NumPy, because compiling an
@@ -178,7 +178,9 @@ class Network:
             limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
             return (generator.random(leaf.shape, np.float32) * 2 - 1) * limit
 
-        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in self.shapes())
+        wanted = self.stages if stages is None else stages
+        trees = ({stage: tree[stage] for stage in wanted} for tree in self.shapes())
+        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in trees)
 
     # computation ------------------------------------------------------------------------------------------------------
 

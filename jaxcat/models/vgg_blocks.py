@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxcat.models.layers import Options
+from jaxcat.models.layers import NoKeys, Options
 
 
 class VGGBlock(nnx.Module):
@@ -22,7 +22,7 @@ class VGGBlock(nnx.Module):
             padding="SAME",
             kernel_init=nnx.initializers.zeros,
             dtype=jnp.dtype(o.dtype),
-            rngs=nnx.Rngs(0),  # not used: network.py draws the initial values
+            rngs=NoKeys(),
         )
         for number in range(1, count + 1):
             setattr(self, f"conv{number}", conv(inputs, self.features))

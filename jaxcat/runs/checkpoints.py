@@ -39,13 +39,14 @@ class Checkpoints:
         self.workdir, self.keep = workdir.absolute(), keep
         self._history = list(history)  # of a continued run: tells which of its checkpoints are best
         self._manager: Any = None
-        self._link = contextlib.ExitStack()
+        self._link, self._plain = contextlib.ExitStack(), self.workdir
+        self._frozen = contextlib.ExitStack()  # leaving it waits until the frozen tree is written
 
     def __enter__(self) -> Checkpoints:
         with _reported(self.workdir):
-            workdir = self._link.enter_context(plain_link(self.workdir))
+            self._plain = self._link.enter_context(plain_link(self.workdir))
             self._manager = ocp.CheckpointManager(
-                workdir / "checkpoints",
+                self._plain / "checkpoints",
                 item_names=(*ITEMS, "meta"),
                 options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None, cleanup_tmp_directories=True),
             )
@@ -59,6 +60,14 @@ class Checkpoints:
                 self._finish()
             finally:
                 self._manager.close()
+
+    def save_frozen(self, frozen: Tree) -> None:
+        """Begins to write the frozen tree, as `save_frozen` below does; the first checkpoint waits for it."""
+        _remove_frozen(self.workdir)
+        if jax.tree.leaves(frozen):
+            with _reported(self.workdir):
+                checkpointer = self._frozen.enter_context(ocp.StandardCheckpointer())
+                checkpointer.save(self._plain / "frozen", frozen)
 
     def save(self, items: dict[str, Tree], meta: Meta) -> None:
         """Writes the trees of `ITEMS` under `meta.step`; `meta.history` decides which older checkpoints are kept.
@@ -89,8 +98,9 @@ class Checkpoints:
         self._manager.reload()
 
     def _finish(self) -> None:
-        """Waits for the write under way, then removes the checkpoints that are not to be kept."""
+        """Waits for the writes under way, then removes the checkpoints that are not to be kept."""
         with _reported(self.workdir):
+            self._frozen.close()
             self._manager.wait_until_finished()
             for old in numbered(self.workdir / REPLACED).values() if jax.process_index() == 0 else ():
                 if (self.workdir / "checkpoints" / old.name).is_dir():  # the new checkpoint is complete
@@ -120,15 +130,21 @@ def _reported(workdir: Path) -> Iterator[None]:
 
 def save_frozen(workdir: Path, frozen: Tree) -> None:
     """Removes what an earlier start without a checkpoint left in place of the frozen tree, then writes the tree."""
-    path = workdir.absolute() / "frozen"
+    with plain_link(workdir.absolute()) as parent:
+        _remove_frozen(workdir.absolute())
+        if jax.tree.leaves(frozen):
+            with _reported(workdir), ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(parent / "frozen", frozen)  # Orbax renames the folder when all of it is written
+
+
+def _remove_frozen(workdir: Path) -> None:
+    """Removes a frozen tree, also a half-written one, that a start without a checkpoint left."""
+    path = workdir / "frozen"
     with _reported(workdir):
         if jax.process_index() == 0:
             for left in (path, *path.parent.glob("frozen.orbax-checkpoint-tmp*")):  # of a start that was killed
                 shutil.rmtree(left, ignore_errors=not left.exists())
         barrier()  # no process writes before it is removed
-        if jax.tree.leaves(frozen):
-            with plain_link(path.parent) as parent, ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(parent / path.name, frozen)  # Orbax renames the folder when all of it is written
 
 
 def restore_model(workdir: Path, meta: Meta, *, shapes: Tree, sharding: jax.sharding.Sharding) -> Tree:

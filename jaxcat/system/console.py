@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+SECONDS_UNTIL_SAID = 2.0  # work that takes no longer is not mentioned, if the output is not a terminal
 SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
 SECONDS_BETWEEN_UPDATES = 0.5  # of a line in a notebook
 
@@ -125,6 +127,18 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 @contextlib.contextmanager
+def said_if_long(what: str, *, console: rich.console.Console) -> Iterator[None]:
+    """Prints what is done if the block takes longer than `SECONDS_UNTIL_SAID`; for work without parts to count."""
+    timer = threading.Timer(SECONDS_UNTIL_SAID, console.print, (f"{what} …",))
+    timer.daemon = True  # never keeps the process alive
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
 def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
     """Shows how many of `total` are done and the time left while the block runs: a bar on a terminal, else lines.
 
@@ -134,20 +148,20 @@ def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iter
     began = said = time.monotonic()
     done = 0
     line = OneLine(console) if in_notebook() and not console.quiet else None
-    pause = SECONDS_BETWEEN_UPDATES if line else SECONDS_BETWEEN_LINES
+    pause = SECONDS_BETWEEN_UPDATES if line else SECONDS_UNTIL_SAID
     with Progress(*columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
 
         def advance(count: int) -> None:
-            nonlocal done, said
+            nonlocal done, said, pause
             done += count
             bar.advance(task, count)
             now = time.monotonic()
             if not console.is_terminal and done < total and now - said >= pause:
-                minutes = (now - began) * (total - done) / done / 60
-                text = f"{what}: {done} of {total}, {minutes:.0f} min left"
-                (line.show if line else console.print)(text)
-                said = now
+                seconds = (now - began) * (total - done) / done
+                left = f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+                (line.show if line else console.print)(f"{what}: {done} of {total}, {left} left")
+                said, pause = now, SECONDS_BETWEEN_UPDATES if line else SECONDS_BETWEEN_LINES
 
         try:
             yield advance

@@ -23,6 +23,7 @@ from jaxcat.models.completion import complete
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, best_epoch
 from jaxcat.runs.records import rules_of
+from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
@@ -49,9 +50,10 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete(config)
-    mesh = make_mesh()
+    mesh, console = make_mesh(), Console(quiet=jax.process_index() != 0)
     with held(workdir):
-        meta = previous_run(config, workdir)
+        with said_if_long("reading checkpoints", console=console):
+            meta = previous_run(config, workdir)
         if meta is not None and (reason := stop_reason(config, meta.history)):
             tidy_finished(config, workdir, meta=meta)
             if jax.process_index() == 0:
@@ -59,11 +61,13 @@ def train(config: ConfigDict, workdir: Path) -> int:
             return 0
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
-        data = open_data(config, rules=rules_of(meta))
-        check_agreement(data.splits)
-        data = settle_grey(config, data)
-        origin = find_origin(config, workdir, meta=meta, classes=data.classes)
-        run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
+        with said_if_long("looking through the data", console=console):
+            data = open_data(config, rules=rules_of(meta))
+            check_agreement(data.splits)
+            data = settle_grey(config, data)
+        with said_if_long("reading weights", console=console):
+            origin = find_origin(config, workdir, meta=meta, classes=data.classes)
+            run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
         source = open_source(config, data, run=run, mesh=mesh)
         return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
 
@@ -113,7 +117,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         tx = make_optimizer(
             config.optim, run.network.labels, steps=config.epochs * plan.steps, steps_per_epoch=plan.steps
         )
-        state = first_state(run, workdir, tx=tx, mesh=mesh)
+        state = first_state(run, checkpoints, tx=tx, mesh=mesh)
         program = compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
         report.say(f"ready    {source.describe()}")
         report.say(length_of(config, plan.steps, step=int(state.step)))

@@ -21,6 +21,7 @@ from jaxcat.errors import ConfigError
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints, recovery
+from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, digests, new_meta
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import place_replicated, replicated
@@ -181,14 +182,14 @@ def start(
     return Start(network, meta, place_replicated(mesh, frozen), trained, resumed=False)
 
 
-def first_state(run: Start, workdir: Path, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state to train, on the devices: from the checkpoint, or new. For a new run, writes the frozen tree too."""
+def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state to train, on the devices: from the checkpoint, or new. A new run begins to write its frozen tree."""
     fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
         like = items_of(jax.eval_shape(fresh, params, stats))
-        return state_of(checkpoints.restore_items(workdir, run.meta, like=like, sharding=replicated(mesh)))
-    checkpoints.save_frozen(workdir, run.frozen)
+        return state_of(checkpoints.restore_items(saved.workdir, run.meta, like=like, sharding=replicated(mesh)))
+    saved.save_frozen(run.frozen)
     return place_replicated(mesh, fresh(params, stats))
 
 
@@ -199,13 +200,14 @@ def _frozen_again(meta: Meta, network: Network) -> Tree:
 
 
 def _fill(network: Network, origin: Origin, seed: int) -> tuple[Tree, Tree]:
-    """New parameters and statistics, replaced by those that `origin` has; a head of another shape stays new."""
-    params, stats = network.initialize(seed)
-    shapes = {stage: leaves for stage, leaves in jax.tree.map(np.shape, params).items() if network.is_head(stage)}
+    """The parameters and statistics that `origin` has; new ones for other stages, and for a head of another shape."""
+    shapes = {stage: leaves for stage, leaves in network.shapes()[0].items() if network.is_head(stage)}
     head = {stage: leaves for stage, leaves in origin.params.items() if network.is_head(stage)}
-    reuse_head = jax.tree.map(np.shape, head) == shapes
+    reuse_head = jax.tree.map(np.shape, head) == jax.tree.map(np.shape, shapes)
+    taken = {stage for stage in origin.params if reuse_head or not network.is_head(stage)}
+    params, stats = network.initialize(seed, stages=[stage for stage in network.stages if stage not in taken])
     for stage in network.stages:
-        if stage in origin.params and (reuse_head or not network.is_head(stage)):
+        if stage in taken:
             params[stage], stats[stage] = origin.params[stage], origin.stats[stage]
     origin.provenance["head"] = "the same run's" if reuse_head and head else "new"
     return params, stats

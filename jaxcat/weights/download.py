@@ -16,8 +16,8 @@ import re
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from jaxcat.errors import WeightsError, one_line
@@ -27,6 +27,9 @@ from jaxcat.system.locks import locked
 from jaxcat.weights.formats.detection import OF_LAYOUT, looks_like
 from jaxcat.weights.registry import WeightsSpec
 from jaxcat.wording import counted
+
+if TYPE_CHECKING:
+    import requests  # imported where a download begins: no other run needs it
 
 CHUNK = 64 * 1024  # bytes; at most so many are lost if a connection breaks
 
@@ -162,6 +165,8 @@ def _foreign(part: Path, spec: WeightsSpec) -> str | None:
 
 def _download(spec: WeightsSpec, part: Path, *, path: Path, limit: int, console: Console, patience: Patience) -> None:
     """Fills `part`, and reconnects as often as `patience` allows."""
+    import requests
+
     console.print(f"downloading {spec.url} to {path}")
     console.print(f"licence {spec.licence}: {spec.notice}")
     columns = (TextColumn(spec.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -191,6 +196,8 @@ def _reason(error: Exception) -> str:
 
 def _transfer(spec: WeightsSpec, part: Path, *, path: Path, limit: int, bar: Progress, patience: Patience) -> None:
     """Makes one connection: appends to `part` what is missing, or starts it anew if the server cannot resume."""
+    import requests
+
     have = part.stat().st_size if part.exists() else 0
     if spec.size is not None and have == spec.size:
         return

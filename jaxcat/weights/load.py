@@ -70,7 +70,8 @@ def load_pretrained(
             (in jaxcat's own layout) says how it was trained. Any other file is taken to be trained as its framework's
             own weights were.
         backbone: a name in `BACKBONES`, or None to accept any of them.
-        cut: the last stage wanted; later ones must be in the file but are left out. "" means the backbone's last stage.
+        cut: the last stage wanted; later ones must be in the file, but their values are not read. "" means the
+            backbone's last stage.
         width: the width of the network; published files have 1.0.
         with_top: whether to load the layers of the 1,000 classes too, which needs the whole backbone.
         like: a name in `REGISTRY` whose conventions the file follows, if it does not follow its framework's.
@@ -92,11 +93,11 @@ def load_pretrained(
         if spec and contents.layout != spec.layout:
             raise WeightsError(f"{path} has the layout {contents.layout}, {spec.name!r} is published in {spec.layout}")
         about = description.of_file(contents, spec or description.like(like), path=path)
-        arrays = strict.read(contents, path=path, width=width, with_top=with_top)
+        table = BACKBONES[contents.backbone]
+        blocks = table.up_to(cut or table.stages[-1])
+        kept = [*blocks, *((*table.top.hidden, "logits") if with_top else ())]
+        arrays = strict.read(contents, path=path, width=width, with_top=with_top, stages=kept)
     scale = strict.fold_scale(arrays)
-    table = BACKBONES[contents.backbone]
-    blocks = table.up_to(cut or table.stages[-1])
-    kept = [*blocks, *((*table.top.hidden, "logits") if with_top else ())]
     stats = {name: array for name, array in arrays.items() if name.endswith(("/bn/mean", "/bn/var"))}
     params = _tree({name: array for name, array in arrays.items() if name not in stats}, kept)
     provenance = _provenance(weights, path, spec=spec, contents=contents, about=about)

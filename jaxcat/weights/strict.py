@@ -1,4 +1,4 @@
-"""Loads a whole network or nothing: all tensors of a backbone must be there, fit and be finite before any is used.
+"""Loads a whole network or nothing: all tensors of a backbone must be there and fit, and those read must be finite.
 
 Only the published top may be missing, if nobody asked for it. If part of it is in the file, all of it must fit.
 """
@@ -6,7 +6,7 @@ Only the published top may be missing, if nobody asked for it. If part of it is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,10 @@ def is_whole(contents: Contents) -> bool:
     return expected(contents.backbone, 1.0).keys() <= contents.tensors.keys()
 
 
-def read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dict[str, np.ndarray]:
-    """Reads all values, after checking all shapes: no value is read from a file of another network.
+def read(
+    contents: Contents, *, path: Path, width: float, with_top: bool, stages: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Reads the values of these stages, after checking all shapes: no value is read from a file of another network.
 
     Raises:
         WeightsError: tensors are missing, superfluous, misshapen or impossible; the message shows a diff.
@@ -97,7 +99,7 @@ def read(contents: Contents, *, path: Path, width: float, with_top: bool) -> dic
     if (diff := _diff(shapes, found, _misfit)) is not None:
         wanted = f"a whole {BACKBONES[contents.backbone].title} of width {width:g}"
         raise WeightsError(f"{path} is not {wanted}{_hint(shapes, found, top)} (- expected, + found):\n{diff}")
-    arrays = {name: found[name].read() for name in shapes if with_top or name not in top}
+    arrays = {name: found[name].read() for name in shapes if name.partition("/")[0] in stages}
     if (diff := _diff({name: shapes[name] for name in arrays}, arrays, _flaw)) is not None:
         raise WeightsError(f"{path} holds impossible numbers (- expected, + found):\n{diff}")
     return arrays

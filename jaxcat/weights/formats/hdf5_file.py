@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import itertools
 import math
@@ -17,10 +19,13 @@ import h5py
 import numpy as np
 
 from jaxcat.errors import WeightsError
+from jaxcat.system.files import NoHomeError, cache_dir
 from jaxcat.weights.formats.contents import MAX_TENSORS, Limits, Tensor
 
 # libhdf5 loads any other filter as a plugin, that is, runs code from a shared library on this machine.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
+
+PROBED = "probed"  # folder in the cache
 
 MAX_PARTS = 2**17  # stored pieces of all arrays in one file; Keras writes one per array
 MAX_PIECE = 2**24  # values in one stored piece, unless the whole array has more; HDF5 holds a piece in memory whole
@@ -30,11 +35,21 @@ _SECONDS = 300  # wall time; the probe itself has a limit of processor time
 
 
 def probe(path: Path, file: Path | BinaryIO, limits: Limits) -> None:
-    """Lets another process read the file first (0.3 s): libhdf5 loops for ever or crashes on some damaged files.
+    """Lets another process read the file first (0.5 s): libhdf5 loops for ever or crashes on some damaged files.
+
+    The cache remembers content that the process has read to its end, so that each file costs this once.
+
+    Args:
+        path: the file of the user's.
+        file: the HDF5 file: `path` itself, or a member of it in memory.
+        limits: those of the backbone.
 
     Raises:
         WeightsError: that process failed, crashed or did not end.
     """
+    mark = _mark(path, limits)
+    if mark is not None and mark.exists():
+        return
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::"}  # load no plugins
     content = file.getbuffer() if isinstance(file, io.BytesIO) else b""
     # Bytes beyond its imports: half a GiB or, if more, the content (which grows as it arrives) and the largest array.
@@ -51,6 +66,26 @@ def probe(path: Path, file: Path | BinaryIO, limits: Limits) -> None:
         raise WeightsError(f"{path} cannot be read as HDF5; it may be incomplete: {reason}")
     if done.returncode < 0:
         raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
+    if mark is not None:
+        with contextlib.suppress(OSError):  # a cache prepared by someone else may be read-only
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def _mark(path: Path, limits: Limits) -> Path | None:
+    """The file in the cache that exists if this content was read to its end, by the same probe and libraries.
+
+    None if there is no cache directory, or if the file is too large to be hashed first.
+    """
+    try:
+        if path.stat().st_size > limits.size:
+            return None
+        with open(path, "rb") as file:
+            known = hashlib.file_digest(file, "sha256")
+        known.update(f"{h5py.version.version} {h5py.version.hdf5_version} {limits}".encode() + _PROBE.read_bytes())
+        return cache_dir() / PROBED / known.hexdigest()
+    except (OSError, NoHomeError):
+        return None
 
 
 def tensors(file: h5py.File, *, path: Path) -> dict[str, Tensor]:
@@ -111,14 +146,20 @@ def _tensor(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, 
         raise WeightsError(f"{path}: the values of tensor {name} lie in another file; only whole files are read")
 
     def read() -> np.ndarray:
-        _check_storage(name, item, chunks, path=path)
-        return item[()].astype(np.float32, copy=False)
+        values = _checked_values(name, item, chunks, path=path)
+        return (item[()] if values is None else values).astype(np.float32, copy=False)
 
     return Tensor(item.shape or (), item.dtype.name, read)
 
 
-def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path) -> None:
-    """Refuses a data set that would run code, unpack without limit, or get zeros in place of missing values."""
+def _checked_values(
+    name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo], *, path: Path
+) -> np.ndarray | None:
+    """Refuses a data set that would run code, unpack without limit, or get zeros in place of missing values.
+
+    Returns:
+        The values of a data set that is packed with gzip, since they were unpacked for the check; None for any other.
+    """
     properties = item.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     if not set(filters) <= _FILTERS.keys() or len(set(filters)) < len(filters):
@@ -126,26 +167,42 @@ def _check_storage(name: str, item: h5py.Dataset, chunks: list[h5py.h5d.StoreInf
     if item.chunks is None:
         if item.id.get_storage_size() != item.size * item.dtype.itemsize:
             raise WeightsError(f"{path}: tensor {name} is declared, but its values are missing")
-        return
+        return None
     if math.prod(item.chunks) > max(item.size, MAX_PIECE):
         raise WeightsError(f"{path}: tensor {name} is stored in pieces larger than itself")
     expected = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
     if len(chunks) != expected:
         raise WeightsError(f"{path}: tensor {name} has {len(chunks)} of {expected} stored parts")
-    if h5py.h5z.FILTER_DEFLATE in filters:
-        # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
-        limit = math.prod(item.chunks) * item.dtype.itemsize
-        left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # the mask of a chunk that packing would not shrink
-        for chunk in chunks:
-            if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
-                raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
-            packed = chunk.filter_mask != left_out
-            if not (
-                _unpacks_to(item.id.read_direct_chunk(chunk.chunk_offset)[1], limit) if packed else chunk.size == limit
-            ):
-                raise WeightsError(f"{path}: tensor {name} unpacks to more or less than its {limit:,} bytes")
+    if h5py.h5z.FILTER_DEFLATE not in filters:
+        return None
+    # libhdf5 grows its buffer until the stream ends, however little the chunk should hold
+    limit = math.prod(item.chunks) * item.dtype.itemsize
+    left_out = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # the mask of a chunk that packing would not shrink
+    plain = filters == [h5py.h5z.FILTER_DEFLATE] and item.id.get_type().equal(h5py.h5t.py_create(item.dtype))
+    values = np.empty(item.shape, item.dtype) if plain else None
+    for chunk in chunks:
+        if chunk.size > limit + limit // 100 + 64:  # deflate never adds more than that
+            raise WeightsError(f"{path}: tensor {name} is packed into more bytes than it has")
+        packed = chunk.filter_mask != left_out
+        content = item.id.read_direct_chunk(chunk.chunk_offset)[1] if packed or values is not None else b""
+        content = _unpacked(content, limit) if packed else content
+        if (chunk.size if values is None and not packed else len(content)) != limit:
+            raise WeightsError(f"{path}: tensor {name} unpacks to more or less than its {limit:,} bytes")
+        if values is not None:
+            _place(content, values, chunk.chunk_offset, item.chunks)
+    return values
 
 
-def _unpacks_to(packed: bytes, size: int) -> bool:
+def _place(content: bytes, values: np.ndarray, offset: tuple[int, ...], sides: tuple[int, ...]) -> None:
+    """Copies the values of a chunk, which begins at `offset`, to their places; what lies beyond the edge is padding."""
+    chunk = np.frombuffer(content, values.dtype).reshape(sides)
+    place = tuple(slice(start, start + side) for start, side in zip(offset, sides, strict=True))
+    target = values[place]
+    target[...] = chunk[tuple(slice(side) for side in target.shape)]
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """The unpacked bytes; of a stream that is cut short or has more than `size` bytes, something else than `size`."""
     stream = zlib.decompressobj()
-    return len(stream.decompress(packed, size + 1)) == size and stream.eof
+    content = stream.decompress(packed, size + 1)
+    return content if stream.eof else b""
