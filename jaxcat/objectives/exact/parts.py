@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ class Part(NamedTuple):
     read: Callable[[int, int], np.ndarray]
 
 
-class Processes(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Processes:
     """This process among those that solve one head together.
 
     Attributes:

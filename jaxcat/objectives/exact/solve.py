@@ -147,7 +147,7 @@ def _choose(
     first = Choice([], 0, None)
     if len(ranges) > 1 or not penalty:
         most = min(MOST_RANKED, max(LEAST_RANKED, 20 * problem.targets.shape[1]))
-        numbers = subset(problem.labels, problem.groups, most=min(most, LIMIT), seed=seed)
+        numbers = subset(problem.labels, problem.groups, most=most, seed=seed)
         progress(f"reading {len(numbers):,} records")
         on_some = work_on(_held(named, numbers), problem_of_some(problem, numbers))
         first = rank(on_some, ranges, penalty=penalty, with_fit=False)
