@@ -17,15 +17,8 @@ from jaxcat.objectives.intervals import accuracy_interval
 def smoothed(labels: np.ndarray, classes: int) -> np.ndarray:
     """Platt's targets, record by record."""
     counts = [int(np.sum(labels == c)) for c in range(classes)]
-    return np.array(
-        [
-            [
-                (counts[y] + (c == y) * 1 + 0) / (counts[y] + classes) if c == y else 1 / (counts[y] + classes)
-                for c in range(classes)
-            ]
-            for y in labels
-        ]
-    )
+    rows = [[(counts[y] * (c == y) + 1) / (counts[y] + classes) for c in range(classes)] for y in labels]
+    return np.array(rows)
 
 
 def loss_plainly(values, scores, labels, weights) -> float:
@@ -139,7 +132,6 @@ def test_kernel_and_bias_have_slope_and_offsets():
         labels[keep],
         classes=2,
         ranges=[("a",)],
-        class_weights=np.array([1.0, 1.0]),
     )
     raw = features["a"][keep].astype(np.float64)
     logits = (raw @ found.kernel + found.bias)[:, 0]

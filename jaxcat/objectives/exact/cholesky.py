@@ -104,11 +104,11 @@ class PrimalCholesky:
         coefficients = self._processes.from_owner(lapack.dpotrs(lower, self._product, lower=1)[0])
         left_out, done = np.zeros_like(problem.centred), 0
         for numbers, several in problem.groups.batches(rows_at_a_time(3 * len(lower)), self._processes):
+            self._progress(f"leave-one-out: {done:,} of {len(problem.labels):,} records")
             rows = self._scaled.rows(self._kept, numbers)
             residuals = problem.centred[numbers] - rows @ coefficients
             rows = blas.dtrsm(1.0, lower, rows.T, lower=1, overwrite_b=1).T
             bound, unit = penalty / (self._largest + penalty), problem.unit[numbers]
             left_out[numbers] = solve_differences(rows, residuals, several, unit=unit, bound=bound)
             done += len(numbers)
-            self._progress(f"leave-one-out: {done:,} of {len(problem.labels):,} records")
         return Fit(self._processes.sum(left_out), primal=coefficients)

@@ -103,6 +103,7 @@ def solve_head(
 
     scores = problem.scores(fit.left_out)
     weights = problem.roots**2
+    progress("fitting probabilities")
     made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=problem.groups, seed=seed)
     made = _from_first(made, scores.shape[1], processes)
     if made.slope == 0:
