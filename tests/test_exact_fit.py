@@ -10,7 +10,8 @@ import pytest
 from exact_data import fitted_plainly, left_out_plainly, parts_of, planted, scaled_plainly, signs_of
 from sklearn.linear_model import Ridge, RidgeClassifierCV
 
-from jaxcat.objectives.exact import solve, solve_head
+from jaxcat.errors import ConfigError
+from jaxcat.objectives.exact import choice, leave_one_out, solve, solve_head
 from jaxcat.objectives.exact.choice import FIRST, relative
 
 WIDE = {"a": 60, "b": 40, "c": 100}  # more columns than records
@@ -144,3 +145,29 @@ def test_solving_imports_no_framework():
     code = "import jaxcat.objectives.exact, jaxcat.objectives.intervals, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"jax", "sklearn", "tensorflow"} & set(loaded)
+
+
+@pytest.mark.parametrize("widths", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_large_groups_are_solved_as_small_ones_are(widths, way, monkeypatch):
+    features, labels = planted(RECORDS, widths, signal=["a"])
+    options = {"groups": np.arange(RECORDS) // 15, "penalty": 0.2}
+    stacked = all_on(features, labels, 2, **options)
+    monkeypatch.setattr(leave_one_out, "STACKED", 4)
+    monkeypatch.setattr(leave_one_out, "STACK_VALUES", 15**2 * 4)
+    one_by_one = all_on(features, labels, 2, **options)
+    np.testing.assert_allclose(one_by_one.leave_one_out, stacked.leave_one_out, rtol=1e-9)
+
+
+def test_penalty_too_small_for_float64(monkeypatch):
+    """Records twice and wide parts: the Gram matrix has eigenvalues that rounding makes negative."""
+    monkeypatch.setattr(solve, "LIMIT", 40)
+    monkeypatch.setattr(solve, "LEAST_RANKED", 40)
+    features, labels = planted(60, {"a": 200}, signal=["a"])
+    twice, labels = {"a": np.repeat(features["a"], 2, axis=0)}, np.repeat(labels, 2)
+    with pytest.raises(ConfigError, match="optim.penalty=1e-18"):
+        all_on(twice, labels, 2, penalty=1e-18)
+    monkeypatch.setattr(choice, "FIRST", range(-40, -39))
+    monkeypatch.setattr(choice, "ALL", range(-40, -39))
+    found = all_on(twice, labels, 2)
+    assert 1e-20 < found.penalty < 1e-9
+    assert np.isfinite(found.leave_one_out).all()

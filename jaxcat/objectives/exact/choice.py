@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcat.errors import DataError
 from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
 from jaxcat.objectives.exact.parts import Processes
 from jaxcat.objectives.exact.problem import Problem
-from jaxcat.objectives.exact.scaling import Scaled
+from jaxcat.objectives.exact.scaling import BLOCK_BYTES, Scaled
+from jaxcat.system import memory
 
 # Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; from a winner at an end the grid goes on, at most
 # from 1e-8 to 1e6.
@@ -39,6 +41,21 @@ class Work(NamedTuple):
         """The mean diagonal of the dual Gram matrix of these parts; by their scaling each adds the mean weight."""
         return max(1, len(kept)) * float(np.mean(self.problem.roots**2))
 
+    def check_memory(self, needed: float) -> None:
+        """Raises if matrices will not fit, in every process or in none; summed over processes is whether they do.
+
+        Raises:
+            DataError: a process has no room for `needed` bytes beside what targets and residuals take.
+        """
+        needed += 6 * self.problem.centred.nbytes
+        room = memory.available()
+        if self.processes.sum(np.array([float(needed > room)]))[0] > 0:
+            raise DataError(
+                f"an exact head on {len(self.problem.labels):,} records takes {needed / 1e9:.1f} GB of memory, and "
+                f"{room / 1e9:.1f} GB are free: use fewer records (--config.data.train_size=N) or fewer blocks "
+                "(--config.model.cut=BLOCK, or the :fast variant of the recipe)"
+            )
+
 
 class Choice(NamedTuple):
     """The result of `rank`.
@@ -61,6 +78,7 @@ def rank(work: Work, ranges: Sequence[tuple[str, ...]], *, penalty: float, with_
     """
     kept = [work.scaled.kept(blocks) for blocks in ranges]
     dual = [work.scaled.columns(some) >= len(work.problem.labels) for some in kept]
+    _check_memory(work, kept, dual)
     grams = _segments(work, [some for some, is_dual in zip(kept, dual, strict=True) if is_dual])
     whole = _primal_whole(work, [some for some, is_dual in zip(kept, dual, strict=True) if not is_dual])
 
@@ -163,6 +181,19 @@ def row_of(
         "accuracy": float(averages[1]),
         "records": len(work.problem.labels),
     }
+
+
+def _check_memory(work: Work, kept: Sequence[Sequence[int]], dual: Sequence[bool]) -> None:
+    """Raises if there is too little memory for `rank`: for the Gram matrices, and for decompositions of the largest."""
+    records, columns = len(work.problem.labels), [work.scaled.columns(some) for some in kept]
+    needed, copies = 0, 1 if work.processes.count == 1 else 3
+    if any(dual):
+        needed += records**2 * (sum(dual) + 8 + copies)
+    if not all(dual):
+        primal = [some for some, is_dual in zip(kept, dual, strict=True) if not is_dual]
+        largest = max(width for width, is_dual in zip(columns, dual, strict=True) if not is_dual)
+        needed += work.scaled.columns(sorted({i for some in primal for i in some})) ** 2 * copies + 8 * largest**2
+    work.check_memory(8 * needed + 3 * BLOCK_BYTES)
 
 
 def _segments(work: Work, ranges: Sequence[Sequence[int]]) -> dict[tuple[int, ...], np.ndarray]:

@@ -19,35 +19,43 @@ from jaxcat.objectives.exact.problem import Problem
 from jaxcat.objectives.exact.scaling import Scaled, rows_at_a_time
 
 
+class NotPositiveError(ArithmeticError):
+    """A Gram matrix plus a penalty that is not positive to float64's precision, in one process or more."""
+
+
 class _Penalised:
     """A Gram matrix of which the sum with each penalty is decomposed."""
 
-    def __init__(self, gram: np.ndarray):
+    def __init__(self, gram: np.ndarray, processes: Processes):
         """Takes the memory of `gram`, whose lower triangle is read."""
-        self.matrix, self.diagonal = gram, np.diag(gram).copy()
+        self.matrix, self.diagonal, self._processes = gram, np.diag(gram).copy(), processes
         copy_triangle(gram, to_lower=False)
 
     def decompose(self, penalty: float) -> np.ndarray:
-        """L with LLᵀ = Gram matrix + penalty, in the lower triangle of `matrix`."""
+        """L with LLᵀ = Gram matrix + penalty, in the lower triangle of `matrix`; whether all succeed is summed.
+
+        Raises:
+            NotPositiveError: in every process, if one of them fails.
+        """
         copy_triangle(self.matrix, to_lower=True)
         np.fill_diagonal(self.matrix, self.diagonal + penalty)
         _, status = lapack.dpotrf(self.matrix, lower=1, clean=0, overwrite_a=1)
-        if status:
-            raise FloatingPointError(f"Gram matrix + {penalty:g} is not positive to float64's precision")
+        if self._processes.sum(np.array([float(status != 0)]))[0] > 0:
+            raise NotPositiveError(f"the Gram matrix + {penalty:g} is not positive to float64's precision")
         return self.matrix
 
 
 class DualCholesky:
     """See `DualEigen`; the reflected matrix keeps its first row and column, of which the diagonal is made 1."""
 
-    def __init__(self, gram: np.ndarray, problem: Problem):
+    def __init__(self, gram: np.ndarray, problem: Problem, *, processes: Processes):
         """Takes the memory of `gram`, (N, N), Fortran order, of which the lower triangle is read."""
         self._problem, self._normal = problem, reflection(problem.unit)
         gram = reflect(gram, self._normal)
         self._largest = float(np.trace(gram))
         gram[:, 0] = 0.0
         gram[0, 0] = 1.0
-        self._penalised = _Penalised(gram)
+        self._penalised = _Penalised(gram, processes)
 
     def fit(self, penalty: float) -> Fit:
         lower, normal = self._penalised.decompose(penalty), self._normal
@@ -97,7 +105,7 @@ class PrimalCholesky:
         self._problem, self._scaled, self._kept, self._product = problem, scaled, kept, product
         self._processes, self._progress = processes, progress
         self._largest = float(np.trace(gram))
-        self._penalised = _Penalised(gram)
+        self._penalised = _Penalised(gram, processes)
 
     def fit(self, penalty: float) -> Fit:
         problem, lower = self._problem, self._penalised.decompose(penalty)
