@@ -104,7 +104,7 @@ def rank(work: Work, ranges: Sequence[tuple[str, ...]], *, penalty: float, with_
         rows.append(_row(blocks, work, kept[number], found, penalty))
         if solved is not None and best_of(rows) == number:
             held = (number, solved)
-        del solved
+        del solved  # so that its memory is free when the next one is made
     winner = best_of(rows)
     if not with_fit:
         return Choice(rows, winner, None)
