@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import measure_exact
 import numpy as np
 import pytest
 from exact_data import parts_of, planted, together
@@ -240,3 +241,10 @@ def test_subsets_have_whole_groups_of_every_class(classes):
         assert len(set(fold[names == name])) == 1
     for label in range(classes):
         assert np.bincount(fold[labels == label], minlength=5).max() < 0.45 * np.sum(labels == label)
+
+
+def test_script_measures_every_stage(capsys):
+    measure_exact.main(["--records", "60", "--first", "0", "--last", "0", "--to", "600"])
+    printed = capsys.readouterr().out
+    for words in ("means", "scale", "Gram matrix", "solving", "memory: at most", "600 records"):
+        assert words in printed

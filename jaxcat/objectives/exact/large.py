@@ -12,7 +12,6 @@ from jaxcat.objectives.exact.choice import Work, relative, row_of, shared
 from jaxcat.objectives.exact.cholesky import DualCholesky, NotPositiveError, PrimalCholesky
 from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
-from jaxcat.objectives.exact.scaling import BLOCK_BYTES
 
 HIGHER = 24  # half decades above the chosen penalty up to which larger ones are tried
 
@@ -58,15 +57,8 @@ def _solver(work: Work, kept: Sequence[int], limit: int) -> DualEigen | PrimalEi
     problem, processes, progress = work.problem, work.processes, work.progress
     records, columns = len(problem.labels), work.scaled.columns(kept)
     if columns >= records:
-        widest = max(work.scaled.parts[i].width for i in kept)
-        # Without groups of several records nothing but the matrix and one part is held.
-        work.check_memory(8 * records * (records * (1 if processes.count == 1 else 3) + 2 * widest))
         gram = dual_gram(work.scaled, kept, processes=processes, progress=progress)
         return DualEigen(gram, problem) if records <= limit else DualCholesky(gram, problem, processes=processes)
-    largest = max((several.shape[1] for several in problem.groups.whole().several), default=1)
-    rows = 3 * max(BLOCK_BYTES, 8 * columns * largest)
-    copies = (1 if columns > limit else 6) + (0 if processes.count == 1 else 2)
-    work.check_memory(8 * columns**2 * copies + rows)
     options: dict[str, Any] = {"processes": processes, "progress": progress}
     gram, product = primal_gram(work.scaled, kept, problem.centred, groups=problem.groups, **options)
     primal = PrimalEigen if columns <= limit else PrimalCholesky

@@ -14,6 +14,7 @@ from jaxcat.objectives.exact.decomposition import Fit
 from jaxcat.objectives.exact.large import fit_beside
 from jaxcat.objectives.exact.parts import ALONE, Part, Processes
 from jaxcat.objectives.exact.problem import Problem, problem_of, problem_of_some
+from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
 
@@ -155,6 +156,9 @@ def _choose(
         choice = rank(work, ranges, penalty=penalty, with_fit=True)
         assert choice.fit is not None
         return work, choice.fit, choice.rows, choice.rows[choice.winner]
+    for blocks, width in zip(ranges, columns, strict=True):  # any of them may be chosen
+        widest = max(part.width for part in named if part.block in blocks)
+        room_for_range(problem, processes, columns=width, widest=widest, limit=LIMIT)
     first = Choice([], 0, None)
     if len(ranges) > 1 or not penalty:
         most = min(MOST_RANKED, max(LEAST_RANKED, 20 * problem.targets.shape[1]))
