@@ -12,13 +12,19 @@ The variant `fast` sees images of 176 px and all blocks but the first up to mixe
 (VGG-19: 160 px, block2 to block4):
 
     python -m jaxcat.train --config configs/folder.py:fast --workdir runs/mine --config.data.dir=DIR
+
+The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment or to
+train blocks, which an exact head cannot do:
+
+    python -m jaxcat.train --config configs/folder.py:trained --workdir runs/mine --config.data.dir=DIR \
+        --config.model.train_from=mixed8 --config.optim.learning_rate=1e-4
 """
 
 from ml_collections import ConfigDict
 
 from jaxcat.config import check_variant, default
 
-VARIANTS = ("default", "fast")
+VARIANTS = ("default", "fast", "trained")
 
 
 def get_config(variant: str = "default") -> ConfigDict:
@@ -26,11 +32,14 @@ def get_config(variant: str = "default") -> ConfigDict:
     config = default()
     config.data.source = "folder"
     config.data.image_size = 0  # the backbone's usual size
+    config.bottleneck.views = 1  # without augmentation the frozen blocks give the same output in every epoch
+    if variant == "trained":
+        config.optim.learning_rate = 1e-3  # one dense layer on pooled features trains well at ten times the article's
+        return config
+    config.bottleneck.dtype = "float32"
     config.model.pool = "avg_std"
     config.model.pool_from = "auto"
     config.optim.name = "exact"
-    config.bottleneck.views = 1
-    config.bottleneck.dtype = "float32"
     if variant == "fast":
         config.model.cut = "fast"
     return config

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -33,36 +34,80 @@ class Entry(NamedTuple):
     """One entry of the cache; it can be removed without the others."""
 
     name: str
-    path: Path
+    paths: Sequence[Path]
     about: str
     remade: bool  # whether jaxcat makes it again when a run needs it
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(size, self.paths))
 
 
 def entries(root: Path) -> Iterator[Entry]:
     """All entries of the cache: bottlenecks, then compiled programs, then what else is kept of files, then weights."""
+    groups: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
-            yield Entry(folder.name, folder, _about(folder), True)
+            key = _key(folder)
+            groups.setdefault(_group(key) or folder.name, []).append((folder, key))
+    for name, members in sorted(groups.items()):
+        yield Entry(name, [folder for folder, _ in members], _about(members), True)
     for folder in sorted(root.glob("xla*")):
         if folder.is_dir():
             flags = "" if folder.name == "xla" else ", for other XLA_FLAGS"
-            yield Entry(folder.name, folder, f"compiled programs{flags}", True)
+            yield Entry(folder.name, [folder], f"compiled programs{flags}", True)
     for name, about in OTHERS.items():
         if (root / name).is_dir():
-            yield Entry(name, root / name, about, True)
+            yield Entry(name, [root / name], about, True)
     for path in sorted(root.glob("*")):
         if path.is_file() and path.suffix != ".lock":
-            yield Entry(path.name, path, "weights", False)
+            yield Entry(path.name, [path], "weights", False)
 
 
-def _about(folder: Path) -> str:
+def _key(folder: Path) -> dict[str, Any]:
+    """The key of a folder of bottlenecks; empty if it cannot be read."""
     try:
         key = json.loads((folder / "key.json").read_text())
+        return key if isinstance(key, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _group(key: Mapping[str, Any]) -> str:
+    """The name for pooled features that passes of the same kind have computed: all blocks and statistics together.
+
+    Empty if the key is not one of pooled features. Those of runs that share only the first blocks are in one group.
+    """
+    try:
+        if not (key["pool"] and isinstance(key["numbers"], list)):
+            return ""
+        shared = {**key, "stages": 0, "pool": key["pool"][1], "numbers": key["numbers"][0]}
+        text = json.dumps(shared, sort_keys=True)
+        return f"pooled-{key['image_size']}px-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    except (KeyError, TypeError, IndexError):
+        return ""
+
+
+def _about(members: Sequence[tuple[Path, dict[str, Any]]]) -> str:
+    """What a folder of bottlenecks has, or several of one group."""
+    try:
+        rows = max(_rows(folder) for folder, _ in members)
+        folder, key = members[-1]
         views = "not augmented" if key["augment"] == "none" else f"augment {key['augment']}, seed {key['seed']}"
-        rows = sum(len(json.loads(path.read_text())["rows"]) for path in folder.glob("*.json") if path.stem != "key")
-        return f"{counted(rows, 'row')} up to {key['stages'][-1]}, {key['dtype']}, {views}"
+        if _group(key):
+            blocks = {key["stages"][-1]: len(key["stages"]) for _, key in members}
+            names = sorted(blocks, key=blocks.__getitem__)
+            statistics = sorted({key["pool"][0] for _, key in members})
+            what = f"of {' '.join(names)}, {' '.join(statistics)}"
+        else:
+            what = f"up to {key['stages'][-1]}"
+        return f"{counted(rows, 'row')} {what}, {key['dtype']}, {views}"
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return "bottlenecks without a readable key"
+
+
+def _rows(folder: Path) -> int:
+    return sum(len(json.loads(path.read_text())["rows"]) for path in folder.glob("*.json") if path.stem != "key")
 
 
 def size(path: Path) -> int:
@@ -80,7 +125,7 @@ def show(root: Path) -> None:
     table = Table("name", "MB", "what", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for entry in entries(root):
-        table.add_row(Text(entry.name, overflow="fold"), f"{size(entry.path) / 1e6:.1f}", Text(entry.about))
+        table.add_row(Text(entry.name, overflow="fold"), f"{entry.bytes / 1e6:.1f}", Text(entry.about))
     console = Console(tables=True)
     console.print(f"{root}: {size(root) / 1e6:.1f} MB", soft_wrap=True)
     if table.row_count:
@@ -99,15 +144,20 @@ def clear(root: Path, names: Sequence[str], *, everything: bool) -> None:
         raise ConfigError(f"{unknown[0]}: not in {root}, which has {', '.join(there) or 'nothing'}")
     for entry in there.values():
         if entry.name in names or (everything and entry.remade):
-            freed = size(entry.path)
-            try:
-                # JSON files first: rows without their JSON file are ignored, a JSON file without its rows looks damaged
-                for marker in entry.path.glob("*.json") if entry.path.is_dir() else ():
-                    marker.unlink()
-                shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
-            except OSError as error:
-                raise CacheError(f"{entry.path}: cannot be removed: {one_line(error)}") from error
+            freed = entry.bytes
+            for path in entry.paths:
+                _remove(path)
             print(f"removed {entry.name}: {freed / 1e6:.1f} MB")
+
+
+def _remove(path: Path) -> None:
+    try:
+        # JSON files first: rows without their JSON file are ignored, a JSON file without its rows looks damaged
+        for marker in path.glob("*.json") if path.is_dir() else ():
+            marker.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be removed: {one_line(error)}") from error
 
 
 def main(argv: Sequence[str]) -> int:

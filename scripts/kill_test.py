@@ -78,7 +78,14 @@ class Run:
         self.workdir, self.began = workdir, time.monotonic()
         self.output, self.stacks = workdir.with_suffix(".out"), workdir.with_suffix(".stacks")
         self.stacks.unlink(missing_ok=True)  # of the process before
-        command = [sys.executable, "-c", ASKABLE, str(self.stacks), "--config", str(REPOSITORY / "configs/folder.py")]
+        command = [
+            sys.executable,
+            "-c",
+            ASKABLE,
+            str(self.stacks),
+            "--config",
+            f"{REPOSITORY}/configs/folder.py:trained",
+        ]
         command += ["--workdir", str(workdir), f"--config.data.dir={images}", *SETTINGS, *settings]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "JAXCAT_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}

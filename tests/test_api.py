@@ -63,7 +63,7 @@ def test_a_recipe_is_a_name_a_path_or_a_config(asked, tmp_path, monkeypatch):
     for trained, workdir in asked:
         assert (trained.data.dir, trained.seed, workdir) == (str(tmp_path / "images"), 3, tmp_path / "run")
         assert trained.optim.learning_rate == 1
-    assert [trained.model.cut for trained, _ in asked] == ["mixed6", "mixed6", "mixed0"]
+    assert [trained.model.cut for trained, _ in asked] == ["fast", "fast", "mixed0"]
     assert (config.data.dir, config.seed) == (str(tmp_path), 0), "the caller's config stays as it is"
     jaxcat.fit(mine, "run", settings={"data.dir": "images"})
 
@@ -107,8 +107,8 @@ def test_what_is_imported_when_it_is_used():
 def test_a_run_is_trained_continued_and_used(folder, tmp_path, monkeypatch, capsys):
     settings = {**TINY, "data.dir": folder}
     monkeypatch.chdir(tmp_path)
-    run = jaxcat.fit("folder", "run", settings=settings)
-    again = jaxcat.fit("folder", "run", settings={**settings, "epochs": 2})
+    run = jaxcat.fit("folder:trained", "run", settings=settings)
+    again = jaxcat.fit("folder:trained", "run", settings={**settings, "epochs": 2})
     assert [len(run.history), len(again.history)] == [1, 2]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert list(again.history) == lines
@@ -116,7 +116,7 @@ def test_a_run_is_trained_continued_and_used(folder, tmp_path, monkeypatch, caps
     assert again.classifier is again.classifier
     assert again.classifier.predict([np.zeros((75, 75, 3), np.uint8)]).shape == (1, 2)
     with pytest.raises(ConfigError, match="optim.learning_rate"):
-        jaxcat.fit("folder", "run", settings={**settings, "optim.learning_rate": 0.5})
+        jaxcat.fit("folder:trained", "run", settings={**settings, "optim.learning_rate": 0.5})
 
 
 def test_an_interrupted_run_raises_what_an_interrupt_raises_and_continues(folder, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_in_another_thread_a_run_needs_no_signals(folder, tmp_path):
     runs: list = []
 
     def fit() -> None:
-        runs.append(jaxcat.fit("folder", tmp_path / "run", settings={**TINY, "data.dir": folder}))
+        runs.append(jaxcat.fit("folder:trained", tmp_path / "run", settings={**TINY, "data.dir": folder}))
 
     thread = threading.Thread(target=fit)
     thread.start()
@@ -185,7 +185,7 @@ def test_epochs_in_a_notebook_show_a_line_that_changes(folder, tmp_path, monkeyp
     from jaxcat.training import reporting
 
     monkeypatch.setattr(reporting, "SECONDS_BETWEEN_UPDATES", 0.0)
-    jaxcat.fit("folder", tmp_path / "run", settings={**TINY, "data.dir": folder})
+    jaxcat.fit("folder:trained", tmp_path / "run", settings={**TINY, "data.dir": folder})
     out = capsys.readouterr().out
     assert "\repoch 1/1  step 2 of 3  " in out
     assert "epoch   1/1" in out.splitlines()[-2]

@@ -55,6 +55,7 @@ VARIANTS = {
     "with the last block trained": {"model.cut": "mixed1", "model.train_from": "mixed1", "model.train_bn": True},
     "several blocks trained": {"model.cut": "mixed4", "model.train_from": "mixed3"},
     "several blocks pooled": {"model.cut": "mixed2", "model.pool_from": "stem"},
+    "averages and deviations": {"model.cut": "mixed1", "model.pool_from": "stem", "model.pool": "avg_std"},
     "without augmentation": {"data.augment": "none", "bottleneck.views": 1},
     "random crops": {"data.augment": "inception"},
     "balanced class weights": {"optim.class_weight": "balanced"},
@@ -135,11 +136,13 @@ def test_no_view_is_computed_that_no_epoch_reads(folder):
 @pytest.mark.slow
 def test_a_signal_while_rows_are_computed_ends_the_run_with_its_status(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rows, "BLOCK_ROWS", 5)
-    config, add = config_of(folder, epochs=1), Rows.add
+    config, add, written = config_of(folder, epochs=1), Rows.add, []
 
     def interrupted(self, wanted, rows):
         add(self, wanted, rows)
-        os.kill(os.getpid(), signal.SIGTERM)
+        written.append(len(rows))
+        if len(written) == 1:  # a second signal would end the process at once
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Rows, "add", interrupted)

@@ -438,16 +438,21 @@ def test_the_cache_command_lists_and_clears(folder, empty_cache, capsys, monkeyp
         (empty_cache / name / "program").write_bytes(b"1" * 1000)
     (empty_cache / "weights.h5").write_bytes(b"1" * 1000)
     prepared(config_of(folder))
-    (name,) = [path.name for path in (empty_cache / "bottlenecks").iterdir()]
+    prepared(config_of(folder, **{"model.pool": "avg_std"}))  # the averages are there
+    prepared(config_of(folder, **{"model.cut": "mixed1", "model.train_from": "mixed1"}))
+    maps = next(path.name for path in (empty_cache / "bottlenecks").glob("mixed0-75px-*"))
+    (name,) = [entry.name for entry in cache.entries(empty_cache) if entry.name.startswith("pooled-75px-")]
     assert cache.main(["list"]) == 0
     shown = "".join(capsys.readouterr().out.split())
     assert name in shown
-    assert "60rows" in shown
+    assert "60rowsofmixed0,avgstd,float32" in shown
+    assert maps in shown
+    assert "60rowsuptomixed0" in shown
     assert "weights.h5" in shown
     with pytest.raises(ConfigError, match="nonesuch"):
         cache.main(["clear", "nonesuch"])
     assert cache.main(["clear", name]) == 0
-    assert not (empty_cache / "bottlenecks" / name).exists()
+    assert [path.name for path in (empty_cache / "bottlenecks").iterdir()] == [maps]
     assert cache.main(["clear", "--all"]) == 0
     assert [path.name for path in empty_cache.iterdir() if path.is_file()] == ["weights.h5"]
     assert not list(empty_cache.glob("xla*"))

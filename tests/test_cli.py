@@ -26,7 +26,7 @@ def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
 def train(folder: Path | str, workdir: Path, *more: str) -> subprocess.CompletedProcess:
     settings = (f"--config.data.dir={folder}", "--config.model.weights=none", "--config.model.width=0.0625")
     settings += ("--config.data.image_size=75", "--config.epochs=1", "--config.model.cut=mixed0")
-    return run("-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", workdir, *settings, *more)
+    return run("-m", "jaxcat.train", "--config", "configs/folder.py:trained", "--workdir", workdir, *settings, *more)
 
 
 WRONG = ["--config", "configs/folder.py", "--workdir", "nowhere", "--config.optim.name=adm"]

@@ -76,7 +76,15 @@ def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_pa
     environment = {**os.environ, "JAXCAT_CACHE": str(tmp_path / "cache"), "JAX_DEBUG_LOG_MODULES": "jax._src.compiler"}
 
     def found(name: str) -> bool:
-        command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", tmp_path / name]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxcat.train",
+            "--config",
+            "configs/folder.py:trained",
+            "--workdir",
+            tmp_path / name,
+        ]
         done = subprocess.run(
             [*command, *flags], check=True, cwd=REPOSITORY, env=environment, capture_output=True, text=True
         )

@@ -73,7 +73,7 @@ FACTORS = {
     "model.train_from": ("head", "stem", "the cut"),
     "model.train_bn": (False, True),
     "model.pool_from": ("cut", "stem"),
-    "model.pool": ("avg", "max", "flatten"),
+    "model.pool": ("avg", "avg_std", "max", "flatten"),
     "model.pool_grid": (1, 2),
     "model.hidden": (0, 5),
     "model.dropout": (0.0, 0.5),

@@ -104,6 +104,10 @@ PREFIXES: dict[str, tuple[dict[str, object], Conventions]] = {
     "grid": ({"model.cut": "mixed0", "model.pool_grid": 2}, Conventions()),
     "grid of maxima": ({"model.cut": "mixed0", "model.pool": "max", "model.pool_grid": 3}, Conventions()),
     "several blocks": ({"model.cut": "mixed1", "model.pool_from": "stem"}, Conventions()),
+    "averages and deviations": (
+        {"model.cut": "mixed1", "model.pool_from": "stem", "model.pool": "avg_std"},
+        Conventions(),
+    ),
     "a map": ({"model.cut": "mixed1", "model.train_from": "mixed1"}, Conventions(pool_counts_padding=True)),
     "zero to one": ({"model.cut": "stem"}, Conventions(ZERO_TO_ONE)),
     "means and deviations": ({"model.cut": "stem"}, Conventions(IMAGENET)),

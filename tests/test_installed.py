@@ -95,7 +95,7 @@ def test_a_wheel_works_from_another_directory(installed, tmp_path):
     (tmp_path / "folder").mkdir()  # a folder of that name beside it changes nothing
     code = "import jaxcat; from jaxcat.configs.cats_vs_dogs import get_config; print(jaxcat.__file__)"
     assert python("-c", code, path=installed, cwd=tmp_path).stdout.strip() == str(installed / "jaxcat" / "__init__.py")
-    wrong = ["-m", "jaxcat", "train", "--config", "folder", "--workdir", "run"]
+    wrong = ["-m", "jaxcat", "train", "--config", "folder:trained", "--workdir", "run"]
     result = python(*wrong, path=installed, cwd=tmp_path)
     assert (result.returncode, "data.dir is empty" in result.stderr) == (2, True), result.stderr
     result = python(*wrong[:4], "configs/folder.py", *wrong[5:], path=installed, cwd=tmp_path)

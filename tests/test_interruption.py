@@ -54,7 +54,7 @@ def interrupted(folder: Path, workdir: Path, *signals: signal.Signals, pause: fl
     """Status and output of a long run that gets these signals, `pause` seconds apart, after its first epoch."""
     arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
     arguments += ["--config.data.image_size=75", "--config.epochs=100000", "--config.model.cut=mixed0"]
-    command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py", "--workdir", str(workdir)]
+    command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py:trained", "--workdir", str(workdir)]
     process = subprocess.Popen(
         command + arguments,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
@@ -84,7 +84,7 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves(folder, tmp_path, number, s
     returned, output = interrupted(folder, tmp_path / "run", number)
     assert returned == status
     last = output.strip().splitlines()[-1]
-    assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py --workdir")
+    assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py:trained --workdir")
     recovery.verify(tmp_path / "run", workdirs.steps(tmp_path / "run")[-1])
 
 

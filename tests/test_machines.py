@@ -90,7 +90,7 @@ def test_the_backend_of_a_notebook_is_not_taken_over(tmp_path, backend):
 def test_without_a_home_directory_work_that_needs_a_cache_says_what_to_set(tmp_path):
     said = refused(jaxcat("cache", "list", cwd=tmp_path, before=NOBODY))
     assert "set JAXCAT_CACHE" in said
-    train = ("train", "--config", "folder", "--workdir", "run", "--config.data.dir=images")
+    train = ("train", "--config", "folder:trained", "--workdir", "run", "--config.data.dir=images")
     assert "set JAXCAT_CACHE" in refused(jaxcat(*train, cwd=tmp_path, before=NOBODY))
     assert "set HOME" in refused(jaxcat("predict", "--workdir", "~/run", "x", cwd=tmp_path, before=NOBODY))
     assert not list(tmp_path.iterdir())

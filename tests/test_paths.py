@@ -223,7 +223,7 @@ def test_a_colon_in_the_path_of_a_config_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert configs.find("12:30/mine.py") == (folder / "mine.py", None)
     assert configs.find("12:30/mine.py:fast") == (folder / "mine.py", "fast")
-    assert flags.read_config("12:30/mine.py:fast", []).model.cut == "mixed6"
+    assert flags.read_config("12:30/mine.py:fast", []).model.cut == "fast"
     (folder / "mine.py:fast").write_text("")  # the whole of it is a file
     assert configs.find("12:30/mine.py:fast") == (folder / "mine.py:fast", None)
 
@@ -234,7 +234,7 @@ def test_a_name_is_a_shipped_recipe_even_beside_a_folder_or_file_of_that_name(tm
     (tmp_path / "digits").write_text("get_config = None")
     assert configs.find("folder")[0].read_text().startswith('"""A folder of images')
     assert configs.find("digits:source") == (configs.shipped()["digits"], "source")
-    assert flags.read_config("cats_vs_dogs:fast", []).model.pool_from == "mixed4"
+    assert flags.read_config("cats_vs_dogs:fast", []).model.cut == "fast"
     with pytest.raises(ConfigError, match="is a directory"):
         configs.find("./folder")
     with pytest.raises(ConfigError, match="--config digits.py: no such file; the shipped recipe .* --config digits$"):
@@ -246,7 +246,7 @@ def test_a_name_is_a_shipped_recipe_even_beside_a_folder_or_file_of_that_name(tm
 def test_get_config_of_the_shipped_recipes_can_be_imported():
     from jaxcat.configs.cats_vs_dogs import get_config
 
-    assert get_config("fast").model.cut == "mixed6"
+    assert get_config("fast").model.cut == "fast"
 
 
 # checkpoints ----------------------------------------------------------------------------------------------------------

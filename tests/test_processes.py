@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 FIGURES = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
 SETTINGS = (
-    *("--config", "configs/folder.py", "--config.model.weights=none", "--config.model.width=0.0625"),
+    *("--config", "configs/folder.py:trained", "--config.model.weights=none", "--config.model.width=0.0625"),
     *("--config.data.image_size=75", "--config.model.cut=mixed0", "--config.model.train_from=mixed0"),
     *("--config.data.augment=article", "--config.batch_size=7", "--config.checkpoint.every_steps=2"),
     "--config.bottleneck.views=0",
@@ -215,7 +215,7 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
         run.wait_for("epoch   2/")
         run.send(signal.SIGTERM, process=1)
         assert run.statuses() == [143, 143], run.output() + run.output(1)
-        assert "to continue: python -m jaxcat.train --config configs/folder.py" in run.output()
+        assert "to continue: python -m jaxcat.train --config configs/folder.py:trained" in run.output()
     step = workdirs.steps(tmp_path / "run")[-1]
     recovery.verify(tmp_path / "run", step)
     assert set(TIMES) <= set(json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]))

@@ -224,7 +224,7 @@ def test_every_step_and_every_validation_batch_stands_in_line(tmp_path, folder, 
 def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
     arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
     arguments += ["--config.data.image_size=75", "--config.epochs=5000", "--config.batch_size=4"]
-    command = [sys.executable, "-m", "jaxcat.train", "--config", str(REPOSITORY / "configs/folder.py")]
+    command = [sys.executable, "-m", "jaxcat.train", "--config", f"{REPOSITORY}/configs/folder.py:trained"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "run"), *arguments], env=environment, stdout=subprocess.PIPE, text=True

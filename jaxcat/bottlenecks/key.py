@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from jaxcat.data import augment
 from jaxcat.data.images import decoding, resizing
 from jaxcat.models import network
-from jaxcat.models.head import PooledPart
 from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
 
 FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
@@ -50,32 +49,37 @@ def keys_of(config: ConfigDict, net: network.Network, *, frozen_digests: Mapping
         A key for each of `net.parts`, in their order, if the prefix ends with "pool"; else one key.
     """
     if not net.prefix_pools:
-        return [_key(config, net, frozen_digests, stages=net.prefix_stages, pool=None)]
-    return [
-        _key(config, net, frozen_digests, stages=_up_to(part, net), pool=[part.statistic, config.model.pool_grid])
-        for part in net.parts
+        return [_key(config, net, numbers=_hash(frozen_digests), stages=net.prefix_stages, pool=None)]
+    of_blocks = [
+        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1] == block})
+        for block in net.blocks
     ]
+    keys = []
+    for part in net.parts:
+        count = 1 + net.blocks.index(part.block)
+        pool = [part.statistic, config.model.pool_grid]
+        keys.append(_key(config, net, numbers=of_blocks[:count], stages=net.blocks[:count], pool=pool))
+    return keys
 
 
-def _up_to(part: PooledPart, net: network.Network) -> tuple[str, ...]:
-    return net.blocks[: net.blocks.index(part.block) + 1]
+def _hash(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _key(
     config: ConfigDict,
     net: network.Network,
-    digests: Mapping[str, str],
     *,
+    numbers: str | list[str],
     stages: Sequence[str],
     pool: list[str | int] | None,
 ) -> dict[str, Any]:
-    """The key of the output of the last of `stages`, or of one statistic of it on a grid."""
+    """The key of the output of the last of `stages`, or of a statistic of it on a grid, `pool`."""
     model, data = config.model, config.data
-    read = {name: digest for name, digest in digests.items() if name.split("/")[1] in stages}
     return {
         "format": FORMAT,
         "steps": step_versions(),
-        "numbers": hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest(),
+        "numbers": numbers,
         "backbone": model.backbone,
         "stages": list(stages),
         "width": model.width,

@@ -127,6 +127,21 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 @contextlib.contextmanager
+def said_steps(what: str, *, console: rich.console.Console) -> Iterator[Callable[[str], None]]:
+    """Shows what is being done, for work whose steps cannot be counted.
+
+    Yields a function; the block must call it with a few words on its present step. A terminal shows all of them on one
+    line that changes; else there is one line, if the work is long.
+    """
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield lambda step: status.update(f"{what}: {step}")
+    else:
+        with said_if_long(what, console=console):
+            yield lambda step: None
+
+
+@contextlib.contextmanager
 def said_if_long(what: str, *, console: rich.console.Console) -> Iterator[None]:
     """Prints what is done if the block takes longer than `SECONDS_UNTIL_SAID`; for work without parts to count."""
     timer = threading.Timer(SECONDS_UNTIL_SAID, console.print, (f"{what} …",))

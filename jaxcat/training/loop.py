@@ -19,7 +19,7 @@ from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
 from jaxcat.errors import CheckpointError, one_line
-from jaxcat.models.completion import complete
+from jaxcat.models.completion import complete, widest
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, best_epoch
 from jaxcat.runs.records import rules_of
@@ -28,6 +28,7 @@ from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
+from jaxcat.training import exact
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
 from jaxcat.training.optim import is_exact, make_optimizer
@@ -66,9 +67,12 @@ def train(config: ConfigDict, workdir: Path) -> int:
             check_agreement(data.splits)
             data = settle_grey(config, data)
         with said_if_long("reading weights", console=console):
-            origin = find_origin(config, workdir, meta=meta, classes=data.classes)
-            run = start(config, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
-        source = open_source(config, data, run=run, mesh=mesh)
+            wide = widest(config)
+            origin = find_origin(wide, workdir, meta=meta, classes=data.classes)
+            run = start(wide, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
+        source = open_source(wide, data, run=run, mesh=mesh)
+        if isinstance(source, BottleneckSource) and is_exact(config):
+            return exact.solve(config, workdir, run=run, data=data, source=source, mesh=mesh)
         return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
 
 

@@ -82,7 +82,7 @@ def _until_first_step(size: int, cache: str) -> float:
         settings |= {"data.train_size": 100, "data.validation_size": 20}
         began = time.perf_counter()
         with subprocess.Popen(
-            _train_command("configs/folder.py", workdir, settings),
+            _train_command("configs/folder.py:trained", workdir, settings),
             cwd=REPOSITORY,
             env={**os.environ, "JAXCAT_CACHE": cache, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,

@@ -1,0 +1,14 @@
+"""Linear heads that are solved, not trained: penalised least squares with exact leave-one-out, in NumPy and SciPy.
+
+    solve_head(parts, labels, classes=2, ranges=[("mixed0", "mixed1"), ("mixed1",)]) → Solution
+
+`parts` what is read · `scaling` parts on one scale · `gram` matrices of products · `problem` targets and weights ·
+`decomposition` and, for many records, `cholesky` fits · `leave_one_out` residuals of left-out groups · `choice` range
+and penalty · `large` the chosen range on many records · `stratified` subsets and folds · `calibration` probabilities ·
+`solve` all of it.
+"""
+
+from jaxcat.objectives.exact.parts import ALONE, Part, Processes
+from jaxcat.objectives.exact.solve import Solution, solve_head
+
+__all__ = ["ALONE", "Part", "Processes", "Solution", "solve_head"]
