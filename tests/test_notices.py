@@ -36,7 +36,12 @@ def test_no_notices_of_libraries(tmp_path):
     folder, run = small.image_folder(tmp_path / "images"), tmp_path / "run"
     image = next(folder.rglob("*.png"))
     train = ("-m", "jaxcat.train", "--workdir", run, f"--config.data.dir={folder}", *TINY)
-    augmented = ("--config", "configs/folder.py:trained", "--config.data.augment=article", "--config.bottleneck.views=0")
+    augmented = (
+        "--config",
+        "configs/folder.py:trained",
+        "--config.data.augment=article",
+        "--config.bottleneck.views=0",
+    )
     assert notices(*train, *augmented, "--config.epochs=1") == []
     assert notices(*train, *augmented, "--config.epochs=2") == []  # goes on
     assert notices(*train, *augmented, "--config.epochs=2") == []  # is finished
