@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import small
@@ -237,3 +238,13 @@ def test_features_are_written_even_if_nobody_reads_the_rows(tmp_path):
 
 def test_the_methods_of_the_contract():
     assert all(callable(getattr(jaxcat.Classifier, name)) for name in ("predict", "features"))
+
+
+def test_fresh_values_of_a_stage_do_not_depend_on_the_stages_drawn_beside_it():
+    network = small.network(small.tiny_config(), classes=3)
+    params, stats = network.initialize(7)
+    for stages in ([], ["logits"], ["mixed0", "pool"], list(network.stages)):
+        some_params, some_stats = network.initialize(7, stages=stages)
+        assert set(some_params) == set(some_stats) == set(stages)
+        for some, whole in ((some_params, params), (some_stats, stats)):
+            jax.tree.map(np.testing.assert_array_equal, some, {stage: whole[stage] for stage in stages})

@@ -120,7 +120,8 @@ def test_no_records():
 def test_a_second_call_decodes_nothing(folder):
     train, names = counted(opened(folder).splits["train"])
     first = grouped(train)
-    assert sorted(names) == sorted(set(train.files) - {"train/cat/0.png", "train/dog/copy.png"} | {names[0]})
+    assert len(names) == 8  # of nine: two have the same bytes
+    assert len({"train/cat/0.png", "train/dog/copy.png"} & set(names)) == 1
     names.clear()
     assert grouped(train) == first
     assert names == []

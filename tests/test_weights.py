@@ -20,6 +20,7 @@ from jaxcat.models import inception
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.layers import ConvBN, Options
 from jaxcat.models.preprocessing import ZERO_TO_ONE, Conventions, Preprocessing
+from jaxcat.weights.formats import hdf5_file
 from jaxcat.weights.keras_names import UNITS
 from jaxcat.weights.load import load_pretrained
 from jaxcat.weights.registry import REGISTRY
@@ -79,6 +80,58 @@ def test_half_and_double_precision_become_float32(tmp_path, network):
 def test_the_cut_leaves_out_what_comes_after_it(weights):
     loaded = load(weights, cut="mixed3")
     assert list(loaded.params) == list(loaded.stats) == ["stem", "mixed0", "mixed1", "mixed2", "mixed3"]
+
+
+def test_values_after_the_cut_are_not_read(weights):
+    with h5py.File(weights, "r+") as file:
+        file[dataset_name("mixed9/branch1x1/bn/bias", first=1)][0] = np.nan
+    load(weights, cut="mixed8")
+    with pytest.raises(WeightsError, match="mixed9/branch1x1/.*1 values that are NaN"):
+        load(weights, cut="mixed9")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((7,), (3,)), ((5, 4), (2, 3)), ((6, 4), (6, 4)), ((3, 3, 5, 7), (2, 3, 4, 7)), ((2, 2), (4, 4))],
+)
+def test_packed_arrays_are_read_as_h5py_reads_them(shape, chunks, shuffle, dtype, tmp_path):
+    """jaxcat unpacks the pieces itself, since it must look at their sizes anyway."""
+    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    most = tuple(max(sides) for sides in zip(shape, chunks, strict=True))
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=chunks, maxshape=most, compression="gzip", shuffle=shuffle)
+    with h5py.File(tmp_path / "one.h5") as file:
+        found = hdf5_file.tensors(file, path=tmp_path / "one.h5")["x"].read()
+        np.testing.assert_array_equal(found, file["x"][()].astype(np.float32))
+    assert found.dtype == np.float32
+
+
+def test_another_process_reads_a_file_first_but_only_once(weights, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    run, started = hdf5_file.subprocess.run, []
+    monkeypatch.setattr(
+        hdf5_file.subprocess, "run", lambda *given, **more: started.append(given) or run(*given, **more)
+    )
+    for _ in range(2):
+        load(weights)
+    assert len(started) == 1
+    with h5py.File(weights, "r+") as file:
+        file["more"] = 1.0
+    with pytest.raises(WeightsError, match="more"):
+        load(weights)
+    assert len(started) == 2, "other content"
+    monkeypatch.setattr(hdf5_file.h5py.version, "hdf5_version", "99.0")
+    with pytest.raises(WeightsError, match="more"):
+        load(weights)
+    assert len(started) == 3, "another library"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "file"))
+    for _ in range(2):  # nothing can be remembered
+        with pytest.raises(WeightsError, match="more"):
+            load(weights)
+    assert len(started) == 5
 
 
 def test_provenance_is_plain_json_and_names_the_file(weights):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
-from scipy.stats import binomtest
 
 LEVEL = 0.95
 DRAWS = 2000  # of groups, for the bootstrap
@@ -23,8 +25,7 @@ def accuracy_interval(correct: np.ndarray, groups: np.ndarray | None = None, *, 
     correct = np.asarray(correct, bool)
     if not len(correct):
         return 0.0, 1.0
-    wilson = binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, method="wilson")
-    low, high = float(wilson.low), float(wilson.high)
+    low, high = _wilson(int(correct.sum()), len(correct))
     if groups is None:
         return low, high
     _, of_record = np.unique(groups, return_inverse=True)
@@ -36,3 +37,12 @@ def accuracy_interval(correct: np.ndarray, groups: np.ndarray | None = None, *, 
     times = np.random.default_rng(seed).multinomial(alike.sum(), alike / alike.sum(), size=DRAWS)
     edges = np.quantile((times @ right) / (times @ sizes), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return min(low, float(edges[0])), max(high, float(edges[1]))
+
+
+def _wilson(right: int, count: int) -> tuple[float, float]:
+    """Wilson's interval (J. Am. Stat. Assoc. 22, 1927), as scipy.stats has it; importing that takes 0.4 s."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    share, spread = right / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt((share * (1 - share) + spread / 4) * spread) / (1 + spread)
+    return 0.0 if right == 0 else middle - half, 1.0 if right == count else middle + half

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -62,7 +61,7 @@ def enable_compilation_cache() -> None:
     flags = " ".join(xla_flags())
     name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"
     jax.config.update("jax_compilation_cache_dir", str(root / name))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _is_text(path: str) -> bool:
@@ -75,8 +74,13 @@ def _is_text(path: str) -> bool:
 
 def installed_versions(*names: str) -> dict[str, str]:
     """The versions of these packages, without those that are not installed."""
-    found = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,7 +176,8 @@ def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -
 def _measured(logits: np.ndarray, labels: np.ndarray, *, metrics: Sequence[str]) -> dict[str, Any]:
     """Loss and metrics of all rows."""
     batch = {"label": jnp.asarray(labels), "mask": jnp.ones(len(labels), bool)}
-    sums = jax.device_get(masked_sums(jnp.asarray(logits, jnp.float32), batch, metrics))
+    sums_of = jax.jit(functools.partial(masked_sums, metrics=metrics))  # one program, not one for each operation
+    sums = jax.device_get(sums_of(jnp.asarray(logits, jnp.float32), batch))
     return averages(sums, metrics)
 
 
