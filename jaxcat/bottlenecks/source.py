@@ -286,10 +286,11 @@ class BottleneckSource:
         Raises:
             ValueError: the parts of the network are not neighbouring parts of this source's network.
         """
-        count = len(network.parts)
-        first = self._network.parts.index(network.parts[0])
-        if self._network.parts[first : first + count] != network.parts:
-            raise ValueError(f"{network.parts} are not neighbours among {self._network.parts}")
+        parts, count = self._network.parts, len(network.parts)
+        places = [first for first in range(len(parts)) if parts[first : first + count] == network.parts]
+        if not places:
+            raise ValueError(f"{network.parts} are not neighbours among {parts}")
+        first = places[0]
         narrow = copy.copy(self)
         narrow._network, narrow._keys = network, self._keys[first : first + count]
         narrow.parts = Parts(self.parts.rows[first : first + count])
