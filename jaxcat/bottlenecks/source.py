@@ -292,6 +292,7 @@ class BottleneckSource:
             raise ValueError(f"{network.parts} are not neighbours among {parts}")
         first = places[0]
         narrow = copy.copy(self)
+        narrow._lacking = 0  # which are not told apart by their blocks
         narrow._network, narrow._keys = network, self._keys[first : first + count]
         narrow.parts = Parts(self.parts.rows[first : first + count])
         narrow._readers = {each: reader.some(first, first + count) for each, reader in self._readers.items()}
