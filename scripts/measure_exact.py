@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcat.objectives.exact import Part, solve_head
+from jaxcat.objectives.exact.parts import Part
+from jaxcat.objectives.exact.solve import solve_head
 
 WIDTHS = [256, 288, 288, 768, 768, 768, 768, 768, 1280, 2048, 2048]  # channels of mixed0 … mixed10
 RANGES = [(0, 11), (0, 8), (3, 8), (4, 8), (8, 11), (10, 11)]

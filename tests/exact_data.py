@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxcat.objectives.exact import Part, Processes
+from jaxcat.objectives.exact.parts import Part, Processes
 
 
 def parts_of(features: dict[str, np.ndarray], statistic: str = "average") -> list[Part]:

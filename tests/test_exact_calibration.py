@@ -8,9 +8,9 @@ from exact_data import parts_of, planted
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from jaxcat.objectives.exact import solve_head
 from jaxcat.objectives.exact.calibration import _loss, _Problem, calibrate, fit, frequencies
 from jaxcat.objectives.exact.parts import Groups
+from jaxcat.objectives.exact.solve import solve_head
 from jaxcat.objectives.intervals import accuracy_interval
 
 

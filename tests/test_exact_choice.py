@@ -10,8 +10,9 @@ import pytest
 from exact_data import parts_of, planted, together
 
 from jaxcat.errors import DataError
-from jaxcat.objectives.exact import Part, solve, solve_head
-from jaxcat.objectives.exact.parts import Groups
+from jaxcat.objectives.exact import solve
+from jaxcat.objectives.exact.parts import Groups, Part
+from jaxcat.objectives.exact.solve import solve_head
 from jaxcat.objectives.exact.stratified import folds, subset
 
 BLOCKS = dict.fromkeys("abcdef", 12)

@@ -11,8 +11,9 @@ from exact_data import fitted_plainly, left_out_plainly, parts_of, planted, scal
 from sklearn.linear_model import Ridge, RidgeClassifierCV
 
 from jaxcat.errors import ConfigError
-from jaxcat.objectives.exact import choice, leave_one_out, solve, solve_head
+from jaxcat.objectives.exact import choice, leave_one_out, solve
 from jaxcat.objectives.exact.choice import FIRST, relative
+from jaxcat.objectives.exact.solve import solve_head
 
 WIDE = {"a": 60, "b": 40, "c": 100}  # more columns than records
 NARROW = {"a": 5, "b": 12, "c": 3}

@@ -7,8 +7,3 @@
 and penalty · `large` the chosen range on many records · `room` memory · `stratified` subsets and folds ·
 `calibration` probabilities · `solve` all of it.
 """
-
-from jaxcat.objectives.exact.parts import ALONE, Part, Processes
-from jaxcat.objectives.exact.solve import Solution, solve_head
-
-__all__ = ["ALONE", "Part", "Processes", "Solution", "solve_head"]
