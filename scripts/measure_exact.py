@@ -28,7 +28,7 @@ from jaxcat.objectives.exact.solve import solve_head
 
 WIDTHS = [256, 288, 288, 768, 768, 768, 768, 768, 1280, 2048, 2048]  # channels of mixed0 … mixed10
 RANGES = [(0, 11), (0, 8), (3, 8), (4, 8), (8, 11), (10, 11)]
-PER_RECORD = ("means", "scale", "Gram matrix", "leave-one-out", "fitting")
+PER_RECORD = ("means", "scale", "Gram matrix", "leave-one-out", "fitting probabilities")
 
 
 class Stages:

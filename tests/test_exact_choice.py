@@ -24,6 +24,7 @@ def many(monkeypatch):
     """Sets of these tests count as large: a subset ranks, and the chosen range takes Cholesky decompositions."""
     monkeypatch.setattr(solve, "LIMIT", 60)
     monkeypatch.setattr(solve, "LEAST_RANKED", 60)
+    monkeypatch.setattr(solve, "OF_CLASS", 1)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -85,10 +86,11 @@ def test_tiny_sets(records, classes, way_of_tiny):
     assert found.kernel.shape[1] == (1 if classes == 2 else classes)
 
 
-@pytest.fixture(params=[4000, 1], ids=["small", "large"])
+@pytest.fixture(params=[4000, 2], ids=["small", "large"])
 def way_of_tiny(request, monkeypatch):
     monkeypatch.setattr(solve, "LIMIT", request.param)
-    monkeypatch.setattr(solve, "LEAST_RANKED", max(2, min(2000, request.param)))
+    monkeypatch.setattr(solve, "LEAST_RANKED", request.param)
+    monkeypatch.setattr(solve, "OF_CLASS", 1)
 
 
 def test_eight_records_that_differ_are_told_apart():
@@ -161,6 +163,8 @@ def test_too_little_memory_is_said_before_the_work(monkeypatch):
     with pytest.raises(DataError, match="--config.data.train_size"):
         solve_head(parts_of(features), labels, classes=2, ranges=RANGES)
     monkeypatch.setattr(solve, "LIMIT", 10)
+    monkeypatch.setattr(solve, "LEAST_RANKED", 10)
+    monkeypatch.setattr(solve, "OF_CLASS", 1)
     with pytest.raises(DataError, match="--config.data.train_size"):
         solve_head(parts_of(features), labels, classes=2, ranges=[tuple("abcdef")], penalty=1.0)
 
@@ -196,6 +200,7 @@ def test_processes_give_the_same_head(count, records, limited, grouped, monkeypa
     if limited:
         monkeypatch.setattr(solve, "LIMIT", 30)
         monkeypatch.setattr(solve, "LEAST_RANKED", 30)
+        monkeypatch.setattr(solve, "OF_CLASS", 1)
     monkeypatch.setattr("jaxcat.objectives.exact.scaling.BLOCK_BYTES", 8 * 40 * 72)
     features, labels = planted(records, BLOCKS, classes=3, signal="cd", size=0.5)
     groups = np.random.default_rng(0).integers(0, records // 3, records) if grouped else None

@@ -37,6 +37,7 @@ def way(request, monkeypatch):
     if request.param == "cholesky":
         monkeypatch.setattr(solve, "LIMIT", 2)
         monkeypatch.setattr(solve, "LEAST_RANKED", 2)
+        monkeypatch.setattr(solve, "OF_CLASS", 1)
     return request.param
 
 
@@ -163,6 +164,7 @@ def test_penalty_too_small_for_float64(monkeypatch):
     """Records twice and wide parts: the Gram matrix has eigenvalues that rounding makes negative."""
     monkeypatch.setattr(solve, "LIMIT", 40)
     monkeypatch.setattr(solve, "LEAST_RANKED", 40)
+    monkeypatch.setattr(solve, "OF_CLASS", 1)
     features, labels = planted(60, {"a": 200}, signal=["a"])
     twice, labels = {"a": np.repeat(features["a"], 2, axis=0)}, np.repeat(labels, 2)
     with pytest.raises(ConfigError, match="optim.penalty=1e-18"):
