@@ -96,7 +96,7 @@ def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, 
     (of_part,) = ready.parts.rows
     expected = np.zeros((24, *ready.parts.shape), np.float32)
     for record, identity in enumerate(ready._identities[ready._passes[1]]):
-        block, offset = of_part._where[identity]
+        ((block, offset),) = of_part.positions([identity])
         expected[record] = np.load(of_part.folder / f"{of_part._blocks[block]}.npy")[offset]
     if in_memory:
         shutil.rmtree(of_part.folder)  # nothing is read from it any more

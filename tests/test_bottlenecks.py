@@ -400,6 +400,24 @@ def test_blocks_hold_their_rows_in_order(sizes, written, monkeypatch):
     np.testing.assert_array_equal(read, values)
 
 
+def test_rows_are_found_by_all_bytes_of_their_identity(empty_cache):
+    """Also by zeros at the end, which NumPy's strings leave out; and a row that was never added is missing."""
+    names = [bytes([*range(15), last]) for last in (0, 1, 255)] + [bytes(16), b"\xff" * 16, bytes([0] * 15 + [1])]
+    found = opened_rows(KEY)
+    for name in names[::-1]:
+        found.add([name], np.full((1, 2), names.index(name)))
+    for rows_ in (found, opened_rows(KEY)):  # the same object, and what it wrote
+        assert rows_.missing([*names, b"a" * 16]).tolist() == [False] * 6 + [True]
+        read = np.empty((6, 2), np.float32)
+        rows_.gather(rows_.positions(names), read)
+        assert read[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        with pytest.raises(KeyError, match="lacks 1 of 2 rows"):
+            rows_.positions([names[0], b"a" * 16])
+    assert opened_rows({**KEY, "image_size": 80}).missing(names).all()
+    with pytest.raises(ValueError, match="more than 16 bytes"):
+        found.missing([b"a" * 17])
+
+
 def test_identities_tell_record_view_and_content_apart():
     digests = [b"a" * 16, b"a" * 16, b"b" * 16]
     assert identities(digests, view=None) == digests

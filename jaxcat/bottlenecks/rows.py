@@ -33,6 +33,7 @@ from jaxcat.system.files import cache_dir, flush, replacing, write_bytes
 logger = logging.getLogger(__name__)
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # limits of a block: the most that a killed run can lose
 ABANDONED = 24 * 3600  # seconds; the writer of an older half-written block must have been killed
+IDENTITY = np.dtype("S16")  # compares as bytes, but an item of such an array lacks the zeros that it ends with
 OPEN_BYTES = 2**31  # bytes mapped at a time: the pages read through maps count as memory of the process
 
 
@@ -74,7 +75,10 @@ class Rows:
         self.folder = cache_dir() / "bottlenecks" / "-".join(names)
         self._key = text
         self._blocks: list[str] = []
-        self._where: dict[bytes, tuple[int, int]] = {}
+        # Identities in ascending order, and for each the number of its block and its place in it; then the same for
+        # blocks found since, in any order. Dictionaries of 22 parts of 200,000 records would take a gigabyte.
+        self._known, self._places = np.empty(0, IDENTITY), np.empty((0, 2), np.int32)
+        self._new: list[tuple[np.ndarray, np.ndarray]] = []
         most = min(_open_files() // 4, OPEN_BYTES // (self.block_rows * self.row_bytes)) // (1 + beside)
         self._mapped = functools.lru_cache(maxsize=max(1, most))(self._map)
 
@@ -111,12 +115,12 @@ class Rows:
                 if found is not None:
                     self._remember(name, found)
 
-    def _checked(self, marker: Path) -> list[bytes] | None:
+    def _checked(self, marker: Path) -> np.ndarray | None:
         """The identities in a block. If the block differs from its marker, removes the block and gives None."""
         array, reason = marker.with_suffix(".npy"), "it differs from its marker"
         try:
             said = json.loads(marker.read_text())
-            found = [bytes.fromhex(name) for name in said["rows"]]
+            found = _array([bytes.fromhex(name) for name in said["rows"]])
             block = np.load(array, mmap_mode="r", allow_pickle=False)
             if (
                 block.shape == (len(found), *self.shape)
@@ -135,17 +139,36 @@ class Rows:
                 path.unlink(missing_ok=True)
         return None
 
-    def _remember(self, name: str, found: Sequence[bytes]) -> None:
+    def _remember(self, name: str, found: np.ndarray) -> None:
+        places = np.stack([np.full(len(found), len(self._blocks)), np.arange(len(found))], axis=1).astype(np.int32)
         self._blocks.append(name)
-        self._where |= {identity: (len(self._blocks) - 1, offset) for offset, identity in enumerate(found)}
+        self._new.append((found, places))
+
+    def _find(self, wanted: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Which of these rows are there, bool (n,), and where those m are: (m, 2), number of the block, place in it."""
+        if self._new:
+            known, places = (
+                np.concatenate([before, *new])
+                for before, new in zip((self._known, self._places), zip(*self._new, strict=True), strict=True)
+            )
+            order = np.argsort(known, kind="stable")
+            self._known, self._places, self._new = known[order], places[order], []
+        asked = _array(wanted)
+        at = np.searchsorted(self._known, asked)
+        there = at < len(self._known)
+        there[there] = self._known[at[there]] == asked[there]
+        return there, self._places[at[there]]
 
     def missing(self, wanted: Sequence[bytes]) -> np.ndarray:
-        """bool (n,): which of these rows are not there."""
-        return np.array([identity not in self._where for identity in wanted], bool)
+        """bool (n,): which of the rows with these identities are not there."""
+        return ~self._find(wanted)[0]
 
     def positions(self, wanted: Sequence[bytes]) -> np.ndarray:
         """Where these rows are, all of which must be there: (n, 2), number of the block and place in it."""
-        return np.array([self._where[identity] for identity in wanted], np.int32).reshape(-1, 2)
+        there, places = self._find(wanted)
+        if not there.all():
+            raise KeyError(f"{self.folder} lacks {np.count_nonzero(~there)} of {len(there)} rows")
+        return places
 
     def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
         """Copies the rows at `positions` (n, 2) into `out` (n, *shape)."""
@@ -193,7 +216,7 @@ class Rows:
                 raise
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        self._remember(name, wanted)
+        self._remember(name, _array(wanted))
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -212,6 +235,12 @@ def _open_files() -> int:
         return 1024
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _array(identities: Sequence[bytes]) -> np.ndarray:
+    if any(len(identity) > IDENTITY.itemsize for identity in identities):
+        raise ValueError(f"an identity has more than {IDENTITY.itemsize} bytes")  # NumPy would cut it
+    return np.array(identities, IDENTITY)
 
 
 def _checksum(array: np.ndarray) -> int:

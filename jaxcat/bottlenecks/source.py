@@ -294,11 +294,13 @@ class BottleneckSource:
         Raises:
             ValueError: the parts of the network are not neighbouring parts of this source's network.
         """
-        count = len(network.parts)
-        first = self._network.parts.index(network.parts[0])
-        if self._network.parts[first : first + count] != network.parts:
-            raise ValueError(f"{network.parts} are not neighbours among {self._network.parts}")
+        parts, count = self._network.parts, len(network.parts)
+        places = [first for first in range(len(parts)) if parts[first : first + count] == network.parts]
+        if not places:
+            raise ValueError(f"{network.parts} are not neighbours among {parts}")
+        first = places[0]
         narrow = copy.copy(self)
+        narrow._lacking = 0  # which are not told apart by their blocks
         narrow._network, narrow._keys = network, self._keys[first : first + count]
         narrow.parts = Parts(self.parts.rows[first : first + count])
         narrow._readers = {each: reader.some(first, first + count) for each, reader in self._readers.items()}

@@ -4,11 +4,6 @@
 
 `parts` what is read · `scaling` parts on one scale · `gram` matrices of products · `problem` targets and weights ·
 `decomposition` and, for many records, `cholesky` fits · `leave_one_out` residuals of left-out groups · `choice` range
-and penalty · `large` the chosen range on many records · `stratified` subsets and folds · `calibration` probabilities ·
-`solve` all of it.
+and penalty · `large` the chosen range on many records · `room` memory · `stratified` subsets and folds ·
+`calibration` probabilities · `solve` all of it.
 """
-
-from jaxcat.objectives.exact.parts import ALONE, Part, Processes
-from jaxcat.objectives.exact.solve import Solution, solve_head
-
-__all__ = ["ALONE", "Part", "Processes", "Solution", "solve_head"]

@@ -86,24 +86,29 @@ def fit(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, *, with_off
         scores: (N, K); of size about 1.
     """
     problem, classes = _Problem(scores, labels, weights), scores.shape[1]
-    free = slice(0, 1 + classes if with_offsets else 1)
-    values = np.zeros(1 + classes)
+    values = _minimum(problem, slice(0, 1 + classes if with_offsets else 1))
+    if values[0] <= 0:
+        values = _minimum(problem, slice(1, 1 + classes)) if with_offsets else np.zeros(1 + classes)
+    return float(values[0]), values[1:] - values[1:].mean()
+
+
+def _minimum(problem: _Problem, free: slice) -> np.ndarray:
+    """Slope and offsets (1 + K,) of the least loss, of which those that are not `free` are 0."""
+    values = np.zeros(1 + problem.scores.shape[1])
     loss, gradient, curvature = _derivatives(problem, values)
-    if not with_offsets and gradient[0] >= 0:
-        return 0.0, values[1:]
     for _ in range(STEPS):
-        step = np.zeros(1 + classes)
-        ridge = 1e-12 * max(1.0, np.trace(curvature)) * np.eye(1 + classes)
+        step = np.zeros_like(values)
+        ridge = 1e-12 * max(1.0, np.trace(curvature)) * np.eye(len(values))
         step[free] = -np.linalg.solve((curvature + ridge)[free, free], gradient[free])
-        slope = float(gradient[free] @ step[free])
-        if -slope <= 1e-14 * weights.sum():
+        descent = float(gradient[free] @ step[free])
+        if -descent <= 1e-14 * problem.weights.sum():
             break
         size = 1.0
-        while size > 1e-10 and _loss(problem, values + size * step) > loss + 1e-4 * size * slope:
+        while size > 1e-10 and _loss(problem, values + size * step) > loss + 1e-4 * size * descent:
             size /= 2
         values = values + size * step
         loss, gradient, curvature = _derivatives(problem, values)
-    return max(0.0, float(values[0])), values[1:] - values[1:].mean()
+    return values
 
 
 def _offsets_help(problem: _Problem, groups: Groups, seed: int) -> bool:

@@ -11,6 +11,7 @@ from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
 from jaxcat.objectives.exact.parts import Processes
 from jaxcat.objectives.exact.problem import Problem
+from jaxcat.objectives.exact.room import room_for_ranking
 from jaxcat.objectives.exact.scaling import Scaled
 
 # Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; from a winner at an end the grid goes on, at most
@@ -60,13 +61,22 @@ def rank(work: Work, ranges: Sequence[tuple[str, ...]], *, penalty: float, with_
     Ranges of at least as many columns as records use the dual Gram matrix, and are divided over the processes.
     """
     kept = [work.scaled.kept(blocks) for blocks in ranges]
-    dual = [work.scaled.columns(some) >= len(work.problem.labels) for some in kept]
+    columns = [work.scaled.columns(some) for some in kept]
+    dual = [width >= len(work.problem.labels) for width in columns]
+    in_primal = sorted({i for some, is_dual in zip(kept, dual, strict=True) if not is_dual for i in some})
+    room_for_ranking(
+        work.problem,
+        work.processes,
+        dual=sum(dual),
+        primal=work.scaled.columns(in_primal),
+        largest=max((width for width, is_dual in zip(columns, dual, strict=True) if not is_dual), default=0),
+    )
     grams = _segments(work, [some for some, is_dual in zip(kept, dual, strict=True) if is_dual])
-    whole = _primal_whole(work, [some for some, is_dual in zip(kept, dual, strict=True) if not is_dual])
+    whole = None if all(dual) else _whole(work, in_primal)
 
     def solver(number: int) -> DualEigen | PrimalEigen:
         work.progress(f"solving {name_of(ranges[number])}")
-        if dual[number]:
+        if whole is None or dual[number]:
             return DualEigen(_sum_of(grams, kept[number]), work.problem)
         return _primal(work, whole, kept[number])
 
@@ -86,7 +96,7 @@ def rank(work: Work, ranges: Sequence[tuple[str, ...]], *, penalty: float, with_
         rows.append(_row(blocks, work, kept[number], found, penalty))
         if solved is not None and best_of(rows) == number:
             held = (number, solved)
-        del solved
+        del solved  # so that its memory is free when the next one is made
     winner = best_of(rows)
     if not with_fit:
         return Choice(rows, winner, None)
@@ -184,29 +194,26 @@ def _sum_of(grams: dict[tuple[int, ...], np.ndarray], kept: Sequence[int]) -> np
     return total
 
 
-def _primal_whole(work: Work, ranges: Sequence[Sequence[int]]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The parts of any of these ranges, their primal Gram matrix and its right-hand side."""
-    kept = sorted({i for some in ranges for i in some})
-    if not ranges:
-        return kept, np.zeros((0, 0)), work.problem.centred[:0]
-    gram, product = primal_gram(
-        work.scaled,
-        kept,
-        work.problem.centred,
-        groups=work.problem.groups,
-        processes=work.processes,
-        progress=work.progress,
-    )
-    return kept, gram, product
+class _Whole(NamedTuple):
+    """The primal Gram matrix of these parts, and its right-hand side."""
+
+    parts: Sequence[int]
+    gram: np.ndarray
+    product: np.ndarray
 
 
-def _primal(work: Work, whole: tuple[list[int], np.ndarray, np.ndarray], kept: Sequence[int]) -> PrimalEigen:
-    parts, gram, product = whole
-    of_column = np.repeat(parts, [work.scaled.parts[i].width for i in parts])
+def _whole(work: Work, parts: Sequence[int]) -> _Whole:
+    problem = work.problem
+    options: dict[str, Any] = {"processes": work.processes, "progress": work.progress}
+    return _Whole(parts, *primal_gram(work.scaled, parts, problem.centred, groups=problem.groups, **options))
+
+
+def _primal(work: Work, whole: _Whole, kept: Sequence[int]) -> PrimalEigen:
+    of_column = np.repeat(whole.parts, [work.scaled.parts[i].width for i in whole.parts])
     columns = np.flatnonzero(np.isin(of_column, kept))
     return PrimalEigen(
-        np.asfortranarray(gram[np.ix_(columns, columns)]),
-        product[columns],
+        np.asfortranarray(whole.gram[np.ix_(columns, columns)]),
+        whole.product[columns],
         work.problem,
         scaled=work.scaled,
         kept=kept,

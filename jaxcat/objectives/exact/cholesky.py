@@ -19,35 +19,43 @@ from jaxcat.objectives.exact.problem import Problem
 from jaxcat.objectives.exact.scaling import Scaled, rows_at_a_time
 
 
+class NotPositiveError(ArithmeticError):
+    """A Gram matrix plus a penalty that is not positive to float64's precision, in one process or more."""
+
+
 class _Penalised:
     """A Gram matrix of which the sum with each penalty is decomposed."""
 
-    def __init__(self, gram: np.ndarray):
+    def __init__(self, gram: np.ndarray, processes: Processes):
         """Takes the memory of `gram`, whose lower triangle is read."""
-        self.matrix, self.diagonal = gram, np.diag(gram).copy()
+        self.matrix, self.diagonal, self._processes = gram, np.diag(gram).copy(), processes
         copy_triangle(gram, to_lower=False)
 
     def decompose(self, penalty: float) -> np.ndarray:
-        """L with LLᵀ = Gram matrix + penalty, in the lower triangle of `matrix`."""
+        """L with LLᵀ = Gram matrix + penalty, in the lower triangle of `matrix`; whether all succeed is summed.
+
+        Raises:
+            NotPositiveError: in every process, if one of them fails.
+        """
         copy_triangle(self.matrix, to_lower=True)
         np.fill_diagonal(self.matrix, self.diagonal + penalty)
         _, status = lapack.dpotrf(self.matrix, lower=1, clean=0, overwrite_a=1)
-        if status:
-            raise FloatingPointError(f"Gram matrix + {penalty:g} is not positive to float64's precision")
+        if self._processes.sum(np.array([float(status != 0)]))[0] > 0:
+            raise NotPositiveError(f"the Gram matrix + {penalty:g} is not positive to float64's precision")
         return self.matrix
 
 
 class DualCholesky:
     """See `DualEigen`; the reflected matrix keeps its first row and column, of which the diagonal is made 1."""
 
-    def __init__(self, gram: np.ndarray, problem: Problem):
+    def __init__(self, gram: np.ndarray, problem: Problem, *, processes: Processes):
         """Takes the memory of `gram`, (N, N), Fortran order, of which the lower triangle is read."""
         self._problem, self._normal = problem, reflection(problem.unit)
         gram = reflect(gram, self._normal)
         self._largest = float(np.trace(gram))
         gram[:, 0] = 0.0
         gram[0, 0] = 1.0
-        self._penalised = _Penalised(gram)
+        self._penalised = _Penalised(gram, processes)
 
     def fit(self, penalty: float) -> Fit:
         lower, normal = self._penalised.decompose(penalty), self._normal
@@ -97,18 +105,18 @@ class PrimalCholesky:
         self._problem, self._scaled, self._kept, self._product = problem, scaled, kept, product
         self._processes, self._progress = processes, progress
         self._largest = float(np.trace(gram))
-        self._penalised = _Penalised(gram)
+        self._penalised = _Penalised(gram, processes)
 
     def fit(self, penalty: float) -> Fit:
         problem, lower = self._problem, self._penalised.decompose(penalty)
         coefficients = self._processes.from_owner(lapack.dpotrs(lower, self._product, lower=1)[0])
         left_out, done = np.zeros_like(problem.centred), 0
         for numbers, several in problem.groups.batches(rows_at_a_time(3 * len(lower)), self._processes):
+            self._progress(f"leave-one-out: {done:,} of {len(problem.labels):,} records")
             rows = self._scaled.rows(self._kept, numbers)
             residuals = problem.centred[numbers] - rows @ coefficients
             rows = blas.dtrsm(1.0, lower, rows.T, lower=1, overwrite_b=1).T
             bound, unit = penalty / (self._largest + penalty), problem.unit[numbers]
             left_out[numbers] = solve_differences(rows, residuals, several, unit=unit, bound=bound)
             done += len(numbers)
-            self._progress(f"leave-one-out: {done:,} of {len(problem.labels):,} records")
         return Fit(self._processes.sum(left_out), primal=coefficients)

@@ -134,9 +134,9 @@ class PrimalEigen:
     def _batches(self):
         most, done = rows_at_a_time(3 * len(self._values)), 0
         for numbers, several in self._problem.groups.batches(most, self._processes):
+            self._progress(f"leave-one-out: {done:,} of {len(self._problem.labels):,} records")
             yield numbers, several, self._scaled.rows(self._kept, numbers) @ self._vectors
             done += len(numbers)
-            self._progress(f"leave-one-out: {done:,} of {len(self._problem.labels):,} records")
 
     def _left_out(self, numbers: np.ndarray, several: Sequence[np.ndarray], rows: np.ndarray, penalty: float):
         inverse = 1 / (self._values + penalty)

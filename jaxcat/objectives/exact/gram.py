@@ -48,12 +48,12 @@ def primal_gram(
     columns, done = scaled.columns(kept), 0
     gram = np.zeros((columns, columns), order="F")
     product = np.zeros((columns, targets.shape[1]))
-    for numbers, _ in groups.batches(rows_at_a_time(columns), processes):
+    for numbers, _ in groups.batches(rows_at_a_time(columns), processes) if columns else ():
+        progress(f"Gram matrix: {done:,} of {len(targets):,} records")
         rows = scaled.rows(kept, numbers)
         gram = blas.dsyrk(1.0, rows.T, beta=1.0, c=gram, trans=0, lower=1, overwrite_c=1)
         product += rows.T @ targets[numbers]
         done += len(numbers)
-        progress(f"Gram matrix: {done:,} of {len(targets):,} records")
     return np.asfortranarray(processes.sum(gram)), processes.sum(product)
 
 

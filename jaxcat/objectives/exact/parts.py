@@ -33,8 +33,8 @@ class Processes:
     Attributes:
         index: number of this process, from 0.
         count: how many there are.
-        sum: takes a float64 array of the same shape in every process, gives the sum over processes, the same to the
-            last bit in each. Every process calls it equally often, in the same order.
+        sum: takes a float64 array of the same shape in every process, gives the sum over processes, writable and the
+            same to the last bit in each. Every process calls it equally often, in the same order.
     """
 
     index: int

@@ -106,4 +106,4 @@ def _slices(part: Part, records: int, processes: Processes) -> Iterator[tuple[sl
     size = rows_at_a_time(part.width)
     for start in range(begin, end, size):
         stop = min(end, start + size)
-        yield slice(start, stop), np.asarray(part.read(start, stop), np.float64).copy()
+        yield slice(start, stop), np.array(part.read(start, stop), np.float64)

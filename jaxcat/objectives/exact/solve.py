@@ -11,15 +11,26 @@ from jaxcat.errors import DataError
 from jaxcat.objectives.exact.calibration import Calibration, calibrate
 from jaxcat.objectives.exact.choice import ALL, Choice, Work, rank, relative
 from jaxcat.objectives.exact.decomposition import Fit
-from jaxcat.objectives.exact.large import check_memory, fit_beside
+from jaxcat.objectives.exact.large import fit_beside
 from jaxcat.objectives.exact.parts import ALONE, Part, Processes
 from jaxcat.objectives.exact.problem import Problem, problem_of, problem_of_some
+from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
 
 LIMIT = 4000  # with more records and more columns, no eigendecomposition of all records
 # Records that rank ranges and penalties where the limit is passed: 20 of each class, between these two.
 LEAST_RANKED, MOST_RANKED = 2000, 4000
+
+ONE_GROUP = (
+    "All records of train are in one group, so none can be judged without its group: each was left out alone, and the "
+    "leave-one-out figures are too good."
+)
+NO_SLOPE = (
+    "No positive slope fits the leave-one-out scores: the features tell nothing about the classes, and the head "
+    "answers with the classes' frequencies."
+)
+WITH_OFFSETS = "An offset per class was added, since the classes differ in size and it lowers the log loss."
 
 
 class Solution(NamedTuple):
@@ -91,30 +102,32 @@ def solve_head(
     notes: list[str] = []
     problem = problem_of(labels, classes=classes, groups=groups, class_weights=class_weights)
     if problem.groups.count == 1:
-        notes.append(
-            "All records of train are in one group, so none can be judged without its group: each was left out alone, "
-            "and the leave-one-out figures are too good."
-        )
-        groups, problem = None, problem_of(labels, classes=classes, groups=None, class_weights=class_weights)
+        notes.append(ONE_GROUP)
+        problem = problem_of(labels, classes=classes, groups=None, class_weights=class_weights)
     options: dict[str, Any] = {"penalty": penalty, "processes": processes, "progress": progress}
-    blocks, work, fit, rows = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
-    chosen = rows[-1] if rows[-1]["records"] > rows[0]["records"] else rows[ranges.index(blocks)]
+    work, fit, rows, chosen = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
+    blocks = tuple(chosen["blocks"])
     notes += _notes_on(work, blocks, chosen, given=penalty > 0)
 
-    scores = problem.scores(fit.left_out)
-    weights = problem.roots**2
+    progress("fitting probabilities")
+    scores, weights = problem.scores(fit.left_out), problem.roots**2
     made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=problem.groups, seed=seed)
     made = _from_first(made, scores.shape[1], processes)
     if made.slope == 0:
-        notes.append(
-            "No positive slope fits the leave-one-out scores: the features tell nothing about the classes, and the "
-            "head answers with the classes' frequencies."
-        )
+        notes.append(NO_SLOPE)
     elif made.offsets is not None:
-        notes.append("An offset per class was added, since the classes differ in size and it lowers the log loss.")
+        notes.append(WITH_OFFSETS)
     kernel, bias = _unscaled(work, blocks, fit, made)
     return Solution(
-        blocks, chosen["penalty"], kernel, bias, made.logits(scores), made.slope, made.offsets, rows, tuple(notes)
+        blocks=blocks,
+        penalty=chosen["penalty"],
+        kernel=kernel,
+        bias=bias,
+        leave_one_out=made.logits(scores),
+        slope=made.slope,
+        offsets=made.offsets,
+        candidates=rows,
+        notes=tuple(notes),
     )
 
 
@@ -128,8 +141,8 @@ def _choose(
     processes: Processes,
     progress: Callable[[str], None],
     notes: list[str],
-) -> tuple[tuple[str, ...], Work, Fit, list[dict[str, Any]]]:
-    """The chosen range, what was worked with, the fit, and the rows of the table."""
+) -> tuple[Work, Fit, list[dict[str, Any]], dict[str, Any]]:
+    """What was worked with, the fit, the rows of the table, and the chosen one of them."""
     records = len(problem.labels)
     columns = [sum(part.width for part in parts if part.block in blocks) for blocks in ranges]
     named = [part for part in parts if any(part.block in blocks for blocks in ranges)]
@@ -140,14 +153,16 @@ def _choose(
 
     if max(min(records, width) for width in columns) <= LIMIT:
         work = work_on(named, problem)
-        check_memory(work, 8 * min(records, max(columns)) ** 2 * (len(ranges) + 9))
         choice = rank(work, ranges, penalty=penalty, with_fit=True)
         assert choice.fit is not None
-        return ranges[choice.winner], work, choice.fit, choice.rows
+        return work, choice.fit, choice.rows, choice.rows[choice.winner]
+    for blocks, width in zip(ranges, columns, strict=True):  # any of them may be chosen
+        widest = max(part.width for part in named if part.block in blocks)
+        room_for_range(problem, processes, columns=width, widest=widest, limit=LIMIT)
     first = Choice([], 0, None)
     if len(ranges) > 1 or not penalty:
         most = min(MOST_RANKED, max(LEAST_RANKED, 20 * problem.targets.shape[1]))
-        numbers = subset(problem.labels, problem.groups, most=min(most, LIMIT), seed=seed)
+        numbers = subset(problem.labels, problem.groups, most=most, seed=seed)
         progress(f"reading {len(numbers):,} records")
         on_some = work_on(_held(named, numbers), problem_of_some(problem, numbers))
         first = rank(on_some, ranges, penalty=penalty, with_fit=False)
@@ -159,7 +174,7 @@ def _choose(
     work = work_on([part for part in named if part.block in blocks], problem)
     start = penalty or first.rows[first.winner]["relative_penalty"] * work.unit(work.scaled.kept(blocks))
     row, fit = fit_beside(work, blocks, penalty=start, given=penalty > 0, limit=LIMIT)
-    return blocks, work, fit, [*first.rows, row]
+    return work, fit, [*first.rows, row], row
 
 
 def _held(parts: Sequence[Part], numbers: np.ndarray) -> list[Part]:

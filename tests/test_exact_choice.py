@@ -1,0 +1,251 @@
+"""What the exact solver chooses, on sets small and odd, and with several processes."""
+
+from __future__ import annotations
+
+import json
+
+import measure_exact
+import numpy as np
+import pytest
+from exact_data import parts_of, planted, together
+
+from jaxcat.errors import DataError
+from jaxcat.objectives.exact import solve
+from jaxcat.objectives.exact.parts import Groups, Part
+from jaxcat.objectives.exact.solve import solve_head
+from jaxcat.objectives.exact.stratified import folds, subset
+
+BLOCKS = dict.fromkeys("abcdef", 12)
+RANGES = [tuple("abcdef"), tuple("abc"), tuple("bcd"), tuple("cd"), tuple("def"), tuple("f")]
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Sets of these tests count as large: a subset ranks, and the chosen range takes Cholesky decompositions."""
+    monkeypatch.setattr(solve, "LIMIT", 60)
+    monkeypatch.setattr(solve, "LEAST_RANKED", 60)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(
+    ("signal", "chosen"), [("f", "f"), ("abc", "abc"), ("a", "abc"), ("cd", "cd"), ("af", "abcdef")]
+)
+def test_shortest_range_with_the_signal_is_chosen(signal, chosen, classes):
+    features, labels = planted(150, BLOCKS, classes=classes, signal=signal, size=0.7)
+    found = solve_head(parts_of(features), labels, classes=classes, ranges=RANGES)
+    assert found.blocks == tuple(chosen)
+    assert found.kernel.shape == (12 * len(chosen), 1 if classes == 2 else classes)
+    assert len(json.loads(json.dumps(found.candidates))) == len(RANGES)
+
+
+def test_ties_go_to_the_fewest_blocks():
+    features, labels = planted(80, {"a": 10, "b": 10}, signal="b")
+    features["a"][:] = 7.0
+    features["c"] = np.zeros((80, 4))
+    found = solve_head(
+        parts_of(features), labels, classes=2, ranges=[tuple("abc"), tuple("ab"), tuple("b"), tuple("bc")]
+    )
+    assert found.blocks == ("b",)
+    assert len({round(row["squared_error"], 12) for row in found.candidates}) == 1
+
+
+def test_constant_parts_are_left_out_and_said():
+    features, labels = planted(60, {"a": 8}, signal="a")
+    constant = np.full((60, 5), 0.1) + np.random.default_rng(0).standard_normal((60, 5)) * 1e-9
+    parts = [*parts_of(features), *parts_of({"a": constant}, "deviation")]
+    found, alone = (solve_head(some, labels, classes=2, ranges=[("a",)]) for some in (parts, parts[:1]))
+    assert "a (deviation)" in found.notes[0]
+    assert not found.kernel[8:].any()
+    np.testing.assert_allclose(found.kernel[:8], alone.kernel)
+    np.testing.assert_allclose(found.bias, alone.bias)
+
+
+def test_winner_at_an_end_of_the_grid_extends_it():
+    labels = np.arange(60) % 2
+    clear = (labels * 2.0 - 1)[:, None] + np.random.default_rng(0).standard_normal((60, 1)) * 1e-3
+    found = solve_head(parts_of({"a": clear}), labels, classes=2, ranges=[("a",)])
+    assert found.candidates[0]["relative_penalty"] < 1e-4
+    features, labels = planted(60, {"a": 8}, seed=1)
+    found = solve_head(parts_of(features), labels, classes=2, ranges=[("a",)])
+    assert found.candidates[0]["relative_penalty"] == pytest.approx(1e6)
+    assert any("end of the grid" in note for note in found.notes)
+
+
+def _finite(found) -> None:
+    for array in (found.kernel, found.bias, found.leave_one_out):
+        assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize("records", [2, 3, 8])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_tiny_sets(records, classes, way_of_tiny):
+    features, labels = planted(records, {"a": 50, "b": 1}, classes=classes)
+    found = solve_head(parts_of(features), labels, classes=classes, ranges=[("a", "b"), ("b",)])
+    _finite(found)
+    assert found.kernel.shape[1] == (1 if classes == 2 else classes)
+
+
+@pytest.fixture(params=[4000, 1], ids=["small", "large"])
+def way_of_tiny(request, monkeypatch):
+    monkeypatch.setattr(solve, "LIMIT", request.param)
+    monkeypatch.setattr(solve, "LEAST_RANKED", max(2, min(2000, request.param)))
+
+
+def test_eight_records_that_differ_are_told_apart():
+    labels = np.array([0, 1] * 4)
+    rows = np.random.default_rng(0).standard_normal((8, 30)) * 0.1 + labels[:, None]
+    found = solve_head(parts_of({"a": rows}), labels, classes=2, ranges=[("a",)])
+    assert ((rows @ found.kernel + found.bias > 0)[:, 0] == labels).all()
+    assert ((found.leave_one_out > 0)[:, 0] == labels).all()
+    assert abs(found.leave_one_out).max() < 5  # separable, but of eight records: no certainty
+
+
+def test_one_feature_of_one_block():
+    labels = np.arange(40) % 2
+    rows = labels[:, None] + 0.1 * np.random.default_rng(0).standard_normal((40, 1))
+    found = solve_head(parts_of({"a": rows}), labels, classes=2, ranges=[("a",)])
+    assert found.kernel.shape == (1, 1)
+    assert found.kernel[0, 0] > 0
+
+
+@pytest.mark.parametrize("labels", [[0] * 6 + [1] * 2, [0, 1] * 4, [1] * 8])
+def test_records_that_are_all_the_same_give_the_frequencies(labels):
+    labels = np.array(labels)
+    found = solve_head(
+        parts_of({"a": np.full((8, 3), 1 / 3)}), labels, classes=2, ranges=[("a",)], groups=np.zeros(8, int)
+    )
+    _finite(found)
+    assert not found.kernel.any()
+    assert "one group" in found.notes[0]
+    assert any("same for every record" in note for note in found.notes)
+
+
+def test_one_group_is_said_and_records_are_left_out_alone():
+    features, labels = planted(40, {"a": 5}, signal="a")
+    found = solve_head(parts_of(features), labels, classes=2, ranges=[("a",)], groups=np.ones(40, int))
+    alone = solve_head(parts_of(features), labels, classes=2, ranges=[("a",)])
+    assert "too good" in found.notes[0]
+    np.testing.assert_array_equal(found.kernel, alone.kernel)
+
+
+def test_twins_in_one_group_do_not_vouch_for_each_other():
+    features, labels = planted(30, {"a": 60}, seed=2)
+    twice = {"a": np.repeat(features["a"], 2, axis=0)}
+    labels = np.repeat(labels, 2)
+    apart = solve_head(parts_of(twice), labels, classes=2, ranges=[("a",)])
+    grouped = solve_head(parts_of(twice), labels, classes=2, ranges=[("a",)], groups=np.repeat(np.arange(30), 2))
+    assert apart.candidates[0]["accuracy"] == 1.0
+    assert grouped.candidates[0]["accuracy"] < 0.7
+
+
+def test_class_of_one_record_and_class_without_any():
+    features, labels = planted(50, {"a": 10}, classes=3, signal="a", size=2)
+    labels[labels == 2] = 0
+    labels[0] = 2
+    found = solve_head(parts_of(features), labels, classes=4, ranges=[("a",)])
+    _finite(found)
+    assert found.kernel.shape == (10, 4)
+    assert (found.leave_one_out.argmax(1) != 3).all()
+
+
+def test_one_record_and_values_that_are_not_finite_are_refused():
+    with pytest.raises(DataError, match="2 or more"):
+        solve_head(parts_of({"a": np.ones((1, 2))}), np.array([0]), classes=2, ranges=[("a",)])
+    with pytest.raises(DataError, match="block a .*finite"):
+        solve_head(parts_of({"a": np.full((4, 2), np.nan)}), np.array([0, 1] * 2), classes=2, ranges=[("a",)])
+
+
+def test_too_little_memory_is_said_before_the_work(monkeypatch):
+    features, labels = planted(60, BLOCKS)
+    monkeypatch.setattr("jaxcat.system.memory.available", lambda: 1e4)
+    with pytest.raises(DataError, match="--config.data.train_size"):
+        solve_head(parts_of(features), labels, classes=2, ranges=RANGES)
+    monkeypatch.setattr(solve, "LIMIT", 10)
+    with pytest.raises(DataError, match="--config.data.train_size"):
+        solve_head(parts_of(features), labels, classes=2, ranges=[tuple("abcdef")], penalty=1.0)
+
+
+@pytest.mark.parametrize("records", [70, 400], ids=["dual", "primal"])
+def test_many_records_are_ranked_on_a_subset_and_solved_on_all(records, many):
+    features, labels = planted(records, {**BLOCKS, "c": 40, "d": 40}, classes=3, signal="cd", size=0.5)
+    options = {"classes": 3, "ranges": RANGES, "groups": np.arange(records) // 2}
+    found = solve_head(parts_of(features), labels, **options)
+    assert found.blocks == ("c", "d")
+    ranked, final = found.candidates[:-1], found.candidates[-1]
+    assert {row["records"] for row in ranked} == {60}
+    assert final["records"] == records
+    chosen = next(row["relative_penalty"] for row in ranked if row["blocks"] == ["c", "d"])
+    assert abs(np.log10(final["relative_penalty"] / chosen)) < 0.51
+    given = solve_head(parts_of(features), labels, **(options | {"ranges": [("c", "d")], "penalty": found.penalty}))
+    np.testing.assert_allclose(given.kernel, found.kernel, rtol=1e-9)
+    errors = [
+        solve_head(
+            parts_of(features), labels, **(options | {"ranges": [("c", "d")], "penalty": chosen * 2 * factor})
+        ).candidates[-1]["squared_error"]
+        for factor in (10**-0.5, 1, 10**0.5)
+    ]
+    assert final["squared_error"] == pytest.approx(min(errors), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("records", [50, 70, 200])
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_processes_give_the_same_head(count, records, limited, grouped, monkeypatch):
+    """Dual, primal and mixed ranges; the sums that processes take, and their number, are the same in each."""
+    if limited:
+        monkeypatch.setattr(solve, "LIMIT", 30)
+        monkeypatch.setattr(solve, "LEAST_RANKED", 30)
+    monkeypatch.setattr("jaxcat.objectives.exact.scaling.BLOCK_BYTES", 8 * 40 * 72)
+    features, labels = planted(records, BLOCKS, classes=3, signal="cd", size=0.5)
+    groups = np.random.default_rng(0).integers(0, records // 3, records) if grouped else None
+    options = {"classes": 3, "ranges": RANGES, "groups": groups, "class_weights": np.array([1.0, 2.0, 0.7])}
+    alone = solve_head(parts_of(features), labels, **options)
+    for found in together(count, lambda some: solve_head(parts_of(features), labels, processes=some, **options)):
+        assert found.blocks == alone.blocks
+        assert found.penalty == pytest.approx(alone.penalty, rel=1e-9)
+        np.testing.assert_allclose(found.kernel, alone.kernel, rtol=1e-6, atol=1e-6 * abs(alone.kernel).max())
+        np.testing.assert_allclose(found.bias, alone.bias, rtol=1e-6)
+        np.testing.assert_allclose(found.leave_one_out, alone.leave_one_out, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_are_read_in_blocks(monkeypatch):
+    features, labels = planted(200, {"a": 10})
+    monkeypatch.setattr("jaxcat.objectives.exact.scaling.BLOCK_BYTES", 8 * 10 * 3 * 32)
+    asked = []
+
+    def read(start, stop):
+        asked.append(stop - start)
+        return features["a"][start:stop]
+
+    solve_head([Part("a", "average", 10, read)], labels, classes=2, ranges=[("a",)])
+    assert max(asked) <= 96
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_subsets_have_whole_groups_of_every_class(classes):
+    random = np.random.default_rng(0)
+    labels = np.sort(random.choice(classes, 1000, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()))
+    names = labels * 1000 + random.integers(0, 60, 1000)
+    groups = Groups(names, records=1000)
+    chosen = subset(labels, groups, most=300, seed=0)
+    assert 250 < len(chosen) <= 300
+    assert set(names[chosen]).isdisjoint(np.delete(names, chosen))
+    shares = np.bincount(labels[chosen], minlength=classes) / np.bincount(labels)
+    np.testing.assert_allclose(shares, 0.3, atol=0.15)
+    np.testing.assert_array_equal(chosen, subset(labels, groups, most=300, seed=0))
+    assert not np.array_equal(chosen, subset(labels, groups, most=300, seed=1))
+    large = subset(labels, Groups(labels, records=1000), most=100, seed=0)
+    assert len(large) >= 50
+    fold = folds(labels, groups, number=5, seed=0)
+    for name in np.unique(names):
+        assert len(set(fold[names == name])) == 1
+    for label in range(classes):
+        assert np.bincount(fold[labels == label], minlength=5).max() < 0.45 * np.sum(labels == label)
+
+
+def test_script_measures_every_stage(capsys):
+    measure_exact.main(["--records", "60", "--first", "0", "--last", "0", "--to", "600"])
+    printed = capsys.readouterr().out
+    for words in ("means", "scale", "Gram matrix", "solving", "memory: at most", "600 records"):
+        assert words in printed
