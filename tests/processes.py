@@ -35,7 +35,6 @@ def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, envir
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py does, for the same reason
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(REPOSITORY)
