@@ -54,6 +54,13 @@ def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, envir
         atexit._run_exitfuncs()  # multiprocessing skips them; JAX's make the processes of a run leave together
 
 
+def command(module: str, *arguments: object, logs: Path, devices: int = 1) -> tuple[int, str]:
+    """Exit status and whole output, of both streams, of `python -m MODULE ARGUMENTS…`."""
+    with Processes(1, ("-m", module), [str(word) for word in arguments], logs=logs, devices=devices) as run:
+        (status,) = run.statuses(seconds=300)
+        return status, run.output()
+
+
 class Processes:
     """`python PROGRAM… ARGUMENTS…` in `count` processes; use as a context manager, which leaves none behind."""
 
