@@ -19,6 +19,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from jaxcat.system.processes import LOST_AFTER
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -29,10 +31,21 @@ def context() -> BaseContext:
     return found
 
 
-def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, environment: dict[str, str], log: Path):
+def run(
+    program: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    devices: int,
+    environment: dict[str, str],
+    log: Path,
+    lost_after: int,
+):
     """Does what `python PROGRAM… ARGUMENTS…` would; PROGRAM is `-m NAME` or `-c CODE`."""
     import jax
 
+    from jaxcat.system import processes
+
+    processes.LOST_AFTER = lost_after
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
     os.environ.clear()
@@ -72,6 +85,7 @@ class Processes:
         *,
         logs: Path,
         devices: int = 2,
+        lost_after: int = LOST_AFTER,
         each: Callable[[int], Sequence[str]] = lambda process: (),
     ):
         with socket.socket() as free:
@@ -84,7 +98,7 @@ class Processes:
             log.touch()
             together = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(process)]
             words = [*arguments, *each(process), *(together if count > 1 else [])]
-            options = {"devices": devices, "environment": dict(os.environ), "log": log}
+            options = {"devices": devices, "environment": dict(os.environ), "log": log, "lost_after": lost_after}
             self.running.append(context().Process(target=run, args=(program, words), kwargs=options))
             self.running[-1].start()
 

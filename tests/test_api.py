@@ -192,7 +192,7 @@ def test_epochs_in_a_notebook_show_a_line_that_changes(folder, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_in_jupyter(tmp_path, monkeypatch):
+def test_the_notebook_runs_in_jupyter(tmp_path, monkeypatch, as_users_have_it):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     book = nbformat.read(NOTEBOOK, 4)
