@@ -5,25 +5,36 @@ import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+# Compiling is most of what tests wait for, and these two leave a third of it; convolutions are Eigen's either way.
+# Commands that tests start in a process of their own inherit both. `as_users_have_it` is without them, as are
+# scripts/quickstart.sh and the published benchmarks.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# Compiling is most of what tests wait for, and this halves it; convolutions are Eigen's either way. Tests that start a
-# command in a process of its own see what users get.
-jax.config.update("jax_disable_most_optimizations", True)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory) -> None:
-    """Tests share the programs they compile, as runs of a user do; so do the workers of pytest-xdist."""
+    """Tests share the programs they compile, as runs of a user do; so do the workers of pytest-xdist, and commands."""
+    from jaxcat.system.compilation import enable_compilation_cache
+
     root = tmp_path_factory.getbasetemp()
-    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
+    programs = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "xla"
+    programs.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXCAT_CACHE", str(root / "cache"))
+        enable_compilation_cache()
+    of_commands = Path(jax.config.jax_compilation_cache_dir)
+    of_commands.parent.mkdir(exist_ok=True)
+    of_commands.symlink_to(programs)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
@@ -40,6 +51,13 @@ def shared() -> Path:
 def cache_of_its_own(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def as_users_have_it(monkeypatch) -> None:
+    """Commands in processes of their own are compiled as those of users are."""
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    monkeypatch.delenv("XLA_FLAGS")
 
 
 @pytest.fixture

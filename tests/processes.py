@@ -19,6 +19,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from jaxcat.system.processes import LOST_AFTER
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -29,13 +31,23 @@ def context() -> BaseContext:
     return found
 
 
-def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, environment: dict[str, str], log: Path):
+def run(
+    program: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    devices: int,
+    environment: dict[str, str],
+    log: Path,
+    lost_after: int,
+):
     """Does what `python PROGRAM… ARGUMENTS…` would; PROGRAM is `-m NAME` or `-c CODE`."""
     import jax
 
+    from jaxcat.system import processes
+
+    processes.LOST_AFTER = lost_after
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py does, for the same reason
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(REPOSITORY)
@@ -55,6 +67,13 @@ def run(program: Sequence[str], arguments: Sequence[str], *, devices: int, envir
         atexit._run_exitfuncs()  # multiprocessing skips them; JAX's make the processes of a run leave together
 
 
+def command(module: str, *arguments: object, logs: Path, devices: int = 1) -> tuple[int, str]:
+    """Exit status and whole output, of both streams, of `python -m MODULE ARGUMENTS…`."""
+    with Processes(1, ("-m", module), [str(word) for word in arguments], logs=logs, devices=devices) as run:
+        (status,) = run.statuses(seconds=300)
+        return status, run.output()
+
+
 class Processes:
     """`python PROGRAM… ARGUMENTS…` in `count` processes; use as a context manager, which leaves none behind."""
 
@@ -66,6 +85,7 @@ class Processes:
         *,
         logs: Path,
         devices: int = 2,
+        lost_after: int = LOST_AFTER,
         each: Callable[[int], Sequence[str]] = lambda process: (),
     ):
         with socket.socket() as free:
@@ -78,7 +98,7 @@ class Processes:
             log.touch()
             together = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(process)]
             words = [*arguments, *each(process), *(together if count > 1 else [])]
-            options = {"devices": devices, "environment": dict(os.environ), "log": log}
+            options = {"devices": devices, "environment": dict(os.environ), "log": log, "lost_after": lost_after}
             self.running.append(context().Process(target=run, args=(program, words), kwargs=options))
             self.running[-1].start()
 

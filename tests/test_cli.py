@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import small
+from processes import command
 
 from jaxcat import flags
 from jaxcat.errors import ConfigError
@@ -23,10 +24,11 @@ def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
     )
 
 
-def train(folder: Path | str, workdir: Path, *more: str) -> subprocess.CompletedProcess:
+def request(folder: Path | str, workdir: Path, *more: str) -> tuple:
+    """The arguments of `jaxcat.train` for a small run."""
     settings = (f"--config.data.dir={folder}", "--config.model.weights=none", "--config.model.width=0.0625")
     settings += ("--config.data.image_size=75", "--config.epochs=1", "--config.model.cut=mixed0")
-    return run("-m", "jaxcat.train", "--config", "configs/folder.py:trained", "--workdir", workdir, *settings, *more)
+    return ("--config", "configs/folder.py:trained", "--workdir", workdir, *settings, *more)
 
 
 WRONG = ["--config", "configs/folder.py", "--workdir", "nowhere", "--config.optim.name=adm"]
@@ -60,16 +62,10 @@ def test_commands_that_compute_nothing_import_no_framework(module, arguments, st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import jaxcat",
-        "import jaxcat.train, jaxcat.training.loop",
-        "import jaxcat.evaluate, jaxcat.predict, jaxcat.inference.evaluation, jaxcat.inference.prediction",
-    ],
-)
-def test_importing_brings_no_tensorflow(statement):
-    result = run("-c", f"{statement}; import sys; sys.exit('tensorflow' in sys.modules)")
+def test_importing_brings_no_tensorflow():
+    modules = "jaxcat, jaxcat.train, jaxcat.training.loop, jaxcat.evaluate, jaxcat.inference.evaluation"
+    modules += ", jaxcat.predict, jaxcat.inference.prediction"
+    result = run("-c", f"import {modules}; import sys; sys.exit('tensorflow' in sys.modules)")
     assert result.returncode == 0, result.stderr
 
 
@@ -98,7 +94,7 @@ def test_importing_brings_no_tensorflow(statement):
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(tmp_path, arguments, says):
-    result = train("images", tmp_path / "run", *arguments)
+    result = run("-m", "jaxcat.train", *request("images", tmp_path / "run", *arguments))
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert all(words in result.stderr for words in says), result.stderr
@@ -142,9 +138,9 @@ def test_a_missing_config_file_and_variant(tmp_path):
 def test_orbax_does_not_warn_of_a_complete_workdir(tmp_path):
     folder = small.image_folder(tmp_path / "images")
     for _ in range(2):  # trains, and finds that it has
-        result = train(folder, tmp_path / "run")
-        assert result.returncode == 0, result.stderr
-        assert "_CHECKPOINT_METADATA" not in result.stderr
+        status, output = command("jaxcat.train", *request(folder, tmp_path / "run"), logs=tmp_path)
+        assert status == 0, output
+        assert "_CHECKPOINT_METADATA" not in output
 
 
 @pytest.mark.slow
@@ -153,30 +149,31 @@ def test_bad_images_are_all_listed_before_training(tmp_path):
     for name in ("000", "003"):
         path = folder / "train" / "disc" / f"{name}.png"
         path.write_bytes(path.read_bytes()[:200])
-    result = train(folder, tmp_path / "run")
-    assert result.returncode == 2
-    assert "000.png" in result.stderr
-    assert "003.png" in result.stderr
-    assert "--config.data.skip_bad=True" in result.stderr
-    result = train(folder, tmp_path / "run", "--config.data.skip_bad=True")
-    assert result.returncode == 0, result.stderr
-    assert "22 train" in result.stdout
+    status, output = command("jaxcat.train", *request(folder, tmp_path / "run"), logs=tmp_path)
+    assert status == 2
+    assert "000.png" in output
+    assert "003.png" in output
+    assert "--config.data.skip_bad=True" in output
+    skipping = request(folder, tmp_path / "run", "--config.data.skip_bad=True")
+    status, output = command("jaxcat.train", *skipping, logs=tmp_path)
+    assert status == 0, output
+    assert "22 train" in output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("module", "arguments", "says"),
     [
-        (["-m", "jaxcat.evaluate", "--workdir", "nowhere"], "nowhere"),
-        (["-m", "jaxcat.evaluate", "--workdir", "configs"], "no finished checkpoint"),
-        (["-m", "jaxcat.predict", "--workdir", "configs", "x.jpg"], "no finished checkpoint"),
+        ("jaxcat.evaluate", ["--workdir", "nowhere"], "nowhere"),
+        ("jaxcat.evaluate", ["--workdir", "configs"], "no finished checkpoint"),
+        ("jaxcat.predict", ["--workdir", "configs", "x.jpg"], "no finished checkpoint"),
     ],
 )
-def test_a_workdir_without_a_run(arguments, says):
-    result = run(*arguments)
-    assert result.returncode == 1
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
+def test_a_workdir_without_a_run(tmp_path, module, arguments, says):
+    status, output = command(module, *arguments, logs=tmp_path)
+    assert status == 1
+    assert says in output
+    assert "Traceback" not in output
 
 
 def test_a_published_name_with_a_slash_is_no_path():

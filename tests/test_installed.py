@@ -91,7 +91,7 @@ def test_a_wheel_has_the_recipes_and_the_console_script(installed):
 
 
 @pytest.mark.slow
-def test_a_wheel_works_from_another_directory(installed, tmp_path):
+def test_a_wheel_works_from_another_directory(installed, tmp_path, as_users_have_it):
     (tmp_path / "folder").mkdir()  # a folder of that name beside it changes nothing
     code = "import jaxcat; from jaxcat.configs.cats_vs_dogs import get_config; print(jaxcat.__file__)"
     assert python("-c", code, path=installed, cwd=tmp_path).stdout.strip() == str(installed / "jaxcat" / "__init__.py")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import small
+from processes import Processes
 from small_run import config, metrics, outcome
 
 from jaxcat.data.records import order
@@ -28,11 +29,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
     "settings",
     [
         ["bottleneck.views=0"],
-        ["bottleneck.views=3"],
-        # many steps in one compiled loop
+        # computes bottlenecks, then many steps in one compiled loop
         ["bottleneck.views=3", "model.train_from=head", "model.train_bn=False", "checkpoint.every_steps=4"],
     ],
-    ids=["streaming", "bottlenecks", "loops"],
+    ids=["streaming", "loops on bottlenecks"],
 )
 def test_killed_at_random_moments(tmp_path, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
@@ -52,30 +52,17 @@ def test_killed_at_random_moments(tmp_path, settings):
 
 def interrupted(folder: Path, workdir: Path, *signals: signal.Signals, pause: float = 0.0) -> tuple[int, str]:
     """Status and output of a long run that gets these signals, `pause` seconds apart, after its first epoch."""
-    arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
-    arguments += ["--config.data.image_size=75", "--config.epochs=100000", "--config.model.cut=mixed0"]
-    command = [sys.executable, "-m", "jaxcat.train", "--config", "configs/folder.py:trained", "--workdir", str(workdir)]
-    process = subprocess.Popen(
-        command + arguments,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"},
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        output = ""
-        while "epoch   1/" not in output:
-            line = process.stdout.readline()
-            assert line, output
-            output += line
+    arguments = ["--config", "configs/folder.py:trained", "--workdir", str(workdir), f"--config.data.dir={folder}"]
+    arguments += ["--config.model.weights=none", "--config.model.width=0.0625", "--config.model.cut=mixed0"]
+    arguments += ["--config.data.image_size=75", "--config.epochs=100000"]
+    logs = workdir.with_name("logs")
+    with Processes(1, ("-m", "jaxcat.train"), arguments, logs=logs, devices=1) as run:
+        run.wait_for("epoch   1/")
         for number in signals:
-            process.send_signal(number)
+            run.send(number, process=0)
             time.sleep(pause)
-        output += process.communicate(timeout=60)[0]
-    finally:
-        process.kill()
-    return process.returncode, output
+        (status,) = run.statuses(seconds=60)
+        return status, run.output()
 
 
 @pytest.mark.slow
@@ -84,6 +71,7 @@ def test_a_signal_saves_says_how_to_go_on_and_leaves(folder, tmp_path, number, s
     returned, output = interrupted(folder, tmp_path / "run", number)
     assert returned == status
     last = output.strip().splitlines()[-1]
+    assert "the same command continues from" in output  # at a step or in a validation
     assert last.startswith("to continue: python -m jaxcat.train --config configs/folder.py:trained --workdir")
     recovery.verify(tmp_path / "run", workdirs.steps(tmp_path / "run")[-1])
 
@@ -128,8 +116,7 @@ def test_killed_before_old_checkpoints_were_removed(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("views", [0, 2])
 def test_the_same_seed_gives_the_same_run_with_any_number_of_threads(folder, tmp_path, monkeypatch, views):
-    settings = {"data.augment": "article", "model.dropout": 0.3, "model.cut": "mixed1", "model.train_from": "mixed1"}
-    settings["bottleneck.views"] = views
+    settings = {"data.augment": "article", "model.dropout": 0.3, "bottleneck.views": views}
     for name, threads in (("one", 1), ("six", 6)):
         monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
         monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / f"cache_{name}"))

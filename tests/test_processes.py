@@ -18,9 +18,10 @@ import jaxcat
 from jaxcat.runs import recovery
 from jaxcat.runs import workdir as workdirs
 from jaxcat.runs.meta import read_meta
-from jaxcat.system.processes import LOST_AFTER
 
 pytestmark = pytest.mark.slow
+
+LOST_AFTER = 8  # seconds, in place of 20: what waits for the end of another process waits no longer than it must
 
 FIGURES = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
 SETTINGS = (
@@ -143,7 +144,7 @@ def test_evaluate_counts_each_image_once(runs, folder, tmp_path):
 
 @pytest.mark.parametrize("victim", [0, 1])  # 0 also coordinates
 def test_one_process_killed_ends_the_others_and_the_run_goes_on(folder, tmp_path, victim):
-    with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
+    with train(2, tmp_path / "run", folder, "--config.epochs=100000", lost_after=LOST_AFTER) as run:
         run.wait_for("epoch   3/")
         run.send(signal.SIGKILL, process=victim)
         ended = run.statuses(seconds=LOST_AFTER + 40)
@@ -162,7 +163,7 @@ def test_one_process_with_a_bad_image_ends_all(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     settings = ("--config.epochs=100000", "--config.data.cache_gb=0.0")
     own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
-    with train(2, tmp_path / "run", folder, *settings, each=own) as run:
+    with train(2, tmp_path / "run", folder, *settings, each=own, lost_after=LOST_AFTER) as run:
         run.wait_for("epoch   1/")
         for path in (tmp_path / "copy" / "train").rglob("*.png"):
             path.write_bytes(b"")
@@ -178,7 +179,7 @@ def test_processes_that_find_different_images_are_told_so(folder, tmp_path, view
     (tmp_path / "copy/train/disc/000.png").rename(tmp_path / "copy/train/disc/999.png")
     own = lambda process: (f"--config.data.dir={tmp_path / 'copy'}",) if process else ()  # noqa: E731
     with train(2, tmp_path / "run", folder, f"--config.bottleneck.views={views}", each=own) as run:
-        assert run.statuses(seconds=LOST_AFTER + 40) == [2, 2], run.output()
+        assert run.statuses(seconds=60) == [2, 2], run.output()
         assert "do not have the same images" in run.output()
 
 
@@ -203,7 +204,7 @@ cli.run(main)
 
 @pytest.mark.parametrize(("reason", "status", "says"), [("interrupt", 130, "interrupted"), ("defect", 1, "Traceback")])
 def test_one_process_that_leaves_by_itself_ends_the_others(tmp_path, reason, status, says):
-    with Processes(2, ("-c", LEAVES), [reason], logs=tmp_path / "logs") as run:
+    with Processes(2, ("-c", LEAVES), [reason], logs=tmp_path / "logs", lost_after=LOST_AFTER) as run:
         ended = run.statuses(seconds=LOST_AFTER + 40)
         assert ended[1] == status
         assert says in run.output(1)

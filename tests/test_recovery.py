@@ -42,13 +42,13 @@ def files(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_flipped_byte_in_any_file_is_found_or_changes_nothing(finished, copy):
-    """Every file of the latest checkpoint, at five places: either `verify` refuses, or all is as it was written."""
+    """Every file of the latest checkpoint, at both ends and in the middle: `verify` refuses, or all is as it was."""
     last = workdirs.steps(copy)[-1]
     good, folder = checkpoint_meta.read_meta(copy, last), copy / "checkpoints" / str(last)
     found, harmless = [], 0
     for path in files(folder):
         before = path.read_bytes()
-        for place in np.linspace(0, 1, 5):
+        for place in np.linspace(0, 1, 3):
             flip(path, place)
             try:
                 assert recovery.verify(copy, last) == good, path

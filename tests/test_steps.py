@@ -12,7 +12,7 @@ from jaxcat.models import network as networks
 from jaxcat.models.network import Network
 from jaxcat.objectives.losses import losses
 from jaxcat.objectives.metrics import masked_sums
-from jaxcat.system.compilation import jit
+from jaxcat.system.compilation import compiler_options, jit
 from jaxcat.system.devices import make_mesh, padded_batch_size, place_replicated, replicated, to_global
 from jaxcat.training.optim import make_optimizer
 from jaxcat.training.steps import STEPS_AHEAD, InLine, make_eval_step, make_train_step, new_state
@@ -157,10 +157,12 @@ def test_what_training_keeps_is_float32_when_it_computes_in_bfloat16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("train_bn", [False, True])
-@pytest.mark.parametrize("count", [5, 16, 20])
-def test_one_device_and_eight_agree(train_bn, count):
-    """Any batch size: 8 devices pad it, and padded rows take no part in loss, gradient, dropout or batch statistics."""
+@pytest.mark.parametrize(("count", "train_bn"), [(5, True), (16, True), (20, False)])
+def test_one_device_and_eight_agree(count, train_bn):
+    """Any batch size: 8 devices pad it, and padded rows take no part in loss, gradient, dropout or batch statistics.
+
+    Compiled with the fusion emitters, as users have it: without them the two differ by up to 2e-3 of a statistic.
+    """
     config = small.tiny_config()
     config.model.dropout, config.model.hidden = 0.5, 12
     config.model.cut = config.model.train_from = "stem"
@@ -169,7 +171,11 @@ def test_one_device_and_eight_agree(train_bn, count):
     step = make_train_step(network, tx, seed=3)
     results = []
     for mesh in (jax.make_mesh((1,), ("data",), devices=CPU[:1]), make_mesh()):
-        jitted = jit(step, out_shardings=replicated(mesh))
+        jitted = jax.jit(
+            step,
+            out_shardings=replicated(mesh),
+            compiler_options=compiler_options() | {"xla_cpu_use_fusion_emitters": True},
+        )
         state, placed = place_replicated(mesh, start), place_replicated(mesh, frozen)
         trace = []
         for i in range(3):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -221,25 +219,6 @@ def test_every_step_and_every_validation_batch_stands_in_line(tmp_path, folder, 
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_143(tmp_path, folder):
-    arguments = ["--config.data.dir=" + str(folder), "--config.model.weights=none", "--config.model.width=0.0625"]
-    arguments += ["--config.data.image_size=75", "--config.epochs=5000", "--config.batch_size=4"]
-    command = [sys.executable, "-m", "jaxcat.train", "--config", f"{REPOSITORY}/configs/folder.py:trained"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
-        [*command, "--workdir", str(tmp_path / "run"), *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not workdirs.steps(tmp_path / "run") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "the same command continues from" in output  # at a step or in a validation
-    assert workdirs.steps(tmp_path / "run")
-
-
-@pytest.mark.slow
 def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, folder):
     config = small.tiny_config(folder)
     config.epochs, config.optim.name = 20, "sgd"
@@ -425,20 +404,18 @@ def test_balanced_class_weights():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 8])
-def test_a_checkpoint_of_eight_devices_serves_any_number(finished, devices, tmp_path):
+def test_a_checkpoint_of_eight_devices_serves_one(finished, tmp_path):
     """Restored in a process with another device count, the probabilities are the same."""
     here = jaxcat.load(finished).predict(list(small.images(5)))
     code = (
-        "import jax, sys, numpy as np; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
-        "import jaxcat, small\n"
-        "np.save(sys.argv[3], jaxcat.load(sys.argv[2]).predict(list(small.images(5))))\n"
+        "import sys, numpy as np, jaxcat, small\n"
+        "np.save(sys.argv[2], jaxcat.load(sys.argv[1]).predict(list(small.images(5))))\n"
         "assert 'tensorflow' not in sys.modules, 'predicting needs no TensorFlow'"
     )
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     out = tmp_path / "out.npy"
     subprocess.run(
-        [sys.executable, "-c", code, str(devices), str(finished), str(out)],
+        [sys.executable, "-c", code, str(finished), str(out)],
         check=True,
         env={**os.environ, "PYTHONPATH": path},
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from processes import command
 from safetensors.numpy import save_file
 from weights_files import WIDTH, golden_state, load, random_network, write_canonical, write_torch_safetensors
 
@@ -27,8 +26,6 @@ from jaxcat.runs.meta import Meta
 from jaxcat.training.origin import find_origin, from_run, from_weights
 from jaxcat.weights.load import load_pretrained
 from jaxcat.weights.verify import jaxcat_outputs
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def complete_config() -> ConfigDict:
@@ -54,14 +51,9 @@ def source(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def canonical(source) -> Path:
     out = source.with_name("canonical.safetensors")
-    done = script(source, out)
-    assert done.returncode == 0, done.stderr
+    status, output = command("convert_weights", source, out, logs=source.parent)
+    assert status == 0, output
     return out
-
-
-def script(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPOSITORY / "scripts" / "convert_weights.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
 
 @pytest.mark.parametrize("shape", [(375, 499), (499, 375), (299, 299), (60, 45), (341, 900)], ids=str)
@@ -104,13 +96,14 @@ def test_published_weights_name_imagenet_classes_without_training(source, shared
 @pytest.mark.slow
 def test_predict_takes_weights_in_place_of_a_workdir(canonical, tmp_path):
     Image.new("RGB", (80, 90), "red").save(tmp_path / "red.png")
-    command = [sys.executable, "-m", "jaxcat.predict", tmp_path / "red.png", "--top", "3"]
-    both = subprocess.run([*command, "--weights", canonical, "--workdir", "x"], capture_output=True, cwd=REPOSITORY)
-    assert both.returncode == 2
-    done = subprocess.run([*command, "--weights", canonical], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["top"]) == 3
-    assert "299×299 torchvision" in done.stderr
+    arguments = (tmp_path / "red.png", "--top", "3", "--weights", canonical)
+    status, _ = command("jaxcat.predict", *arguments, "--workdir", "x", logs=tmp_path)
+    assert status == 2
+    status, output = command("jaxcat.predict", *arguments, logs=tmp_path)
+    assert status == 0, output
+    (row,) = [line for line in output.splitlines() if line.startswith("{")]
+    assert len(json.loads(row)["top"]) == 3
+    assert "299×299 torchvision" in output
 
 
 def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, canonical):
@@ -126,18 +119,21 @@ def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, ca
 
 @pytest.mark.slow
 def test_the_script_inspects_leaves_the_top_out_and_refuses_to_overwrite_its_source(source, tmp_path):
-    shown = script(source, "--inspect").stdout
+    def script(*arguments: object) -> tuple[int, str]:
+        return command("convert_weights", *arguments, logs=tmp_path / "logs")
+
+    _, shown = script(source, "--inspect")
     assert "layout torch" in shown
     assert "mixed10/branch3x3_1x3/conv/kernel" in shown
-    assert script(source, tmp_path / "body.safetensors", "--no-top").returncode == 0
-    assert "logits" not in script(tmp_path / "body.safetensors", "--inspect").stdout
-    again = script(source, source)
-    assert again.returncode == 2
-    assert "is the file to convert" in again.stderr
+    assert script(source, tmp_path / "body.safetensors", "--no-top")[0] == 0
+    assert "logits" not in script(tmp_path / "body.safetensors", "--inspect")[1]
+    status, again = script(source, source)
+    assert status == 2
+    assert "is the file to convert" in again
     (tmp_path / "text").write_text("hello")
-    refused = script(tmp_path / "text", tmp_path / "out.safetensors")
-    assert refused.returncode == 2
-    assert "Traceback" not in refused.stderr
+    status, refused = script(tmp_path / "text", tmp_path / "out.safetensors")
+    assert status == 2
+    assert "Traceback" not in refused
     assert not (tmp_path / "out.safetensors").exists()
 
 
