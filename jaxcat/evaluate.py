@@ -6,6 +6,9 @@ table and writes DIR/evaluation/NAME.json and NAME.predictions.csv; NAME is that
 A run remembers its records in DIR/records.jsonl. So its train and validation splits stay the same if images are added,
 and --moved-data finds them in another place: by content, then by name. --data warns of images that the run was trained
 on. A run of an older version has no such list: its images are known by their names only, and it says so.
+
+If the cache has the bottlenecks of all these images as float32, they are read, and no image is decoded: the same
+figures in seconds.
 """
 
 from __future__ import annotations
