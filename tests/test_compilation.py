@@ -56,7 +56,11 @@ def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_
         config.epochs, config.bottleneck.views = 1, views
         assert train(config, tmp_path / str(views)) == 0
     jaxcat.load(tmp_path / "0").predict(list(small.images(1)))
-    for name in ("Network.prefix", "make_train_step.<locals>.step", "make_eval_step.<locals>.step"):
+    for name in (
+        "BottleneckSource._prefix.<locals>.compute",
+        "make_train_step.<locals>.step",
+        "make_eval_step.<locals>.step",
+    ):
         assert options[name]
         assert all(given == compilation.CPU_OPTIONS for given in options[name])
 

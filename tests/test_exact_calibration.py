@@ -15,9 +15,12 @@ from jaxcat.objectives.intervals import accuracy_interval
 
 
 def smoothed(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Platt's targets, record by record."""
+    """Platt's targets, record by record; the other classes share what is left to them."""
     counts = [int(np.sum(labels == c)) for c in range(classes)]
-    rows = [[(counts[y] * (c == y) + 1) / (counts[y] + classes) for c in range(classes)] for y in labels]
+    own = [(counts[y] + 1) / (counts[y] + 2) for y in labels]
+    rows = [
+        [p if c == y else (1 - p) / (classes - 1) for c in range(classes)] for p, y in zip(own, labels, strict=True)
+    ]
     return np.array(rows)
 
 
@@ -79,7 +82,7 @@ def test_separable_scores_give_no_certainty(classes, size):
     logits = made.logits(scores)
     logits = np.hstack([np.zeros((60, 1)), logits]) if classes == 2 else logits
     count = 60 // classes
-    np.testing.assert_allclose(np.exp(log_softmax(logits, 1).max(1)), (count + 1) / (count + classes), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(log_softmax(logits, 1).max(1)), (count + 1) / (count + 2), rtol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

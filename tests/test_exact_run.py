@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
+from processes import Processes
 from small_run import TIMES
 
 import jaxcat
@@ -218,6 +219,22 @@ def test_more_than_two_classes_have_an_output_each(tmp_path):
     run = fit(images, tmp_path / "run")
     assert run.classifier.network.outputs == 3
     assert run.classifier.predict([np.zeros((32, 32, 3), np.uint8)]).sum() == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_two_and_four_processes_solve_the_head_of_one(tmp_path, monkeypatch):
+    """Numbers that nothing divides, and more than two classes."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    images = small.image_folder(tmp_path / "images", classes=small.SHAPES, train=7, validation=3)
+    words = ["--config", "folder", f"--config.data.dir={images}"]
+    words += [f"--config.{name}={value}" for name, value in TINY.items()]
+    for count in (1, 2, 4):
+        workdir = tmp_path / str(count)
+        arguments = [*words, "--workdir", str(workdir)]
+        with Processes(count, ("-m", "jaxcat.train"), arguments, logs=tmp_path / f"{count}.logs") as run:
+            assert run.statuses() == [0] * count, run.output()
+        assert read_meta(workdir, 1).config.model == read_meta(tmp_path / "1", 1).config.model
+        np.testing.assert_allclose(head_of(workdir), head_of(tmp_path / "1"), rtol=1e-6, atol=1e-6)
 
 
 def test_a_trained_recipe_says_whether_its_curve_had_turned():

@@ -273,8 +273,8 @@ def write_all(workdir: Path) -> metas.Meta:
     saved = {"model": tree(), "training": {"step": jnp.int32(3)}}
     meta = meta_of(saved)
     with checkpoints.Checkpoints(workdir) as writer:
+        writer.save_frozen(tree())
         writer.save(saved, meta)
-    checkpoints.save_frozen(workdir, tree())
     return meta
 
 

@@ -52,11 +52,8 @@ def test_the_commands_for_ones_own_images_run(shared, tmp_path):
         for file in sorted((shared / "data/cats_vs_dogs/train" / name).iterdir())[:10]:
             shutil.copy(file, images / name)
     values = {"DIR": str(images), "IMAGE_OR_DIRECTORY": str(images / "cats"), "runs/mine": str(tmp_path / "mine")}
-    more = [
-        f"--config.model.weights={shared}/weights/inception_v3_nsfw_notop.h5",
-        "--config.epochs=1",
-        "--config.data.image_size=150",
-    ]
+    weights = shared / "weights/inception_v3_nsfw_notop.h5"
+    more = [f"--config.model.weights={weights}", "--config.data.image_size=150"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert tuple(words[0] for words in of_own_images()) == OWN_IMAGES
     for command, *words in of_own_images():

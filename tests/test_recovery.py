@@ -12,9 +12,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from small_run import config, metrics, outcome
+from test_paths import meta_of, tree
 
 import jaxcat
 from jaxcat.errors import CheckpointError, OtherFormatError
@@ -295,3 +298,34 @@ def test_a_workdir_that_is_a_file(folder, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         train(config(folder), tmp_path / "run")
+
+
+def test_no_checkpoint_is_begun_before_the_frozen_tree_is_whole(tmp_path, monkeypatch):
+    saved = {"model": tree(), "training": {"step": jnp.int32(3)}}
+    meta, save, there = meta_of(saved), ocp.CheckpointManager.save, []
+
+    def watched(manager, *given, **more):
+        there.append((tmp_path / "frozen").is_dir())  # Orbax gives it this name when all of it is written
+        return save(manager, *given, **more)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", watched)
+    with checkpoints.Checkpoints(tmp_path) as writer:
+        writer.save_frozen({"params": {"large": jnp.ones((2000, 1000))}, "stats": {}})
+        writer.save(saved, meta)
+    assert there == [True]
+
+
+def test_leaving_waits_for_the_frozen_tree(tmp_path):
+    with checkpoints.Checkpoints(tmp_path) as writer:
+        writer.save_frozen({"params": {"large": jnp.ones((2000, 1000))}, "stats": {}})
+    assert (tmp_path / "frozen").is_dir()
+
+
+def test_a_frozen_tree_of_a_start_without_a_checkpoint_is_replaced(tmp_path):
+    for name in ("frozen", "frozen.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").touch()
+    with checkpoints.Checkpoints(tmp_path) as writer:
+        writer.save_frozen(tree())
+    assert not (tmp_path / "frozen" / "left").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "frozen"]

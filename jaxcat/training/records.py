@@ -28,6 +28,7 @@ from jaxcat.runs.records import (
     some,
     write_list,
 )
+from jaxcat.system.console import said_if_long
 from jaxcat.system.processes import values_of_processes
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,13 @@ def remember(records: Records, workdir: Path, *, source: Source, data: Data, bef
         splits = {name: source.splits[name] for name in source.splits} | _test(data)
         lines = functools.partial(_lines, splits, source=source, classes=data.classes)
         try:
-            if records.list_digest:
-                _check_list(workdir, records.list_digest, source=source, lines=lines, classes=data.classes)
-            else:
-                if before.records and before.records.fingerprint:
-                    console.print(first_list(records.rules), markup=False)
-                records = dataclasses.replace(records, list_digest=write_list(workdir, lines()))
+            if not records.list_digest and before.records and before.records.fingerprint:
+                console.print(first_list(records.rules), markup=False)
+            with said_if_long(f"comparing the images with {FILE}, or writing it", console=console):
+                if records.list_digest:
+                    _check_list(workdir, records.list_digest, source=source, lines=lines, classes=data.classes)
+                else:
+                    records = dataclasses.replace(records, list_digest=write_list(workdir, lines()))
         except OSError as error:
             refusal = f"{workdir / FILE}: cannot be written: {error.strerror}; free space or give access"
     if any(values_of_processes(bool(refusal))):

@@ -1,8 +1,9 @@
 """Probabilities from scores: softmax (sigmoid) of slope × score, plus an offset per class where that is better.
 
 Fitted to the leave-one-out scores by minimising the log loss against smoothed targets (J. Platt, Probabilistic outputs
-for support vector machines, 1999; here for any number of classes): the own class (n + 1) / (n + K), each other class
-1 / (n + K), with n the records of the own class and K the classes. So separable scores have a finite slope.
+for support vector machines, 1999): the own class (n + 1) / (n + 2), with n its records, and the other classes an equal
+share of the rest. So separable scores have a finite slope. (One record more for each of K classes, (n + 1) / (n + K),
+would ask for a confidence of 0.55 with ten records of each of ten classes.)
 """
 
 from __future__ import annotations
@@ -142,9 +143,9 @@ def _blocks(problem: _Problem, values: np.ndarray):
     size = max(1, BLOCK_VALUES // classes)
     for start in range(0, len(problem.labels), size):
         scores, labels, weights = problem.some(np.arange(start, min(start + size, len(problem.labels))))
-        others = 1 / (counts[labels] + classes)
-        targets = np.repeat(others[:, None], classes, axis=1)
-        np.put_along_axis(targets, labels[:, None], ((counts[labels] + 1) * others)[:, None], axis=1)
+        rest = 1 / (counts[labels] + 2)
+        targets = np.repeat(rest[:, None] / (classes - 1), classes, axis=1)
+        np.put_along_axis(targets, labels[:, None], 1 - rest[:, None], axis=1)
         yield scores, targets, weights, values[0] * scores + values[1:]
 
 
