@@ -11,6 +11,11 @@ def counted(number: int, one: str, several: str = "") -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
+def gigabytes(size: int) -> str:
+    """A number of bytes in GB, or in MB below 100 of them: `1.2 GB`, `7.0 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
 def printable(name: str) -> str:
     """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

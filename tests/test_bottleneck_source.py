@@ -17,8 +17,8 @@ from small_bottlenecks import SILENT, config_of, opened, prepared, rows_of
 
 import jaxcat
 from jaxcat.bottlenecks import rows, source
+from jaxcat.bottlenecks.reading import chunks
 from jaxcat.bottlenecks.rows import Rows
-from jaxcat.bottlenecks.source import chunks
 from jaxcat.data.records import order
 from jaxcat.errors import ConfigError
 from jaxcat.flags import validate

@@ -14,7 +14,7 @@ from jaxcat.models.network import Network
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.compilation import jit
 from jaxcat.training.origin import _features
-from jaxcat.training.steps import make_train_step
+from jaxcat.training.steps import boundary_input, make_train_step
 
 SHAPES = {"a": (7, 5, 3), "b": (4, 4, 2)}
 
@@ -54,6 +54,21 @@ def test_other_poolings_have_a_part_for_each_block(kind, statistics, features):
     pool = Pool(kind, 1, SHAPES)
     assert [part[:2] for part in pool.parts] == [(name, s) for name in SHAPES for s in statistics]
     assert pool(maps_of(SHAPES)).shape == (2, features)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", [{"pool": "avg"}, {"pool": "avg_std"}, {"pool": "avg_std", "train_from": "block2"}])
+def test_float32_rows_give_the_boundary_what_images_give_it(changes, dtype):
+    config = small.tiny_config()
+    config.data.image_size = 32
+    config.model.update({"backbone": "vgg19", "cut": "block2", "dtype": dtype, **changes})
+    network = small.network(config)
+    frozen, _ = network.split(*network.initialize(0))
+    images = small.images(2, 32)
+    expected = network.prefix(frozen, images)
+    found = boundary_input(network, frozen, {"bottleneck": jnp.asarray(expected, jnp.float32)})
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_deviations_around_a_large_average_are_exact():

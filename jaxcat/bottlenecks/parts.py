@@ -6,12 +6,16 @@ Pooled features have a part for each block and statistic. A map is one part.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from jaxcat.bottlenecks.rows import Rows
+from jaxcat.models.network import Network, Tree
+from jaxcat.wording import gigabytes
 
 # Called with two numbers of records: gives the rows from the first up to, not including, the second as float32
 # (n, width). It may be a part of a larger array that is read elsewhere: do not write into it.
@@ -51,6 +55,19 @@ class Parts:
         for rows in self.rows:
             rows.open()
 
+    def exist(self) -> bool:
+        """Whether every part has a folder."""
+        return all(os.path.isdir(rows.folder) for rows in self.rows)  # unlike Path.is_dir, it takes "no access" as no
+
+    def refresh(self, wanted: Sequence[bytes]) -> None:
+        """Finds the blocks that have rows with these identities; see `Rows.refresh`."""
+        for rows in self.rows:
+            rows.refresh(wanted)
+
+    def describe(self, count: int) -> str:
+        """Shape and dtype of a bottleneck, and the size of `count` of them, such as `4096 float32, 16.4 MB`."""
+        return f"{'×'.join(map(str, self.shape))} {self.dtype}, {gigabytes(count * self.row_bytes)}"
+
     def missing(self, wanted: Sequence[bytes]) -> np.ndarray:
         """bool (parts, n): which of the rows with these identities each part lacks."""
         return np.stack([rows.missing(wanted) for rows in self.rows])
@@ -65,6 +82,24 @@ class Parts:
         for rows in self.rows:
             rows.unmap()
         return _Copied(copied, edges(self.rows))
+
+
+def parts_of(keys: Sequence[Mapping[str, Any]], *, network: Network, frozen: Tree, image_size: int) -> Parts:
+    """The parts of the output of a network's prefix; reads and makes nothing.
+
+    Args:
+        keys: the result of `bottlenecks.key.keys_of`.
+        network: the network that they are of.
+        frozen: `{"params", "stats"}` of the prefix.
+        image_size: pixels a side.
+    """
+    if network.prefix_pools:
+        shapes: list[tuple[int, ...]] = [(part.width,) for part in network.parts]
+    else:
+        image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
+        shapes = [jax.eval_shape(network.prefix, frozen, image).shape[1:]]
+    others = len(shapes) - 1
+    return Parts([Rows(dict(key), shape=shape, beside=others) for key, shape in zip(keys, shapes, strict=True)])
 
 
 class _Mapped:

@@ -20,7 +20,7 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -105,21 +105,28 @@ class Rows:
                 if time.time() - left.stat().st_mtime > ABANDONED:
                     left.unlink()
 
-    def refresh(self) -> None:
-        """Finds blocks that other processes have finished, and removes damaged ones."""
+    def refresh(self, wanted: Sequence[bytes] | None = None) -> None:
+        """Finds blocks that are on disk and not known yet, and removes damaged ones; makes nothing.
+
+        Args:
+            wanted: identities of rows; blocks that have none of them are passed over, unread. By default all are read.
+        """
+        names = None if wanted is None else {identity.hex() for identity in wanted}
         markers = {path.stem: path for path in self.folder.glob("*.json") if path.name != "key.json"}
         new = sorted(markers.keys() - set(self._blocks))
         with ThreadPoolExecutor() as threads:
-            checked = threads.map(self._checked, [markers[name] for name in new])
+            checked = threads.map(functools.partial(self._checked, wanted=names), [markers[name] for name in new])
             for name, found in zip(new, checked, strict=True):
                 if found is not None:
                     self._remember(name, found)
 
-    def _checked(self, marker: Path) -> np.ndarray | None:
-        """The identities in a block. If the block differs from its marker, removes the block and gives None."""
+    def _checked(self, marker: Path, *, wanted: Set[str] | None) -> np.ndarray | None:
+        """The identities in a block; None if no row is wanted, or if the block was damaged and has been removed."""
         array, reason = marker.with_suffix(".npy"), "it differs from its marker"
         try:
             said = json.loads(marker.read_text())
+            if wanted is not None and wanted.isdisjoint(said["rows"]):
+                return None
             found = _array([bytes.fromhex(name) for name in said["rows"]])
             block = np.load(array, mmap_mode="r", allow_pickle=False)
             if (

@@ -10,7 +10,6 @@ import copy
 import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +21,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxcat.bottlenecks.compute import Prefix, alone, extract, request_of
-from jaxcat.bottlenecks.parts import PartReader, Parts, Reader
-from jaxcat.bottlenecks.rows import Rows, identities
-from jaxcat.data.batches import Batches, at_most, share_of
+from jaxcat.bottlenecks.parts import PartReader, Parts, Reader, parts_of
+from jaxcat.bottlenecks.reading import batches_of, chunks, evaluated_together, stacked
+from jaxcat.bottlenecks.rows import identities
+from jaxcat.data.batches import Batches
+from jaxcat.data.digests import digests_of
 from jaxcat.data.records import Data, Split, order
 from jaxcat.data.store import Store
 from jaxcat.data.streaming import counts, decode_all, stores_of
@@ -33,16 +34,12 @@ from jaxcat.models.head import PooledPart
 from jaxcat.models.network import Network, Tree
 from jaxcat.system.compilation import jit
 from jaxcat.system.console import progress_of
-from jaxcat.system.devices import aligned, replicated
+from jaxcat.system.devices import replicated
 from jaxcat.system.files import never
 from jaxcat.system.processes import values_of_processes
-from jaxcat.wording import counted
+from jaxcat.wording import counted, gigabytes
 
-MOST_STEPS = 64  # in one compiled loop
-MOST_BYTES = 2**26  # bytes of rows in one transfer
 IN_MEMORY = 2**28  # bytes; if all rows take no more, they are kept in memory, else read through memory maps
-EVALUATED_TOGETHER = 256  # rows
-HASHED_TOGETHER = 64  # images
 
 
 class Pass(NamedTuple):
@@ -101,14 +98,8 @@ class BottleneckSource:
     @functools.cached_property
     def parts(self) -> Parts:
         """The rows of all parts on disk; `look_up` opens them."""
-        size, network = self._config.data.image_size, self._network
-        if network.prefix_pools:
-            shapes: list[tuple[int, ...]] = [(part.width,) for part in network.parts]
-        else:
-            image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-            shapes = [jax.eval_shape(network.prefix, self._frozen, image).shape[1:]]
-        others = len(shapes) - 1
-        return Parts([Rows(key, shape=shape, beside=others) for key, shape in zip(self._keys, shapes, strict=True)])
+        size = self._config.data.image_size
+        return parts_of(self._keys, network=self._network, frozen=self._frozen, image_size=size)
 
     def describe(self) -> str:
         words = f"{counts(self.splits)} bottlenecks, {counted(self.views, 'view')}"
@@ -116,11 +107,11 @@ class BottleneckSource:
 
     def _found(self, missing: str) -> str:
         """What `look_up` found, in a few words; `missing` is the word for rows that were missing."""
-        total, shape = sum(map(len, self._identities.values())), "×".join(map(str, self.parts.shape))
+        total = sum(map(len, self._identities.values()))
         found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
         if 0 < self._lacking < len(self.parts.rows):
             found += f", {self._lacking} of their {len(self.parts.rows)} parts"
-        return f"{shape} {self.parts.dtype}, {gigabytes(self._bytes())}, {found}"
+        return f"{self.parts.describe(total)}, {found}"
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
         """Looks rows up and computes the missing ones. If it is stopped, the next run continues after the last block.
@@ -176,26 +167,12 @@ class BottleneckSource:
 
     def _identify(self, splits: Mapping[str, Split], console: Console) -> None:
         """Hashes every image, and counts the rows that are missing."""
-
-        def digest(split: Split, record: int) -> bytes:
-            try:
-                return split.digest(record)
-            except DataError:
-                return b""  # never found, so the images are decoded, and decoding names or leaves out such files
-
-        def some(split: Split, first: int) -> list[bytes]:
-            return [digest(split, record) for record in range(first, min(first + HASHED_TOGETHER, len(split)))]
-
-        self.splits, self.digests = splits, {}
-        total = sum(map(len, splits.values()))
-        with progress_of("images read", total=total, console=console) as advance, ThreadPoolExecutor() as threads:
-            for name, split in splits.items():
-                found: list[bytes] = []
-                for each in threads.map(functools.partial(some, split), range(0, len(split), HASHED_TOGETHER)):
-                    found += each
-                    advance(len(each))
-                self.digests[name] = found
-        self._undigested = any(b"" in found for found in self.digests.values())
+        with progress_of("images read", total=sum(map(len, splits.values())), console=console) as advance:
+            digests = {name: digests_of(split, progress=advance) for name, split in splits.items()}
+        self._undigested = any(None in found for found in digests.values())
+        # b"" is never found, so the images are decoded, and decoding names or leaves out files that cannot be read
+        self.digests = {name: [digest or b"" for digest in found] for name, found in digests.items()}
+        self.splits = splits
         self._identities = {each: identities(self.digests[each.split], view=each.view) for each in self._passes}
         missing = list(self._missing().values())
         self.to_compute = sum(int(lacks.any(axis=0).sum()) for lacks in missing)
@@ -266,7 +243,7 @@ class BottleneckSource:
         most = self._stacked(steps_per_epoch, config.checkpoint.every_steps)
         sizes = chunks(begin, (epoch + 1) * steps_per_epoch, every=config.checkpoint.every_steps, most=most)
         each = self._passes[1 + epoch % self.views]
-        return self._batches(each, indices, batch_size=config.batch_size, sizes=sizes)
+        return self._batches_of(each)(indices=indices, batch_size=config.batch_size, sizes=sizes)
 
     def validation(self) -> Batches:
         return self.unshuffled("validation")
@@ -274,9 +251,8 @@ class BottleneckSource:
     def unshuffled(self, split: str) -> Batches:
         """The batches of one pass over all records of "train" (the first view if it has several) or "validation"."""
         total = len(self.splits[split])
-        batch_size = max(1, min(total, EVALUATED_TOGETHER, MOST_BYTES // self.parts.row_bytes))
-        sizes = [1] * -(-total // batch_size)
-        return self._batches(self._first(split), np.arange(total), batch_size=batch_size, sizes=sizes)
+        batch_size = evaluated_together(total, row_bytes=self.parts.row_bytes)
+        return self._batches_of(self._first(split))(indices=np.arange(total), batch_size=batch_size)
 
     def reader_of(self, split: str) -> list[tuple[PooledPart, PartReader]]:
         """Each part of the features of "train" (the first view if it has several) or "validation", and its reader.
@@ -314,33 +290,9 @@ class BottleneckSource:
         if self._network.boundary in self._network.blocks:
             return 1
         between = min(every, steps_per_epoch) if every else steps_per_epoch
-        most = max(1, min(MOST_STEPS, MOST_BYTES // (self._config.batch_size * self.parts.row_bytes)))
-        return between // -(-between // most)
+        return stacked(between, batch_bytes=self._config.batch_size * self.parts.row_bytes)
 
-    def _batches(self, each: Pass, indices: np.ndarray, *, batch_size: int, sizes: Sequence[int]) -> Batches:
-        labels, shape, dtype = self.splits[each.split].labels, self.parts.shape, self.parts.dtype
-        reader = self._readers[each]
-
-        def read(records: np.ndarray) -> np.ndarray:
-            bottleneck = aligned((*records.shape, *shape), dtype)
-            reader(records.reshape(-1), bottleneck.reshape(-1, *shape))
-            bottleneck[records < 0] = 0  # for padding (-1) the reader has read the last row
-            return bottleneck
-
-        share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=self._mesh)
-        return Batches("bottleneck", read, share, labels=labels, mesh=self._mesh, sizes=sizes)
-
-
-def chunks(begin: int, end: int, *, every: int, most: int) -> list[int]:
-    """Divides the steps from `begin` to `end` into chunks of `most` or 1, none across a multiple of `every`."""
-    sizes = []
-    while begin < end:
-        boundary = min(end, (begin // every + 1) * every) if every else end
-        size = most if boundary - begin >= most else 1
-        sizes.append(size)
-        begin += size
-    return sizes
-
-
-def gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    def _batches_of(self, each: Pass) -> Callable[..., Batches]:
+        """`batches_of` this pass, which still wants the records and their number in a batch."""
+        labels = self.splits[each.split].labels
+        return functools.partial(batches_of, self._readers[each], self.parts, labels=labels, mesh=self._mesh)

@@ -19,6 +19,7 @@ from rich.text import Text
 from scipy.special import log_softmax
 from sklearn import metrics
 
+from jaxcat.bottlenecks.cached import CachedSplit, find
 from jaxcat.data.batches import at_most, batches
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.labelled import open_labelled
@@ -40,13 +41,22 @@ MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file syst
 
 
 def evaluate(
-    classifier: Classifier, store: Store, *, batch_size: int = 32, console: Console | None = None
+    classifier: Classifier, store: Store | CachedSplit, *, batch_size: int = 32, console: Console | None = None
 ) -> np.ndarray:
-    """Log-probabilities float64 (N, classes) for the N records of a store, in its order; `console` shows progress."""
-    indices, size = np.arange(len(store)), classifier.config.data.image_size
-    batch_size = at_most(len(store), batch_size)
-    source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=classifier.mesh)
-    line = InLine()
+    """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
+
+    Args:
+        store: images, or bottlenecks found by `cached_split`, which are the same to float precision.
+        batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
+        console: shows progress.
+    """
+    line, mesh = InLine(), classifier.mesh
+    if isinstance(store, CachedSplit):
+        source, batch_size = store.batches(mesh), store.batch_size
+    else:
+        batch_size, size = at_most(len(store), batch_size), classifier.config.data.image_size
+        indices = np.arange(len(store))
+        source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=mesh)
     rows: list[jax.Array] = []
     with progress_of("images", total=len(store), console=console or Console(quiet=True)) as advance:
         for batch in source:
@@ -56,6 +66,18 @@ def evaluate(
             advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
     outputs = np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
     return log_softmax(with_zero_logit(outputs.astype(np.float64)), axis=1)
+
+
+def cached_split(classifier: Classifier, split: Split, *, console: Console) -> CachedSplit | None:
+    """The bottlenecks of all records of a split, if the cache has them as float32; see `bottlenecks.cached.find`."""
+    return find(
+        split,
+        classifier.config,
+        network=classifier.network,
+        frozen=classifier.frozen,
+        frozen_digests=classifier.meta.frozen_digests,
+        console=console,
+    )
 
 
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.archives import archives
+from jaxcat.data.digests import digests_of
 from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split, composed, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.runs.meta import Meta
-from jaxcat.runs.records import FILE, Listed, changed_images, digests_of, read_list, rules_of, some
+from jaxcat.runs.records import FILE, Listed, changed_images, read_list, rules_of, some
 from jaxcat.system.console import Console, progress_of
 from jaxcat.wording import printable
 
@@ -254,7 +256,7 @@ def _every(names: Sequence[str]) -> str:
     return lines + (f"  … and {len(names) - MOST_NAMED} more\n" if len(names) > MOST_NAMED else "")
 
 
-def warn_of_changes(store: Store, listed: Mapping[str, Listed]) -> None:
+def warn_of_changes(store: Store | CachedSplit, listed: Mapping[str, Listed]) -> None:
     """Warns of images of the run's own split whose content is not that of the list, or even that of other records."""
     name = store.split.name
     changed = changed_images(store.split, store.digests, listed.get(name))
@@ -270,7 +272,7 @@ def warn_of_changes(store: Store, listed: Mapping[str, Listed]) -> None:
     )
 
 
-def warn_of_known(store: Store, listed: Mapping[str, Listed] | None) -> None:
+def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | None) -> None:
     """Warns of images that the run was trained on, or by which its best epoch was chosen; they are known by content."""
     if listed is None:
         logger.warning("the run has no usable %s: it may have been trained on some of these images", FILE)

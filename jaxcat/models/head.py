@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from jaxcat.models.backbone import Top
@@ -65,6 +66,11 @@ def pooled_parts(kind: str, grid: int, shapes: Mapping[str, tuple[int, int, int]
         for block, (height, width, channels) in shapes.items()
         for statistic in STATISTICS[kind]
     )
+
+
+def features_dtype(parts: Iterable[PooledPart], dtype: DTypeLike) -> DTypeLike:
+    """The dtype of features side by side, of maps of `dtype`: float32 if deviations are among them."""
+    return jnp.promote_types(dtype, jnp.float32) if any(part.statistic == "std" for part in parts) else dtype
 
 
 def _deviation(x: Array) -> Array:

@@ -35,7 +35,7 @@ class Options:
 
 class NoKeys(nnx.Rngs):
     """In place of `nnx.Rngs` for layers that begin with zeros: it draws no keys, which would take twice as long as
-    building the layers. network.py draws the initial values."""
+    building the layers. initialization.py draws the initial values."""
 
     def params(self) -> None:
         return None

@@ -7,15 +7,12 @@ Only this file uses NNX's split and merge. Elsewhere, parameters and statistics 
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
@@ -23,6 +20,7 @@ from ml_collections import ConfigDict
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
 from jaxcat.models.head import Pool, PooledPart, hidden_layers
+from jaxcat.models.initialization import fresh
 from jaxcat.models.layers import Options
 from jaxcat.models.preprocessing import Conventions
 
@@ -36,6 +34,14 @@ Tree = dict[str, Any]
 
 def _constant(value: str, _: Any) -> str:
     return value
+
+
+class _Mode(NamedTuple):
+    """How the suffix runs: the arguments of `Network.suffix`, whose defaults are those of evaluation."""
+
+    train: bool = False
+    mask: Array | None = None
+    key: Array | None = None
 
 
 class Network:
@@ -160,27 +166,10 @@ class Network:
         return self._parameters, self._statistics
 
     def initialize(self, seed: int, *, stages: Collection[str] | None = None) -> tuple[Tree, Tree]:
-        """Fresh parameters and statistics of these stages, or of all, float32 numpy.
-
-        Convolutions: He normal (arXiv:1502.01852). Dense: Glorot uniform, as keras.layers.Dense. A leaf depends on the
-        seed, its path and its shape only, not on the other stages. Values are drawn with NumPy, because compiling an
-        initialiser for 94 convolutions takes longer than training a small head.
-        """
-
-        def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            if not name.endswith("kernel"):
-                return np.full(leaf.shape, 1.0 if name.endswith("var") else 0.0, np.float32)
-            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            fan_in, fan_out = math.prod(leaf.shape[:-1]), leaf.shape[-1]
-            if len(leaf.shape) == 4:
-                return generator.standard_normal(leaf.shape, np.float32) * np.float32(math.sqrt(2 / fan_in))
-            limit = np.float32(math.sqrt(6 / (fan_in + fan_out)))
-            return (generator.random(leaf.shape, np.float32) * 2 - 1) * limit
-
+        """Fresh parameters and statistics of these stages, or of all, float32 numpy; see `initialization.fresh`."""
         wanted = self.stages if stages is None else stages
-        trees = ({stage: tree[stage] for stage in wanted} for tree in self.shapes())
-        return tuple(jax.tree_util.tree_map_with_path(draw, tree) for tree in trees)
+        params, stats = (fresh({stage: tree[stage] for stage in wanted}, seed=seed) for tree in self.shapes())
+        return params, stats
 
     # computation ------------------------------------------------------------------------------------------------------
 
@@ -246,31 +235,22 @@ class Network:
             train: turns on dropout, which needs `key`. With `model.train_bn`, trained blocks also normalise by the
                 rows of this batch whose `mask` (B,) is True, and return updated statistics.
         """
-        logits, stats, _ = self._suffix(trained, stats, x, train=train, mask=mask, key=key)
+        logits, stats, _ = self._suffix(trained, stats, x, _Mode(train, mask, key))
         return logits, stats
 
     def logits_and_features(self, trained: Tree, stats: Tree, x: Array) -> tuple[Array, Array]:
         """Bottlenecks → (logits float32 (B, outputs), pooled features, which the head sees, float32 (B, features))."""
-        logits, _, features = self._suffix(trained, stats, x)
+        logits, _, features = self._suffix(trained, stats, x, _Mode())
         return logits, features.astype(jnp.float32)
 
-    def _suffix(
-        self,
-        trained: Tree,
-        stats: Tree,
-        x: Array,
-        *,
-        train: bool = False,
-        mask: Array | None = None,
-        key: Array | None = None,
-    ) -> tuple[Array, Tree, Array]:
+    def _suffix(self, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
         stats, maps = dict(stats), {}
         features = x  # if the prefix ends with "pool"
         for stage in self.suffix_stages:
             module = self._merge(stage, trained, stats)
             if stage in self.blocks:
-                x = module(x, train=train and self.config.train_bn, mask=mask)
+                x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
                 stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
                 if stage in self.pooled:
                     maps[stage] = x
@@ -279,7 +259,8 @@ class Network:
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
             elif stage == "logits":
-                x = module(nnx.Dropout(self.config.dropout)(x, deterministic=not train, rngs=key).astype(jnp.float32))
+                dropout = nnx.Dropout(self.config.dropout)
+                x = module(dropout(x, deterministic=not mode.train, rngs=mode.key).astype(jnp.float32))
         return x, stats, features
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:

@@ -17,8 +17,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ import numpy as np
 
 from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import SPLITS, Split
-from jaxcat.errors import CheckpointError, DataError, one_line
+from jaxcat.errors import CheckpointError, one_line
 from jaxcat.runs.meta import Meta
 from jaxcat.system.files import flush, replacing
 from jaxcat.wording import printable
@@ -69,30 +68,6 @@ def rules_of(meta: Meta | None) -> int:
             f"versions 1 to {INDEX_RULES}: use the version of jaxcat that made the run"
         )
     return rules
-
-
-def _nobody(count: int) -> None:
-    """Does nothing: the default of `progress`."""
-
-
-def digests_of(split: Split, *, progress: Callable[[int], object] = _nobody) -> list[bytes | None]:
-    """`Split.digest` of every record, computed in threads; None for an image that cannot be read.
-
-    `progress` is called with the number of images read since its last call.
-    """
-
-    def digest(record: int) -> bytes | None:
-        try:
-            return split.digest(record)
-        except DataError:
-            return None
-
-    found = []
-    with ThreadPoolExecutor() as threads:
-        for each in threads.map(digest, range(len(split))):
-            found.append(each)
-            progress(1)
-    return found
 
 
 def lines_of(

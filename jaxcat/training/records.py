@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxcat.data.digests import digests_of
 from jaxcat.data.records import Data, Split, fingerprint
 from jaxcat.data.streaming import Source
 from jaxcat.errors import CheckpointError, ConfigError, DataError
@@ -20,7 +21,6 @@ from jaxcat.runs.meta import Meta, Records
 from jaxcat.runs.records import (
     FILE,
     changed_images,
-    digests_of,
     lines_of,
     list_digest,
     read_list,

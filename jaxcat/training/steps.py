@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.metrics import masked_sums, zero_sums
 
@@ -105,9 +106,13 @@ def make_train_step(
 
 
 def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
-    """The input of the boundary stage: the bottlenecks in the batch if it has them, else computed by the prefix."""
+    """The input of the boundary stage: the bottlenecks in the batch if it has them, else computed by the prefix.
+
+    Both have the same dtype, so that float32 rows give the same numbers as images.
+    """
     if "bottleneck" in batch:
-        return batch["bottleneck"].astype(network.dtype)
+        pooled = network.parts if network.prefix_pools else ()
+        return batch["bottleneck"].astype(features_dtype(pooled, network.dtype))
     return network.prefix(frozen, batch["image"])
 
 
