@@ -27,7 +27,8 @@ class Run:
 
     Attributes:
         workdir: its directory.
-        history: a record for each epoch, as in metrics.jsonl: `train/accuracy`, `validation/loss`, `seconds` …
+        history: a record for each epoch, as in metrics.jsonl: `train/accuracy`, `validation/loss`, `seconds` … That of
+            an exact head also has `candidates`, which is an event of its own in the file.
     """
 
     def __init__(self, workdir: Path, history: tuple[dict[str, Any], ...]):
@@ -86,7 +87,7 @@ def fit(
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # the program's own choice stays
         enable_compilation_cache()
     if loop.train(config, folder):
-        raise KeyboardInterrupt("the run is saved; the same call of jaxcat.fit continues it")
+        raise KeyboardInterrupt("what is done is saved; the same call of jaxcat.fit continues it")
     return Run(folder, _history(folder))
 
 

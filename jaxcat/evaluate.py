@@ -71,12 +71,14 @@ def measure(arguments: argparse.Namespace) -> int:
     from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
     from jaxcat.system.compilation import enable_compilation_cache
     from jaxcat.system.console import Console, said_if_long
+    from jaxcat.system.devices import make_mesh
     from jaxcat.system.processes import initialize_distributed
 
     initialize_distributed(
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     enable_compilation_cache()
+    make_mesh()  # a device that was asked for and is not there is an error of one line
     console = Console(tables=True, quiet=jax.process_index() != 0)
     with said_if_long("reading the run", console=console):
         classifier = load(arguments.workdir, step=arguments.step)

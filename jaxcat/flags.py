@@ -25,7 +25,7 @@ from jaxcat.data.indexing.patterns import Pattern
 from jaxcat.data.indexing.table_reading import WITHOUT
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
-from jaxcat.models.backbone import BACKBONES, check_model
+from jaxcat.models.backbone import BACKBONES, check_model, check_names
 from jaxcat.models.completion import widest
 from jaxcat.settings import SETTINGS, Setting
 from jaxcat.system.files import cache_dir
@@ -145,9 +145,10 @@ def validate(config: ConfigDict) -> None:
         if problem := not_one_of(values[name], table):
             raise ConfigError(f"--config.{name}={values[name]}: {problem}")
     wanted = widest(config)
+    check_names(wanted.model)
+    check_exact(config)
     check_model(wanted.model, image_size=wanted.data.image_size)
     _check_combinations(config)
-    check_exact(config)
     if config.bottleneck.views:
         cache_dir()  # raises if there is no place for bottlenecks
 

@@ -1,7 +1,9 @@
 """Eight CPU devices for every test, and where the shared real images and weights are."""
 
+import io
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
@@ -51,6 +53,15 @@ def shared() -> Path:
 def cache_of_its_own(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def streams_take_what_they_took():
+    """`jaxcat.fit` lets standard output write undecodable names as bytes; pytest could not read them in later tests."""
+    yield
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @pytest.fixture

@@ -104,15 +104,15 @@ def test_the_same_command_finds_the_run_finished_with_the_choice_open_or_named(s
     chosen = read_meta(solved, 1).config
     named = {"model__cut": chosen.model.cut, "model__pool_from": chosen.model.pool_from}
     fit(folder, solved, **named, optim__penalty=chosen.optim.penalty)
-    assert capsys.readouterr().out.count("this run is finished: the head is solved") == 2
+    assert capsys.readouterr().out.count("this run is finished: the head is solved, on block") == 2
     assert events(solved) == before
     with pytest.raises(ConfigError, match="--config.optim.penalty"):
         fit(folder, solved, optim__penalty=chosen.optim.penalty * 2)
     with pytest.raises(ConfigError, match="--config.model.cut"):
         fit(folder, solved, model__cut="block2", model__pool_from="cut")
-    trained = {"optim.name": "adam", "model.cut": "block3", "resume": "force"}
-    with pytest.raises(ConfigError, match="choose another --workdir"):
-        jaxcat.fit("folder", solved, settings=settings(folder) | trained)
+    for changes in ({"optim__name": "adam", "model__cut": "block3"}, {"optim__class_weight": "balanced"}):
+        with pytest.raises(ConfigError, match="choose another --workdir for a new run$"):
+            fit(folder, solved, **changes, resume="force")
 
 
 def test_the_chosen_range_and_penalty_asked_for_by_name_give_the_same_head(solved, folder, tmp_path):
@@ -129,28 +129,38 @@ def test_a_run_interrupted_while_it_computes_bottlenecks_goes_on_to_the_same_hea
     monkeypatch.setattr(exact, "Interruption", at)
     with pytest.raises(KeyboardInterrupt):
         fit(folder, tmp_path / "run")
-    assert not events_of_nothing(tmp_path / "run")
+    assert events(tmp_path / "run") == []
     at.at = 0
     fit(folder, tmp_path / "run")
     assert without_times(events(tmp_path / "run")) == without_times(events(solved))
     np.testing.assert_array_equal(head_of(tmp_path / "run"), head_of(solved))
 
 
-def events_of_nothing(workdir: Path) -> bool:
-    return (workdir / "metrics.jsonl").exists()
-
-
 def without_times(found: list[dict]) -> list[dict]:
     return [{name: value for name, value in event.items() if name not in TIMES} for event in found]
+
+
+def test_a_signal_while_the_head_is_solved_ends_the_run_soon(folder, tmp_path, monkeypatch, capsys):
+    config = flags.overridden(jaxcat.configs.execute("folder"), [f"--config.data.dir={folder}"])
+    config.update_from_flattened_dict(TINY)
+    assert loop.train(config, tmp_path / "first") == 0  # the bottlenecks are there from here on
+    monkeypatch.setattr(exact, "Interruption", small.InterruptedAt(3))
+    assert loop.train(config, tmp_path / "run") == 143
+    assert "interrupted before the head was solved: bottlenecks are kept" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "checkpoints" / "1").exists()
 
 
 def test_a_run_killed_after_its_checkpoint_gets_its_files_from_it(solved, folder, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(solved, workdir)
     (workdir / "metrics.jsonl").write_text("")
+    (workdir / "config.json").unlink()
     fit(folder, workdir)
-    assert "finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "finished" in said
+    assert "measured on validation: accuracy" in said
     assert events(workdir) == events(solved)
+    assert (workdir / "config.json").read_text() == (solved / "config.json").read_text()
     assert not (workdir / "learning_curve.png").exists()
 
 
@@ -177,8 +187,10 @@ def test_twins_by_pixels_and_groups_are_left_out_together(folder, tmp_path, monk
         return solver(*arguments, **options)
 
     monkeypatch.setattr(exact, "solve_head", spy)
-    fit(images, tmp_path / "run")
+    run = fit(images, tmp_path / "run")
     assert np.bincount(asked[0]).tolist() == [2] * 24
+    low, high = run.history[0]["leave_one_out/interval"]
+    assert high - low > 0.2, "48 records are 24 images"
 
 
 def test_a_trained_run_begins_with_an_exact_head(solved, folder, tmp_path):
@@ -243,8 +255,11 @@ def test_a_trained_recipe_says_whether_its_curve_had_turned():
     def history(*losses: float) -> list[dict]:
         return [{"epoch": i + 1, "validation/loss": loss} for i, loss in enumerate(losses)]
 
-    assert "still falling" in course_of(history(3, 2, 1))
-    assert "had turned: it was lowest (1.0000) in epoch 2 of 4" in course_of(history(3, 1, 2, 2))
+    assert "more epochs may help" in course_of(history(3, 2, 1), whole=True)
+    assert course_of(history(3, 2, 1), whole=False).endswith("(lowest in epoch 3)")
+    assert "had turned: it was lowest (1.0000) in epoch 2 of 4" in course_of(history(3, 1, 2, 2), whole=True)
+    assert "hardly changed" in course_of(history(1, 1, 1), whole=True)
+    assert course_of(history(2, 1), whole=True) == "", "two epochs do not tell"
 
 
 def test_the_request_itself_stays_as_it_is(folder, tmp_path):

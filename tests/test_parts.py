@@ -63,7 +63,7 @@ def test_another_recipe_computes_only_what_is_missing(folder, written, monkeypat
     written.clear()
     wider = opened(pooling(folder, "mixed1"))
     assert wider.to_compute == NUMBER
-    assert wider.describe().endswith("36 of 36 to compute, 2 of their 6 parts")
+    assert wider.describe().endswith("36 of 36 to compute, for 2 of 6 parts")
     wider.prepare(SILENT)
     assert written == dict.fromkeys(("mixed1-avg", "mixed1-std"), NUMBER)
     monkeypatch.setattr(Store, "prepare", None)

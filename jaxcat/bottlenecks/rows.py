@@ -258,5 +258,6 @@ def cannot_write(folder: Path, error: OSError) -> CacheError:
     """The error for a cache that cannot be written."""
     return CacheError(
         f"{folder}: cannot be written: {one_line(error)}. Free space (python -m jaxcat.cache list), set "
-        "JAXCAT_CACHE to another directory, or do without bottlenecks: --config.bottleneck.views=0"
+        "JAXCAT_CACHE to another directory or, if the head is trained, do without bottlenecks: "
+        "--config.bottleneck.views=0"
     )

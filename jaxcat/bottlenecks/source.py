@@ -110,7 +110,7 @@ class BottleneckSource:
         total = sum(map(len, self._identities.values()))
         found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
         if 0 < self._lacking < len(self.parts.rows):
-            found += f", {self._lacking} of their {len(self.parts.rows)} parts"
+            found += f", for {self._lacking} of {len(self.parts.rows)} parts"
         return f"{self.parts.describe(total)}, {found}"
 
     def prepare(self, console: Console, *, stop: Callable[[], int] = never) -> int:
@@ -195,7 +195,7 @@ class BottleneckSource:
             raise CacheError(
                 f"the bottlenecks need {gigabytes(needed)}, {folder} has {gigabytes(free)} free{elsewhere}: "
                 "lower --config.bottleneck.views, set --config.bottleneck.dtype=float16, set JAXCAT_CACHE to another "
-                "directory, or do without bottlenecks: --config.bottleneck.views=0"
+                "directory or, if the head is trained, do without bottlenecks: --config.bottleneck.views=0"
             )
 
     def _bytes(self) -> int:

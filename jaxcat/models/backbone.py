@@ -127,12 +127,8 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
     Raises:
         ConfigError: names the flag, the value received and what is allowed.
     """
-    if problem := not_one_of(model.backbone, BACKBONES):
-        raise ConfigError(f"--config.model.backbone={model.backbone}: {problem}")
+    check_names(model)
     backbone = BACKBONES[model.backbone]
-    for name, others in (("cut", ("fast",)), ("train_from", ("head",)), ("pool_from", ("cut", "auto"))):
-        if problem := not_one_of(model[name], (*others, *backbone.stages)):
-            raise ConfigError(f"--config.model.{name}={model[name]}: {problem}")
     if image_size < backbone.least_image_size:
         raise ConfigError(
             f"--config.data.image_size={image_size}: {backbone.title} needs at least {backbone.least_image_size}"
@@ -150,6 +146,19 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
             f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg, avg_std or max; "
             "flatten keeps all cells"
         )
+
+
+def check_names(model: ConfigDict) -> None:
+    """Checks the name of the backbone, and that cut, train_from and pool_from of a completed section are known.
+
+    Raises:
+        ConfigError: names the flag, the value received and what is allowed.
+    """
+    if problem := not_one_of(model.backbone, BACKBONES):
+        raise ConfigError(f"--config.model.backbone={model.backbone}: {problem}")
+    for name, others in (("cut", ("fast",)), ("train_from", ("head",)), ("pool_from", ("cut", "auto"))):
+        if problem := not_one_of(model[name], (*others, *BACKBONES[model.backbone].stages)):
+            raise ConfigError(f"--config.model.{name}={model[name]}: {problem}")
 
 
 def _check_order(model: ConfigDict, backbone: Backbone, *, cut: str) -> None:

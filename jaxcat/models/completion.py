@@ -31,7 +31,8 @@ def complete(config: ConfigDict) -> None:
         return
     model.cut = model.cut or backbone.stages[-1]
     if model.pool_from == AUTO:
-        model.pool_from = model.cut if model.cut == backbone.stages[0] else backbone.stages[1]
+        blocks = backbone.stages[: backbone.stages.index(model.cut) + 1] if model.cut in backbone.stages else ()
+        set_blocks(model, blocks[1:] or (model.cut,))
 
 
 def chooses_blocks(model: ConfigDict) -> bool:

@@ -95,7 +95,8 @@ def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
     yield "solved", f"one linear layer on {counted(network.features, 'feature')}, {config.model.pool} of {blocks}"
     choices = ["a range of blocks"] if chooses_blocks(config.model) else []
     choices += [] if config.optim.penalty else ["the penalty"]
-    yield "", f"least squares; chosen by leave-one-out on train: {' and '.join(choices) or 'nothing'}"
+    chosen = f"chosen by leave-one-out on train: {' and '.join(choices)}" if choices else "blocks and penalty as given"
+    yield "", f"least squares; {chosen}"
 
 
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.pixel_groups import groups_of
-from jaxcat.data.records import Data
+from jaxcat.data.records import Data, Split
 from jaxcat.models.backbone import BACKBONES, pooled_blocks
 from jaxcat.models.completion import candidates, chooses_blocks, set_blocks
 from jaxcat.models.network import Tree
@@ -43,7 +43,11 @@ from jaxcat.training.steps import TrainState, items_of, new_sums
 from jaxcat.training.writers import CANDIDATES
 
 ROWS_TOGETHER = 1024  # records whose logits are computed at once
-INTERRUPTED = "interrupted: the same command continues from there"
+INTERRUPTED = "interrupted before the head was solved: bottlenecks are kept, and the same command goes on with them"
+
+
+class _Interrupted(Exception):
+    """A signal came while the head was being solved."""
 
 
 def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: BottleneckSource, mesh: Mesh) -> int:
@@ -55,67 +59,101 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
         source: of that network, not prepared.
 
     Returns:
-        The exit status: 0, or 130 or 143 if a signal interrupted the run; the bottlenecks computed so far are kept.
+        The exit status: 0, or 130 or 143 if a signal came before the head was solved; bottlenecks are kept.
     """
-    console = Console(quiet=jax.process_index() != 0)
-    with Checkpoints(workdir) as checkpoints, Interruption(mesh) as interruption:
-        validated = bool(len(source.splits["validation"]))
+    leading = jax.process_index() == 0
+    with (
+        Checkpoints(workdir) as checkpoints,
+        Reporter(workdir, [], config=config, leading=leading) as report,
+        Interruption(mesh) as interruption,
+    ):
+        validated, console = bool(len(source.splits["validation"])), report.console
         describe_run(console, config, run, source=source.describe(), mesh=mesh, validated=validated)
         if ignored := unused(config):
-            console.print(f"not used by an exact head: {', '.join(ignored)}", markup=False)
+            report.say(f"not used by an exact head: {', '.join(ignored)}")
         if status := source.prepare(console, stop=interruption.stop):
-            console.print(INTERRUPTED)
+            report.say(INTERRUPTED)
             return status
         records = check_records(run.meta, workdir, records=records_of(source.splits, config))
         records = remember(records, workdir, source=source, data=data, before=run.meta, console=console)
         began = time.perf_counter()
-        solution = _solution(config, source, run=run, console=console)
-        if status := interruption.stop():
-            console.print(INTERRUPTED)
-            return status
+        groups = {name: groups_of(split, source.digests[name], console=console) for name, split in _filled(source)}
+        try:
+            solution = _solution(
+                config, source, run=run, groups=groups["train"], console=console, stop=interruption.stop
+            )
+        except _Interrupted:
+            report.say(INTERRUPTED)
+            return interruption.status
         meta = _narrowed(config, dataclasses.replace(run.meta, records=records), solution)
         show_candidates(console, solution)
         head = {"logits": {"kernel": np.float32(solution.kernel), "bias": np.float32(solution.bias)}}
-        record = _record(meta, source, solution=solution, head=head)
+        record = _record(meta, source, solution=solution, head=head, groups=groups)
         record["seconds"] = time.perf_counter() - began
         record["images_per_second"] = records.images / record["seconds"]
         checkpoints.save_frozen(_of_stages(run.frozen, meta))
         state = place_replicated(mesh, _state(head, meta))
         checkpoints.save(items_of(state), dataclasses.replace(meta, history=(record,), step=1))
-        with Reporter(workdir, [], config=meta.config, leading=jax.process_index() == 0) as report:
-            report.epoch(record)
-            report.finish([record], "the head is solved")
+        report.settle(meta.config)
+        report.epoch(record)
+        report.finish([record], solved(record))
     return 0
 
 
-def _solution(config: ConfigDict, source: BottleneckSource, *, run: Start, console: Console) -> Solution:
-    """The head that leave-one-out chooses, from the rows of train."""
+def _filled(source: BottleneckSource) -> Iterator[tuple[str, Split]]:
+    """The splits that have records."""
+    yield from ((name, split) for name, split in source.splits.items() if len(split))
+
+
+def _solution(
+    config: ConfigDict,
+    source: BottleneckSource,
+    *,
+    run: Start,
+    groups: np.ndarray,
+    console: Console,
+    stop: Callable[[], int],
+) -> Solution:
+    """The head that leave-one-out chooses, from the rows of train.
+
+    Raises:
+        _Interrupted: `stop` did not return 0. It is asked only in a run of one process: several would have to call it
+            equally often.
+    """
     split, classes = source.splits["train"], len(run.meta.classes)
     backbone = BACKBONES[config.model.backbone]
     balanced = config.optim.class_weight == "balanced"
     with said_steps("solving the head", console=console) as said:
+
+        def progress(step: str) -> None:
+            said(step)
+            if jax.process_count() == 1 and stop():
+                raise _Interrupted
+
         return solve_head(
             [Part(part.block, part.statistic, part.width, read) for part, read in source.reader_of("train")],
             split.labels,
             classes=classes,
             ranges=candidates(backbone) if chooses_blocks(config.model) else (run.network.pooled,),
-            groups=groups_of(split, source.digests["train"], console=console),
+            groups=groups,
             class_weights=class_weights(split.labels, classes) if balanced else None,
             penalty=config.optim.penalty,
             seed=config.seed,
             processes=Processes(jax.process_index(), jax.process_count(), sum_over_processes),
-            progress=said,
+            progress=progress,
         )
 
 
 def _narrowed(config: ConfigDict, meta: Meta, solution: Solution) -> Meta:
     """The meta of the run with what was chosen in its config, so that a later command sees no open choice."""
     config = config.copy_and_resolve_references()
-    set_blocks(config.model, solution.blocks)
+    if chooses_blocks(config.model):
+        set_blocks(config.model, solution.blocks)
     config.optim.penalty = float(solution.penalty)
     stages = BACKBONES[config.model.backbone].up_to(config.model.cut)
     digests = {path: digest for path, digest in meta.frozen_digests.items() if path.split("/")[1] in stages}
-    return dataclasses.replace(meta, config=config, frozen_digests=digests)
+    provenance = meta.provenance | {"head": "solved"}
+    return dataclasses.replace(meta, config=config, frozen_digests=digests, provenance=provenance)
 
 
 def _of_stages(frozen: Tree, meta: Meta) -> Tree:
@@ -130,22 +168,26 @@ def _state(head: Tree, meta: Meta) -> TrainState:
     return TrainState(np.ones((), np.int32), head, stats, {}, new_sums(meta.metrics))  # type: ignore[arg-type]
 
 
-def _record(meta: Meta, source: BottleneckSource, *, solution: Solution, head: Tree) -> dict[str, Any]:
-    """The record of the run's one epoch, without its seconds; `candidates` becomes an event of its own."""
-    splits, metrics = source.splits, meta.metrics
-    logits = {name: logits_of(source, name, meta=meta, head=head["logits"]) for name in splits if len(splits[name])}
-    logits["leave_one_out"] = solution.leave_one_out
+def _record(
+    meta: Meta, source: BottleneckSource, *, solution: Solution, head: Tree, groups: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The record of the run's one epoch, without its seconds; `candidates` becomes an event of its own.
+
+    Args:
+        groups: of each split with records, from `groups_of`: intervals are as wide as groups make them.
+    """
     measured: dict[str, dict[str, Any]] = {}
-    for name in ("train", "leave_one_out", "validation"):
-        if name not in logits:
-            measured[name] = dict.fromkeys(("loss", *metrics))
+    for name, of in {"train": "train", "leave_one_out": "train", "validation": "validation"}.items():
+        if of not in groups:
+            measured[name] = dict.fromkeys(("loss", *meta.metrics))
             continue
-        split = splits["train" if name == "leave_one_out" else name]
-        measured[name] = _measured(logits[name], split.labels, metrics=metrics)
+        labels = source.splits[of].labels
+        left_out = name == "leave_one_out"
+        logits = solution.leave_one_out if left_out else logits_of(source, of, meta=meta, head=head["logits"])
+        measured[name] = _measured(logits, labels, metrics=meta.metrics)
         if name != "train":
-            groups = None if split.groups is None else np.array(split.groups)
-            hits = np.asarray(predictions(jnp.asarray(logits[name]))) == split.labels
-            measured[name] |= {"interval": list(accuracy_interval(hits, groups)), "count": len(split)}
+            hits = np.asarray(predictions(jnp.asarray(logits))) == labels
+            measured[name] |= {"interval": list(accuracy_interval(hits, groups[of])), "count": len(labels)}
     return {
         **epoch_record(1, step=1, **measured),
         "data_wait_seconds": 0.0,
@@ -156,6 +198,13 @@ def _record(meta: Meta, source: BottleneckSource, *, solution: Solution, head: T
             "ranges": solution.candidates,
         },
     }
+
+
+def solved(record: Mapping[str, Any]) -> str:
+    """What was solved, in a few words, from the record of an exact head."""
+    first, last = record[CANDIDATES]["chosen"]
+    blocks = first if first == last else f"{first} … {last}"
+    return f"the head is solved, on {blocks} with penalty {record[CANDIDATES]['penalty']:.3g}"
 
 
 def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -> np.ndarray:
@@ -182,16 +231,22 @@ def _measured(logits: np.ndarray, labels: np.ndarray, *, metrics: Sequence[str])
 
 
 def show_candidates(console: Console, solution: Solution) -> None:
-    """Prints the ranges that were compared, the best of them marked, and what the solver says about them."""
-    table = Table("blocks", "features", "penalty", "squared error", "accuracy", "", box=None, pad_edge=False)
-    for row in solution.candidates:
+    """Prints the ranges that were compared, the chosen one marked, and what the solver says about them."""
+    rows = solution.candidates
+    several = len({row["records"] for row in rows}) > 1  # the chosen range was solved again, on all records
+    table = Table("blocks", "features", "penalty", "squared error", "accuracy", box=None, pad_edge=False)
+    for column in (*(["records"] if several else []), ""):
+        table.add_column(column)
+    for number, row in enumerate(rows):
+        chosen = number == len(rows) - 1 if several else tuple(row["blocks"]) == solution.blocks
         table.add_row(
             name_of(row["blocks"]),
             f"{row['columns']:,}",
             f"{row['penalty']:.3g}",
             f"{row['squared_error']:.4f}",
             f"{row['accuracy']:.4f}",
-            "chosen" if tuple(row["blocks"]) == solution.blocks else "",
+            *([f"{row['records']:,}"] if several else []),
+            "chosen" if chosen else "",
         )
     console.print("leave-one-out on train:")
     console.print(table)

@@ -34,7 +34,7 @@ from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
 from jaxcat.training.records import check_records, records_of, remember
-from jaxcat.training.reporting import Reporter, complete_reports
+from jaxcat.training.reporting import Reporter, complete_reports, estimates
 from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
 from jaxcat.wording import counted
@@ -58,6 +58,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
         if meta is not None and (reason := stop_reason(config, meta.history)):
             tidy_finished(config, workdir, meta=meta)
             if jax.process_index() == 0:
+                for line in estimates(meta.history[-1]) if is_exact(config) else ():
+                    print(line)
                 print(f"this run is finished: {reason}; {next_command(workdir, meta.history)}")
             return 0
         if meta is not None:
@@ -159,7 +161,7 @@ def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
     with Checkpoints(workdir, keep=config.checkpoint.keep, history=list(meta.history)):
         pass  # leaving removes old checkpoints
     if jax.process_index() == 0:
-        complete_reports(workdir, list(meta.history))
+        complete_reports(workdir, meta)
 
 
 def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
@@ -167,7 +169,7 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
     if not history:
         return ""
     if is_exact(config):
-        return "the head is solved"
+        return exact.solved(history[-1])
     last, stop = history[-1], config.stop
     reached = last[f"{stop.on}/accuracy"]  # None if nothing was held out
     if stop.accuracy and reached is not None and reached >= stop.accuracy:

@@ -10,11 +10,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress, TextColumn
 
-from jaxcat.runs.meta import best_epoch, is_validated
+from jaxcat.runs.meta import Meta, best_epoch, is_validated
 from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import NOTHING_HELD_OUT, next_command
-from jaxcat.training.writers import CANDIDATES, WRITERS, Writer, in_words, lines_of, writing_to
+from jaxcat.training.writers import CANDIDATES, WRITERS, Writer, in_words, lines_of, text_of, writing_to
 from jaxcat.wording import counted
 
 SECONDS_BETWEEN_UPDATES = 0.5  # reading the running sums waits for the device, so not at every step
@@ -122,6 +122,11 @@ class Reporter:
         for writer in self._writers:
             writer.epoch(record)
 
+    def settle(self, config: ConfigDict) -> None:
+        """Hands the final config to the writers, if a run has found some of its values in its data."""
+        for writer in self._writers:
+            writer.settle(config)
+
     def finish(self, history: Sequence[dict], reason: str) -> None:
         """Draws the learning curve; says why training ended, what it reached, and what to run next."""
         best = best_epoch(history)
@@ -137,7 +142,8 @@ class Reporter:
         found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
         if is_validated(best):
             found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            self.say(course_of(history))
+            if line := course_of(history, whole=len(history) >= self._epochs):
+                self.say(line)
         self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
 
 
@@ -158,25 +164,39 @@ def estimates(record: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def course_of(history: Sequence[dict]) -> str:
-    """One line: whether the validation loss was still falling at the end of a trained run, or had turned."""
-    lowest = min(history, key=lambda record: record["validation/loss"])
-    last = history[-1]
+def course_of(history: Sequence[dict], *, whole: bool) -> str:
+    """One line: whether the validation loss of a trained run was still falling at its end, or had turned.
+
+    "" for fewer than three epochs, which do not tell.
+
+    Args:
+        whole: whether all epochs that were asked for are done; else the run was stopped, and is not to be prolonged.
+    """
+    if len(history) < 3:
+        return ""
+    losses = [record["validation/loss"] for record in history]
+    lowest, last = min(history, key=lambda record: record["validation/loss"]), history[-1]
+    if max(losses) - min(losses) < 1e-4:
+        return "the validation loss hardly changed: is --config.optim.learning_rate too small?"
     if lowest["epoch"] > 0.9 * last["epoch"]:
-        return f"the validation loss was still falling at the end (lowest in epoch {lowest['epoch']}): train longer"
+        advice = "; more epochs may help (--config.epochs)" if whole else ""
+        return f"the validation loss was still falling at the end (lowest in epoch {lowest['epoch']}){advice}"
     return (
         f"the validation loss had turned: it was lowest ({lowest['validation/loss']:.4f}) in epoch {lowest['epoch']} "
         f"of {last['epoch']}"
     )
 
 
-def complete_reports(workdir: Path, history: Sequence[dict]) -> None:
-    """Completes the metrics and learning curve of a run that was killed after its last checkpoint."""
-    metrics, curve, text = workdir / "metrics.jsonl", workdir / "learning_curve.png", lines_of(history)
+def complete_reports(workdir: Path, meta: Meta) -> None:
+    """Completes the config, metrics and learning curve of a run that was killed after its last checkpoint."""
+    history, curve = list(meta.history), workdir / "learning_curve.png"
+    config, metrics, text = workdir / "config.json", workdir / "metrics.jsonl", lines_of(history)
     with writing_to(workdir):
+        if not config.is_file():
+            write_text(config, text_of(meta.config))
         if not metrics.is_file() or metrics.read_text() != text:
             write_text(metrics, text)
-        if history and CANDIDATES in history[-1]:
+        if CANDIDATES in history[-1]:
             return  # an exact head has no curve
         if not curve.is_file() or curve.stat().st_mtime < metrics.stat().st_mtime:
             learning_curve(history, curve)

@@ -43,15 +43,15 @@ def check_exact(config: ConfigDict) -> None:
         if chooses_blocks(model):
             raise ConfigError(
                 "--config.model.pool_from=auto without --config.model.cut chooses blocks by leave-one-out, which needs "
-                f"--config.optim.name=exact, not {config.optim.name}: name the last block with --config.model.cut, or "
-                "use exact"
+                f"--config.optim.name=exact, not {config.optim.name}: name the last block with --config.model.cut, "
+                "or use the variant :trained of the recipe folder"
             )
         return
     for name, (needed, why) in NEEDED.items():
         if values[name] != needed:
             raise ConfigError(
                 f"--config.{name}={values[name]} does not go with --config.optim.name=exact: {why}; set it to "
-                f"{needed}, or train the head, for example with --config.optim.name=adam"
+                f"{needed}, or train a head: the variant :trained of the recipe folder does"
             )
     if chooses_blocks(model) and model.pool == "flatten":
         raise ConfigError(

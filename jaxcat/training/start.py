@@ -68,9 +68,9 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
     before = meta.config
     _keep_found(config, before)
     changes = difference(before, config)
-    if changes and config.resume != "force":
-        raise ConfigError(f"--workdir {workdir}: {_other_settings(changes)}")
-    if is_exact(config) != is_exact(before):
+    if changes and (is_exact(before) or config.resume != "force"):
+        raise ConfigError(f"--workdir {workdir}: {_other_settings(changes, exact=is_exact(before))}")
+    if is_exact(config) and not is_exact(before):
         raise ConfigError(
             f"--config.optim.name={config.optim.name}: the run in {workdir} was begun with {before.optim.name}, and an "
             "exact head is solved in a new run; choose another --workdir"
@@ -95,14 +95,22 @@ CAN_BE_FORCED = frozenset(
 )
 
 
-def _other_settings(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """One sentence: the settings that a run was begun with, those that are asked for, and what can be done."""
+def _other_settings(changes: Mapping[str, tuple[Any, Any]], *, exact: bool) -> str:
+    """One sentence: the settings that a run was begun with, those that are asked for, and what can be done.
+
+    Args:
+        exact: whether the run has an exact head, which is solved once and cannot go on with other settings.
+    """
     pairs = [f"--config.{name}={_shown(old)}, not {_shown(new)}" for name, (old, new) in changes.items()]
     which = "this value" if len(pairs) == 1 else "these values"
     force = ", or add --config.resume=force to continue it with what is asked for now"
+    if exact or not changes.keys() <= CAN_BE_FORCED:
+        force = ""
+    if changes.get("optim.name", ("", ""))[1] == "exact":
+        force = ". The recipes folder and tfds solve the head now; folder:trained is what they were"
     return (
         f"the run there was begun with {', and '.join(pairs)}: ask for {which} again to continue it, or choose another "
-        f"--workdir for a new run{force if changes.keys() <= CAN_BE_FORCED else ''}"
+        f"--workdir for a new run{force}"
     )
 
 

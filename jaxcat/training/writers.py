@@ -29,6 +29,9 @@ class Writer(Protocol):
     def epoch(self, record: dict) -> None:
         """Writes one more epoch."""
 
+    def settle(self, config: ConfigDict) -> None:
+        """Takes the final config of a run that has found some of its values in its data."""
+
     def close(self) -> None:
         """Closes the writer, also if the run did not finish."""
 
@@ -53,8 +56,12 @@ class MetricsFile:
 
     def begin(self, history: Sequence[dict]) -> None:
         with writing_to(self._workdir):
-            write_text(self._workdir / "config.json", json.dumps(self._config.to_dict(), indent=2) + "\n")
+            write_text(self._workdir / "config.json", text_of(self._config))
             write_text(self._workdir / "metrics.jsonl", lines_of(history))
+
+    def settle(self, config: ConfigDict) -> None:
+        with writing_to(self._workdir):
+            write_text(self._workdir / "config.json", text_of(config))
 
     def epoch(self, record: dict) -> None:
         with writing_to(self._workdir), open(self._workdir / "metrics.jsonl", "a") as file:
@@ -81,6 +88,9 @@ class EpochLines:
             markup=False,
         )
 
+    def settle(self, config: ConfigDict) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -104,6 +114,9 @@ class TensorBoard:
         if self._board is not None:
             for name, value in measured(record).items():
                 self._board.add_scalar(name, value, record["step"])
+
+    def settle(self, config: ConfigDict) -> None:
+        pass
 
     def close(self) -> None:
         if self._board is not None:
@@ -152,12 +165,21 @@ class WeightsAndBiases:
         if self._run is not None:
             self._run.log(measured(record) | {"epoch": record["epoch"]}, step=record["step"])
 
+    def settle(self, config: ConfigDict) -> None:
+        if self._run is not None:
+            self._run.config.update(config.to_dict(), allow_val_change=True)
+
     def close(self) -> None:
         if self._run is not None:
             self._run.finish()
 
 
 WRITERS: tuple[Callable[[Path, ConfigDict], Writer], ...] = (MetricsFile, EpochLines, TensorBoard, WeightsAndBiases)
+
+
+def text_of(config: ConfigDict) -> str:
+    """The text of config.json."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
 def lines_of(history: Sequence[dict]) -> str:
