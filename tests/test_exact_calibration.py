@@ -8,7 +8,7 @@ from exact_data import parts_of, planted
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from jaxcat.objectives.exact.calibration import _loss, _Problem, calibrate, fit, frequencies
+from jaxcat.objectives.exact.calibration import _derivatives, _Problem, _wanted, calibrate, fit, frequencies
 from jaxcat.objectives.exact.parts import Groups
 from jaxcat.objectives.exact.solve import solve_head
 from jaxcat.objectives.intervals import accuracy_interval
@@ -52,7 +52,10 @@ def test_fit_is_the_minimum(classes, with_offsets):
     found = minimize(loss, start, method="BFGS", options={"gtol": 1e-7})
     assert slope == pytest.approx(found.x[0], rel=1e-4)
     assert loss(np.array([slope, *offsets])[: len(start)]) <= found.fun + 1e-9
-    assert _loss(_Problem(scores, labels, weights), np.array([slope, *offsets])) == pytest.approx(found.fun, rel=1e-9)
+    problem = _Problem(scores, labels, weights)
+    at = np.array([slope, *offsets])
+    own_loss = _derivatives(problem, _wanted(problem), at, with_offsets=with_offsets)[0]
+    assert own_loss == pytest.approx(found.fun, rel=1e-9)
     if with_offsets:
         np.testing.assert_allclose(offsets, found.x[1:] - found.x[1:].mean(), atol=1e-4)
     else:
