@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve
 from scipy.special import logsumexp
 
 from jaxcat.objectives.exact.parts import Groups
@@ -20,7 +19,7 @@ from jaxcat.objectives.exact.stratified import folds
 
 IMBALANCED = 1.5  # largest class / smallest class from which on offsets are tried
 FOLDS = 5  # of the comparison of calibrations with and without offsets
-BLOCK_VALUES = 2**18  # scores at a time
+BLOCK_VALUES = 2**20  # scores at a time
 STEPS = 100  # of Newton's method at most; it takes about 8
 ENOUGH = 1e-7  # a step that promises less for the loss of a record is the last; what is left is about its square
 
@@ -55,6 +54,8 @@ def calibrate(
     scores: np.ndarray, labels: np.ndarray, *, classes: int, weights: np.ndarray, groups: Groups, seed: int
 ) -> Calibration:
     """The calibration of leave-one-out scores, (N, outputs), with one output for two classes.
+
+    Scores that differ between classes by rounding alone (`problem.NOISE`) have slope 0.
 
     Args:
         labels: int (N,).
@@ -115,7 +116,7 @@ def _minimum(problem: _Problem, wanted: np.ndarray, values: np.ndarray, *, with_
         loss, gradient, curvature = found
         step = np.zeros_like(values)
         ridge = 1e-12 * max(1.0, np.trace(curvature)) * np.eye(len(curvature))
-        step[free] = -solve(curvature + ridge, gradient, assume_a="pos", check_finite=False)
+        step[free] = -np.linalg.solve(curvature + ridge, gradient)
         descent = float(gradient @ step[free])
         if -descent <= ENOUGH * problem.weights.sum():
             return values + step
