@@ -11,6 +11,7 @@ from exact_data import parts_of, planted, together
 
 from jaxcat.errors import DataError
 from jaxcat.objectives.exact import solve
+from jaxcat.objectives.exact.choice import best_of, search
 from jaxcat.objectives.exact.parts import Groups, Part
 from jaxcat.objectives.exact.solve import solve_head
 from jaxcat.objectives.exact.stratified import folds, subset
@@ -50,6 +51,21 @@ def test_ties_go_to_the_fewest_blocks():
     assert len({round(row["squared_error"], 12) for row in found.candidates}) == 1
 
 
+def _row(blocks: str, error: float) -> dict:
+    return {"blocks": list(blocks), "columns": 10 * len(blocks), "squared_error": error}
+
+
+def test_errors_of_rounding_are_ties():
+    assert best_of([_row("abc", 6.925221e-20), _row("b", 6.925258e-20), _row("ab", 0.0)]) == 1
+    assert best_of([_row("abc", 1e-9), _row("b", 2e-9)]) == 0
+
+    def averages(penalties):
+        return np.array([[0.25 + (1e-15 if penalty > 0.5 else 0), 0.5] for penalty in penalties])
+
+    found = search(averages, 1.0, 0.0)
+    assert np.isfinite(found[-1, 0])  # the largest of equal penalties wins, and so the grid goes on to its end
+
+
 def test_constant_parts_are_left_out_and_said():
     features, labels = planted(60, {"a": 8}, signal="a")
     constant = np.full((60, 5), 0.1) + np.random.default_rng(0).standard_normal((60, 5)) * 1e-9
@@ -69,7 +85,17 @@ def test_winner_at_an_end_of_the_grid_extends_it():
     features, labels = planted(60, {"a": 8}, seed=1)
     found = solve_head(parts_of(features), labels, classes=2, ranges=[("a",)])
     assert found.candidates[0]["relative_penalty"] == pytest.approx(1e6)
-    assert any("end of the grid" in note for note in found.notes)
+    assert any(f"{found.penalty:.3g} is the largest" in note for note in found.notes)
+
+
+def test_penalty_at_the_small_end_is_said():
+    labels = np.arange(60) % 2
+    found = solve_head(parts_of({"a": labels[:, None] * 2.0}), labels, classes=2, ranges=[("a",)])
+    assert not any("penalty" in note for note in found.notes)  # no smaller one lowers an error of rounding's size
+    rows = np.column_stack([labels * 1e-3, np.random.default_rng(0).standard_normal(60)])
+    found = solve_head(parts_of({"a": rows}), labels, classes=2, ranges=[("a",)])
+    assert found.candidates[0]["relative_penalty"] == pytest.approx(1e-8)
+    assert any(f"{found.penalty:.3g} is the smallest" in note and "nothing" in note for note in found.notes)
 
 
 def _finite(found) -> None:
@@ -128,6 +154,68 @@ def test_one_group_is_said_and_records_are_left_out_alone():
     alone = solve_head(parts_of(features), labels, classes=2, ranges=[("a",)])
     assert "too good" in found.notes[0]
     np.testing.assert_array_equal(found.kernel, alone.kernel)
+
+
+def _notes(labels, groups=None, names=(), width=5):
+    features = np.random.default_rng(0).standard_normal((len(labels), width))
+    found = solve_head(
+        parts_of({"a": features}), labels, classes=int(labels.max()) + 1, ranges=[("a",)], groups=groups, names=names
+    )
+    _finite(found)
+    return found, " ".join(found.notes)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_one_group_for_each_class_leaves_records_out_alone(classes):
+    labels = np.arange(40) % classes
+    found, notes = _notes(labels, groups=labels)
+    alone, _ = _notes(labels)
+    assert "one group" in notes
+    assert "same pixels" in notes
+    assert "too good" in notes
+    assert "cannot judge" not in notes
+    np.testing.assert_array_equal(found.leave_one_out, alone.leave_one_out)
+    assert found.candidates[0]["squared_error"] < 4 / classes
+
+
+def test_classes_of_one_group_are_named():
+    labels = np.repeat(np.arange(3), 20)
+    groups = np.where(labels == 1, 100, np.arange(60) // 2)
+    found, notes = _notes(labels, groups=groups, names=["bird", "cat", "dog"])
+    assert "Of 1 of 3 classes" in notes
+    assert "(cat)" in notes
+    assert "too good" not in notes
+    assert (found.leave_one_out.argmax(1)[labels == 1] != 1).all()
+    assert "(number 1)" in _notes(labels, groups=groups)[1]
+    assert "judge" not in _notes(labels, groups=np.arange(60) // 2)[1]
+    labels = np.array([*range(9), 9, 9])
+    assert "Of 9 of 10 classes" in _notes(labels)[1]
+    assert "number 4, 4 more)" in _notes(labels)[1]
+    alone = _notes(np.array([0, 0, 0, 1]), groups=np.array([0, 0, 0, 1]))[1]
+    assert "too good" in alone
+    assert "(number 1)" in alone
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_one_record_of_each_class_is_said(classes):
+    _, notes = _notes(np.arange(classes))
+    assert "No class has more than one record" in notes
+    assert "tell nothing" not in notes
+    assert "do not rise with the right class" in notes
+
+
+@pytest.mark.parametrize("width", [20, 300], ids=["primal", "dual"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_rounding_is_not_an_answer(width, classes):
+    """Of every image one copy for each class, left out together: without them the classes differ by rounding."""
+    rows = np.repeat(np.random.default_rng(0).standard_normal((50, width)), classes, axis=0)
+    labels, groups = np.tile(np.arange(classes), 50), np.repeat(np.arange(50), classes)
+    found = solve_head(parts_of({"a": rows}), labels, classes=classes, ranges=[("a",)], groups=groups)
+    assert found.candidates[0]["accuracy"] == pytest.approx(1 / classes)
+    assert found.slope == 0
+    assert not found.kernel.any()
+    np.testing.assert_allclose(found.leave_one_out, 0 if classes == 2 else -np.log(3))
+    assert any("frequencies" in note for note in found.notes)
 
 
 def test_twins_in_one_group_do_not_vouch_for_each_other():

@@ -3,7 +3,7 @@
     solve_head(parts, labels, classes=2, ranges=[("mixed0", "mixed1"), ("mixed1",)]) → Solution
 
 `parts` what is read · `scaling` parts on one scale · `gram` matrices of products · `problem` targets and weights ·
-`decomposition` and, for many records, `cholesky` fits · `leave_one_out` residuals of left-out groups · `choice` range
-and penalty · `large` the chosen range on many records · `room` memory · `stratified` subsets and folds ·
-`calibration` probabilities · `solve` all of it.
+`judged` what leave-one-out can judge · `decomposition` and, for many records, `cholesky` fits · `leave_one_out`
+residuals of left-out groups · `choice` range and penalty · `large` the chosen range on many records · `room` memory ·
+`stratified` subsets and folds · `calibration` probabilities · `solve` all of it.
 """

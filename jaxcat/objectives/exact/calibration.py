@@ -11,15 +11,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
 from jaxcat.objectives.exact.parts import Groups
+from jaxcat.objectives.exact.problem import NOISE
 from jaxcat.objectives.exact.stratified import folds
 
 IMBALANCED = 1.5  # largest class / smallest class from which on offsets are tried
 FOLDS = 5  # of the comparison of calibrations with and without offsets
-BLOCK_VALUES = 2**22  # scores at a time
+BLOCK_VALUES = 2**20  # scores at a time
 STEPS = 100  # of Newton's method at most; it takes about 8
+ENOUGH = 1e-7  # a step that promises less for the loss of a record is the last; what is left is about its square
 
 
 class Calibration(NamedTuple):
@@ -53,18 +55,21 @@ def calibrate(
 ) -> Calibration:
     """The calibration of leave-one-out scores, (N, outputs), with one output for two classes.
 
+    Scores that differ between classes by rounding alone (`problem.NOISE`) have slope 0.
+
     Args:
         labels: int (N,).
         weights: (N,) weight of each record in the log loss.
         groups: which records are in one fold when calibrations with and without offsets are compared.
     """
-    size = float(np.sqrt(np.mean(scores**2)))
-    if size > 0:
-        problem = _Problem(_of_classes(scores / size), labels, weights)
+    of_classes = _of_classes(scores)
+    if np.ptp(of_classes, axis=1).max() >= NOISE:
+        size = float(np.sqrt(np.mean(scores**2)))
+        problem = _Problem(of_classes / size, labels, weights)
         slope, offsets = fit(*problem, with_offsets=False)
         counts = np.bincount(labels, minlength=classes)
-        if counts.max() >= IMBALANCED * counts.min() and _offsets_help(problem, groups, seed):
-            slope, offsets = fit(*problem, with_offsets=True)
+        if counts.max() >= IMBALANCED * counts.min():
+            slope, offsets = _better(problem, slope, groups=groups, seed=seed)
         if slope > 0:
             found = None if not offsets.any() else offsets if scores.shape[1] > 1 else offsets[1:] - offsets[:1]
             return Calibration(slope / size, found)
@@ -78,44 +83,63 @@ def frequencies(labels: np.ndarray, *, classes: int, weights: np.ndarray) -> np.
     return logs[1:] - logs[:1] if classes == 2 else logs
 
 
-def fit(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, *, with_offsets: bool) -> tuple[float, np.ndarray]:
+def fit(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    with_offsets: bool,
+    start: tuple[float, np.ndarray] | None = None,
+) -> tuple[float, np.ndarray]:
     """Slope ≥ 0 and offsets (K,), whose sum is 0, of the least weighted log loss against smoothed targets.
 
     Newton's method on a convex function, of which a step that does not lower it is halved.
 
     Args:
         scores: (N, K); of size about 1.
+        start: slope and offsets from which to start; None: 0.
     """
     problem, classes = _Problem(scores, labels, weights), scores.shape[1]
-    values = _minimum(problem, slice(0, 1 + classes if with_offsets else 1))
-    if values[0] <= 0:
-        values = _minimum(problem, slice(1, 1 + classes)) if with_offsets else np.zeros(1 + classes)
+    wanted = _wanted(problem)
+    values = np.zeros(1 + classes) if start is None else np.concatenate([[start[0]], start[1]])
+    values = _minimum(problem, wanted, values, with_offsets=with_offsets)
+    if values[0] <= 0:  # with slope 0 the chances, the same for every record, are the mean targets
+        values = np.concatenate([[0.0], np.log(wanted[1:]) if with_offsets else np.zeros(classes)])
     return float(values[0]), values[1:] - values[1:].mean()
 
 
-def _minimum(problem: _Problem, free: slice) -> np.ndarray:
-    """Slope and offsets (1 + K,) of the least loss, of which those that are not `free` are 0."""
-    values = np.zeros(1 + problem.scores.shape[1])
-    loss, gradient, curvature = _derivatives(problem, values)
+def _minimum(problem: _Problem, wanted: np.ndarray, values: np.ndarray, *, with_offsets: bool) -> np.ndarray:
+    """Slope and offsets (1 + K,) of the least loss, from `values` on; without offsets only the slope changes."""
+    free = slice(0, len(values) if with_offsets else 1)
+    found = _derivatives(problem, wanted, values, with_offsets=with_offsets)
     for _ in range(STEPS):
+        loss, gradient, curvature = found
         step = np.zeros_like(values)
-        ridge = 1e-12 * max(1.0, np.trace(curvature)) * np.eye(len(values))
-        step[free] = -np.linalg.solve((curvature + ridge)[free, free], gradient[free])
-        descent = float(gradient[free] @ step[free])
-        if -descent <= 1e-14 * problem.weights.sum():
-            break
+        ridge = 1e-12 * max(1.0, np.trace(curvature)) * np.eye(len(curvature))
+        step[free] = -np.linalg.solve(curvature + ridge, gradient)
+        descent = float(gradient @ step[free])
+        if -descent <= ENOUGH * problem.weights.sum():
+            return values + step
         size = 1.0
-        while size > 1e-10 and _loss(problem, values + size * step) > loss + 1e-4 * size * descent:
+        while size > 1e-10:
+            found = _derivatives(problem, wanted, values + size * step, with_offsets=with_offsets)
+            if found[0] <= loss + 1e-4 * size * descent:
+                break
             size /= 2
         values = values + size * step
-        loss, gradient, curvature = _derivatives(problem, values)
     return values
 
 
-def _offsets_help(problem: _Problem, groups: Groups, seed: int) -> bool:
-    """Whether the log loss of records is lower with offsets, each fitted without the record's fold."""
+def _better(problem: _Problem, slope: float, *, groups: Groups, seed: int) -> tuple[float, np.ndarray]:
+    """Slope and offsets, all 0 unless with them the log loss of records, of fits without the record's fold, is lower.
+
+    Args:
+        slope: of all records, without offsets.
+    """
+    without = slope, np.zeros(problem.scores.shape[1])
     if groups.count < 2:
-        return False
+        return without
+    made = fit(*problem, with_offsets=True, start=without)
     number = min(FOLDS, groups.count)
     fold = folds(problem.labels, groups, number=number, seed=seed)
     losses = np.zeros(2)
@@ -123,12 +147,12 @@ def _offsets_help(problem: _Problem, groups: Groups, seed: int) -> bool:
         rest, held = problem.some(fold != out), problem.some(fold == out)
         if not len(rest.labels) or not len(held.labels):
             continue
-        for i, with_offsets in enumerate((False, True)):
-            slope, offsets = fit(*rest, with_offsets=with_offsets)
-            logits = slope * held.scores + offsets
+        for i, start in enumerate((without, made)):  # all but a fold are fitted in few steps from all
+            of_rest, offsets = fit(*rest, with_offsets=i == 1, start=start)
+            logits = of_rest * held.scores + offsets
             own = np.take_along_axis(logits, held.labels[:, None], axis=1)[:, 0]
             losses[i] += held.weights @ (logsumexp(logits, axis=1) - own)
-    return bool(losses[1] < losses[0])
+    return made if losses[1] < losses[0] else without
 
 
 def _of_classes(scores: np.ndarray) -> np.ndarray:
@@ -136,43 +160,56 @@ def _of_classes(scores: np.ndarray) -> np.ndarray:
     return scores if scores.shape[1] > 1 else np.hstack([-scores / 2, scores / 2])
 
 
+def _wanted(problem: _Problem) -> np.ndarray:
+    """(1 + K,): sums over records of weight × smoothed target × score, over all classes, and of weight × target.
+
+    The loss is the sum of weight × log-sum-exp of the logits, minus slope and offsets times this.
+    """
+    scores, labels, weights = problem
+    classes = scores.shape[1]
+    rest = 1 / (np.bincount(labels, minlength=classes)[labels] + 2)
+    of_other, of_own = weights * rest / (classes - 1), weights * (1 - rest)
+    own = scores[np.arange(len(labels)), labels]
+    of_slope = of_other @ (scores.sum(axis=1) - own) + of_own @ own
+    return np.concatenate([[of_slope], of_other.sum() + np.bincount(labels, of_own - of_other, minlength=classes)])
+
+
 def _blocks(problem: _Problem, values: np.ndarray):
-    """Yields scores, smoothed targets, weights and logits of some records."""
-    classes = problem.scores.shape[1]
-    counts = np.bincount(problem.labels, minlength=classes)
-    size = max(1, BLOCK_VALUES // classes)
+    """Yields scores, weights, log-sum-exp of the logits and chances of some records."""
+    size = max(1, BLOCK_VALUES // problem.scores.shape[1])
     for start in range(0, len(problem.labels), size):
-        scores, labels, weights = problem.some(np.arange(start, min(start + size, len(problem.labels))))
-        rest = 1 / (counts[labels] + 2)
-        targets = np.repeat(rest[:, None] / (classes - 1), classes, axis=1)
-        np.put_along_axis(targets, labels[:, None], 1 - rest[:, None], axis=1)
-        yield scores, targets, weights, values[0] * scores + values[1:]
+        scores, weights = problem.scores[start : start + size], problem.weights[start : start + size]
+        chances = values[0] * scores + values[1:]
+        largest = chances.max(axis=1, keepdims=True)
+        chances -= largest
+        np.exp(chances, out=chances)
+        total = chances.sum(axis=1, keepdims=True)
+        chances /= total
+        yield scores, weights, (largest + np.log(total))[:, 0], chances
 
 
-def _loss(problem: _Problem, values: np.ndarray) -> float:
-    return sum(
-        float(weights @ (logsumexp(logits, axis=1) - (targets * logits).sum(axis=1)))
-        for _, targets, weights, logits in _blocks(problem, values)
-    )
-
-
-def _derivatives(problem: _Problem, values: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss, gradient (1 + K,) and curvature (1 + K, 1 + K) at slope and offsets `values`.
+def _derivatives(
+    problem: _Problem, wanted: np.ndarray, values: np.ndarray, *, with_offsets: bool
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, gradient (F,) and curvature (F, F) at slope and offsets `values`: F = 1 + K, or 1 for the slope alone.
 
     A constant added to all offsets changes nothing; the curvature in that direction is made 1 and the gradient is 0.
     """
-    classes, loss = problem.scores.shape[1], 0.0
-    gradient, curvature = np.zeros(1 + classes), np.zeros((1 + classes, 1 + classes))
-    for scores, targets, weights, logits in _blocks(problem, values):
-        loss += float(weights @ (logsumexp(logits, axis=1) - (targets * logits).sum(axis=1)))
-        chances = softmax(logits, axis=1)
-        wrong, weighted = weights[:, None] * (chances - targets), weights[:, None] * chances
-        gradient[0] += (wrong * scores).sum()
-        gradient[1:] += wrong.sum(axis=0)
-        from_mean = scores - (chances * scores).sum(axis=1, keepdims=True)
-        curvature[0, 0] += (weighted * from_mean**2).sum()
-        curvature[0, 1:] += (weighted * from_mean).sum(axis=0)
-        curvature[1:, 1:] += np.diag(weighted.sum(axis=0)) - weighted.T @ chances
-    curvature[1:, 0] = curvature[0, 1:]
-    curvature[1:, 1:] += 1.0
+    free = len(values) if with_offsets else 1
+    loss, gradient, curvature = -float(wanted @ values), -wanted[:free], np.zeros((free, free))
+    for scores, weights, summed, chances in _blocks(problem, values):
+        loss += float(weights @ summed)
+        means = np.einsum("ij,ij->i", chances, scores)
+        gradient[0] += weights @ means
+        from_mean = scores - means[:, None]
+        curvature[0, 0] += weights @ np.einsum("ij,ij,ij->i", chances, from_mean, from_mean)
+        if with_offsets:
+            sums = weights @ chances
+            gradient[1:] += sums
+            curvature[0, 1:] += weights @ (chances * from_mean)
+            chances *= np.sqrt(weights)[:, None]
+            curvature[1:, 1:] += np.diag(sums) - chances.T @ chances
+    if with_offsets:
+        curvature[1:, 0] = curvature[0, 1:]
+        curvature[1:, 1:] += 1.0
     return loss, gradient, curvature

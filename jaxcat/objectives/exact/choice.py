@@ -18,7 +18,8 @@ from jaxcat.objectives.exact.scaling import Scaled
 # from 1e-8 to 1e6.
 FIRST = range(-8, 5)
 ALL = range(-16, 13)
-TIE = 1e-6  # errors that differ relatively by no more are equal, and the fewest blocks win
+# Errors that differ by no more, relatively or (of targets 1 and -1) absolutely, are equal, and the fewest blocks win.
+TIE, TINY = 1e-6, 1e-12  # of penalties whose errors differ by no more than TINY, the largest wins
 
 
 class Work(NamedTuple):
@@ -132,11 +133,16 @@ def search(averages: Callable[[Sequence[float]], np.ndarray], unit: float, penal
 
     add(list(FIRST))
     while True:
-        best = ALL[int(found[:, 0].argmin())]
+        best = ALL[_largest_of_best(found)]
         beside = [e for e in (best - 1, best + 1) if e in ALL and np.isinf(found[ALL.index(e), 0])]
         if not beside:
             return found
         add(beside)
+
+
+def _largest_of_best(found: np.ndarray) -> int:
+    """Number of the penalty of least error, of (squared error, accuracy) of penalties in rising order."""
+    return int(np.flatnonzero(found[:, 0] <= found[:, 0].min() + TINY)[-1])
 
 
 def relative(exponent: float) -> float:
@@ -146,7 +152,7 @@ def relative(exponent: float) -> float:
 def best_of(rows: Sequence[dict[str, Any]]) -> int:
     """Number of the row of least error; of equal ones, of the fewest blocks, then of the fewest columns."""
     least = min(row["squared_error"] for row in rows)
-    near = [i for i, row in enumerate(rows) if row["squared_error"] <= least * (1 + TIE)]
+    near = [i for i, row in enumerate(rows) if row["squared_error"] <= least * (1 + TIE) + TINY]
     return min(near, key=lambda i: (len(rows[i]["blocks"]), rows[i]["columns"], i))
 
 
@@ -155,7 +161,7 @@ def name_of(blocks: Sequence[str]) -> str:
 
 
 def _row(blocks: tuple[str, ...], work: Work, kept: Sequence[int], found: np.ndarray, penalty: float) -> dict[str, Any]:
-    best, unit = int(found[:, 0].argmin()), work.unit(kept)
+    best, unit = _largest_of_best(found), work.unit(kept)
     chosen = penalty or relative(ALL[best]) * unit
     return row_of(blocks, work, kept, found[best], chosen)
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxcat.objectives.exact.parts import Groups
 
+NOISE = 1e-9  # scores that differ by less, for targets of 1 and -1, differ by rounding
+
 
 class Problem(NamedTuple):
     """The records of one least-squares problem.
@@ -32,8 +34,14 @@ class Problem(NamedTuple):
     centred: np.ndarray
 
     def scores(self, left_out: np.ndarray, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """What records get from a fit without their group, from their residuals times the root of the weight."""
-        return self.targets[numbers] - left_out / self.roots[numbers, None]
+        """What records get from a fit without their group, from their residuals times the root of the weight.
+
+        What rounding decides is made a tie: one output of about 0 is 0, and of more the ones close to a record's
+        largest are equal to it. Otherwise rounding may be right for every record, though there is nothing to learn.
+        """
+        scores = self.targets[numbers] - left_out / self.roots[numbers, None]
+        largest = scores.max(axis=1, keepdims=True) if scores.shape[1] > 1 else 0.0
+        return np.where(abs(scores - largest) < NOISE, largest, scores)
 
     def sums(self, left_out: np.ndarray, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:
         """(2,): the sum of squared residuals over records and outputs, and the number of right answers."""

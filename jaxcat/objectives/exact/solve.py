@@ -11,9 +11,10 @@ from jaxcat.errors import DataError
 from jaxcat.objectives.exact.calibration import Calibration, calibrate
 from jaxcat.objectives.exact.choice import ALL, Choice, Work, rank, relative
 from jaxcat.objectives.exact.decomposition import Fit
+from jaxcat.objectives.exact.judged import judged_problem
 from jaxcat.objectives.exact.large import fit_beside
 from jaxcat.objectives.exact.parts import ALONE, Part, Processes
-from jaxcat.objectives.exact.problem import Problem, problem_of, problem_of_some
+from jaxcat.objectives.exact.problem import Problem, problem_of_some
 from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
@@ -23,13 +24,11 @@ from jaxcat.objectives.exact.stratified import subset
 LIMIT = 2500
 # Records of that subset: so many of each class, between these two.
 OF_CLASS, LEAST_RANKED, MOST_RANKED = 20, 2000, 4000
-ONE_GROUP = (
-    "All records of train are in one group, so none can be judged without its group: each was left out alone, and the "
-    "leave-one-out figures are too good."
-)
-NO_SLOPE = (
-    "No positive slope fits the leave-one-out scores: the features tell nothing about the classes, and the head "
-    "answers with the classes' frequencies."
+NO_SLOPE = "Leave-one-out scores do not rise with the right class, so the head answers with the classes' frequencies."
+SMALLEST = "The penalty {:.3g} is the smallest that is tried; nothing needs to be done."
+LARGEST = (
+    "The penalty {:.3g} is the largest that is tried: the leave-one-out error is least where scores hardly depend on "
+    "the features."
 )
 WITH_OFFSETS = "An offset per class was added, since the classes differ in size and it lowers the log loss."
 
@@ -48,8 +47,8 @@ class Solution(NamedTuple):
         offsets: (outputs,) what is added then; None: nothing.
         candidates: JSON-able rows of the table: `blocks`, `columns` (that are not constant), `penalty`,
             `relative_penalty` (to the mean diagonal of the centred Gram matrix), `squared_error` and `accuracy`
-            (leave-one-out, before slope and offsets), `records`. Where a subset of the records ranked the ranges, a
-            last row is the chosen range on all.
+            (leave-one-out, before slope and offsets: with offsets, the answers of `leave_one_out` may be others),
+            `records`. Where a subset of the records ranked the ranges, a last row is the chosen range on all.
         notes: sentences to print.
     """
 
@@ -72,6 +71,7 @@ def solve_head(
     ranges: Sequence[tuple[str, ...]],
     groups: np.ndarray | None = None,
     class_weights: np.ndarray | None = None,
+    names: Sequence[str] = (),
     penalty: float = 0.0,
     seed: int = 0,
     processes: Processes = ALONE,
@@ -88,8 +88,10 @@ def solve_head(
         labels: int (N,).
         classes: number of classes.
         ranges: lists of block names to choose from.
-        groups: int (N,), equal for records that are left out together; None: each record alone.
+        groups: int (N,), equal for records that are left out together; None: each record alone. If every class is
+            in one group, records are left out alone.
         class_weights: (classes,), the weight of a record of each class, above 0; None: 1.
+        names: of the classes, for notes; empty: their numbers.
         penalty: above 0; 0: chosen.
         seed: of the subset that ranks ranges where records are many, and of the folds that judge offsets.
         processes: this process among those that call this together, with the same arguments.
@@ -100,11 +102,7 @@ def solve_head(
     """
     if len(labels) < 2:
         raise DataError(f"train has {len(labels)} records; an exact head needs 2 or more")
-    notes: list[str] = []
-    problem = problem_of(labels, classes=classes, groups=groups, class_weights=class_weights)
-    if problem.groups.count == 1:
-        notes.append(ONE_GROUP)
-        problem = problem_of(labels, classes=classes, groups=None, class_weights=class_weights)
+    problem, notes = judged_problem(labels, classes=classes, groups=groups, class_weights=class_weights, names=names)
     options: dict[str, Any] = {"penalty": penalty, "processes": processes, "progress": progress}
     work, fit, rows, chosen = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
     blocks = tuple(chosen["blocks"])
@@ -198,9 +196,12 @@ def _notes_on(work: Work, blocks: tuple[str, ...], chosen: dict[str, Any], *, gi
     elif constant:
         names = ", ".join(f"{part.block} ({part.statistic})" for part in constant)
         notes.append(f"Left out, since they are the same for every record of train: {names}.")
-    ends = [relative(ALL[0]), relative(ALL[-1])]
-    if kept and not given and np.isclose(chosen["relative_penalty"], ends, rtol=1e-6).any():
-        notes.append(f"The penalty {chosen['penalty']:.3g} is at the end of the grid.")
+    if kept and not given:
+        least, most = (relative(end) * (1 + tolerance) for end, tolerance in ((ALL[0], 1e-6), (ALL[-1], -1e-6)))
+        if chosen["relative_penalty"] <= least:
+            notes.append(SMALLEST.format(chosen["penalty"]))
+        elif chosen["relative_penalty"] >= most:
+            notes.append(LARGEST.format(chosen["penalty"]))
     return notes
 
 
