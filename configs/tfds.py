@@ -9,8 +9,9 @@ The variant `fast` takes about a fifth of the time, see folder.py. The variant `
 
     python -m jaxcat.train --config configs/tfds.py:cats_vs_dogs --workdir runs/cats_vs_dogs
 
-The data set is downloaded only with --config.data.download=True; without it, the error shows the command. The weights
-are downloaded once, without asking.
+The data set is downloaded only with --config.data.download=True; without it, training stops and shows the command that
+downloads. The weights are downloaded once, without asking. To train a head by steps, take folder.py:trained with
+--config.data.source=tfds.
 """
 
 from ml_collections import ConfigDict

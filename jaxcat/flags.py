@@ -239,7 +239,11 @@ MEANING_FROM = 33  # the column where meanings begin; the longest name with its 
 
 def describe_settings(width: int) -> str:
     """All settings by section, with meaning, unit, default and choices, in lines of at most `width` columns."""
-    lines = textwrap.wrap("settings, given as --config.NAME=VALUE, with their defaults; * may change on resume:", width)
+    lines = textwrap.wrap(
+        "settings, given as --config.NAME=VALUE, with the values of jaxcat.config.default(), of which a config file sets "
+        "others; * may change on resume:",
+        width,
+    )
     section = None
     for name, setting in SETTINGS.items():
         if name.rpartition(".")[0] != section:

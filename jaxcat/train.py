@@ -1,5 +1,6 @@
-"""Trains a classifier and writes checkpoints, metrics.jsonl, config.json and
-learning_curve.png to the workdir. The same command continues the run.
+"""Trains a classifier, or solves its head, and writes checkpoints, metrics.jsonl and
+config.json to the workdir; for a trained one also learning_curve.png. The same command
+continues the run.
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 """

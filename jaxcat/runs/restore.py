@@ -80,7 +80,8 @@ def choose(workdir: Path, step: str | int) -> int:
             logger.warning("%s was moved aside and is not used: the train command of this run moves it back", old)
     if not there:
         raise CheckpointError(
-            f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run?"
+            f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run? If that was "
+            "interrupted, the same train command goes on"
         )
     if step == "latest":
         return there[-1]

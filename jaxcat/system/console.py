@@ -17,7 +17,7 @@ import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_UNTIL_SAID = 2.0  # work that takes no longer is not mentioned, if the output is not a terminal
-SECONDS_BETWEEN_LINES = 30.0  # of progress, if the output is not a terminal
+SECONDS_BETWEEN_LINES = 10.0  # of progress, if the output is not a terminal
 SECONDS_BETWEEN_UPDATES = 0.5  # of a line in a notebook
 
 

@@ -52,7 +52,10 @@ def describe_run(
     provenance, classes = meta.provenance, meta.classes
     names = [classes[label] for label in printed_order(classes)]
     border = "counts" if meta.conventions.pool_counts_padding else "leaves out"
-    weights = [str(provenance[key]) for key in ("source", "workdir", "step") if provenance.get(key)]
+    weights = [str(provenance[key]) for key in ("source", "workdir") if provenance.get(key)]
+    if provenance["source"] == "run":
+        head = "with a new head" if provenance["head"] == "new" else "with its head"
+        weights += [f"step {provenance['step']}", "" if is_exact(config) else head]
     if "sha256" in provenance:
         weights.append(f"sha256 {provenance['sha256'][:16]}…")
     padded = padded_batch_size(config.batch_size, mesh)

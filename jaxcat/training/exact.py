@@ -141,6 +141,7 @@ def _solution(
             seed=config.seed,
             processes=Processes(jax.process_index(), jax.process_count(), sum_over_processes),
             progress=progress,
+            names=run.meta.classes,
         )
 
 

@@ -17,7 +17,7 @@ from jaxcat.objectives.exact.parts import Groups
 from jaxcat.objectives.exact.problem import NOISE
 from jaxcat.objectives.exact.stratified import folds
 
-IMBALANCED = 1.5  # largest class / smallest class from which on offsets are tried
+IMBALANCED = 1.5  # largest class / smallest class, by weight, from which on offsets are tried
 FOLDS = 5  # of the comparison of calibrations with and without offsets
 BLOCK_VALUES = 2**20  # scores at a time
 STEPS = 100  # of Newton's method at most; it takes about 8
@@ -67,8 +67,8 @@ def calibrate(
         size = float(np.sqrt(np.mean(scores**2)))
         problem = _Problem(of_classes / size, labels, weights)
         slope, offsets = fit(*problem, with_offsets=False)
-        counts = np.bincount(labels, minlength=classes)
-        if counts.max() >= IMBALANCED * counts.min():
+        sums = np.bincount(labels, weights, minlength=classes)
+        if sums.max() >= IMBALANCED * sums.min():
             slope, offsets = _better(problem, slope, groups=groups, seed=seed)
         if slope > 0:
             found = None if not offsets.any() else offsets if scores.shape[1] > 1 else offsets[1:] - offsets[:1]
