@@ -5,8 +5,8 @@
 The backbone stays frozen: Inception-v3 with ImageNet weights at 299 px, or the network that --config.model.backbone
 names, at its usual size. The head is linear and sees the average and the standard deviation over positions of every
 channel of several blocks. It is not trained but solved: least squares with an L2 penalty. Which blocks it sees, and the
-penalty, are chosen by leaving out each image of train in turn; validation images are used only to measure. The weights are downloaded once; without
-a network connection, name a file: --config.model.weights=FILE.h5
+penalty, are chosen by leaving out each image of train in turn; validation images are used only to measure. The weights
+are downloaded once; without a network connection, name a file: --config.model.weights=FILE.h5
 
 The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a fifth of the time
 (VGG-19: 160 px, block2 to block4). With the stand-in weights of docs/benchmarks.md and pixels in [0, 1], validation

@@ -284,7 +284,7 @@ def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | Non
         (train, "the run was trained on them, so the figures look better than they are"),
         (
             validation - train,
-            "they are the run's validation images, by which its best epoch was chosen if it has several",
+            "they are the run's validation images, by which the best of its epochs was chosen",
         ),
     ):
         names = [name for name, digest in zip(store.split.files, store.digests, strict=True) if digest in known]
