@@ -18,8 +18,8 @@ Validation accuracy of `default` and `fast`, with pixels in [0, 1] and stand-in 
 ImageNet's): 0.948 and 0.933 on 1,000 photographs of cats and dogs, 0.987 ± 0.002 and 0.993 ± 0.004 (3 seeds) on a fifth
 of 2,062 photographs of hands.
 
-The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment images or
-to train blocks, which a solved head does not allow:
+The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment images
+or to train blocks, which a solved head does not allow:
 
     python -m jaxcat.train --config configs/folder.py:trained --workdir runs/mine --config.data.dir=DIR \
         --config.model.train_from=mixed8 --config.optim.learning_rate=1e-4

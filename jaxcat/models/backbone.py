@@ -143,8 +143,8 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
         )
     if model.pool == "flatten" and model.pool_grid != 1:
         raise ConfigError(
-            f"--config.model.pool_grid={model.pool_grid} does not go with --config.model.pool=flatten, which keeps all "
-            "values: choose another pool, or set pool_grid to 1"
+            f"--config.model.pool_grid={model.pool_grid} needs another --config.model.pool than flatten, which "
+            "keeps all values"
         )
 
 
