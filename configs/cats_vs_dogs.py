@@ -15,9 +15,9 @@ rate, mixed8 to mixed10 at a hundredth:
     python -m jaxcat.train --config configs/cats_vs_dogs.py:finetune --workdir runs/cats_finetuned \
         --config.data.dir=cats_and_dogs_filtered --config.init_from=runs/cats
 
-`best` and `fast` are the recipes of folder.py and its variant `fast`: a head that is solved, on statistics of several
-frozen blocks. `fast` sees 176 px and mixed0 to mixed6, a range chosen on the train split of the images and weights of
-docs/benchmarks.md:
+`best` is the recipe of folder.py, and `fast` its variant `fast`: the head is not trained but solved, and sees averages
+and standard deviations of several frozen blocks. `fast` takes images of 176 px and the blocks mixed0 to mixed6, a range
+that was chosen on the train split of the images of docs/benchmarks.md, with its weights:
 
     python -m jaxcat.train --config configs/cats_vs_dogs.py:best --workdir runs/best \
         --config.data.dir=cats_and_dogs_filtered

@@ -3,20 +3,23 @@
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 
 The backbone stays frozen: Inception-v3 with ImageNet weights at 299 px, or the network that --config.model.backbone
-names, at its usual size. The head is linear and sees the average and the standard deviation over positions of every
-channel of several blocks. It is not trained but solved: least squares with an L2 penalty. Which blocks it sees, and the
-penalty, are chosen by leaving out each image of train in turn; validation images are used only to measure. The weights
-are downloaded once; without a network connection, name a file: --config.model.weights=FILE.h5
+names, at its usual image size. The head is linear and sees two numbers of every channel of several blocks: the average
+and the standard deviation over positions. It is not trained but solved: least squares with an L2 penalty
+(docs/exact_heads.md). Which blocks it sees, and the penalty, are chosen by leaving out each image of train in turn;
+validation images are used only to measure. The weights are downloaded once; without a network connection, name a file:
+--config.model.weights=FILE.h5
 
 The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a fifth of the time
-(VGG-19: 160 px, block2 to block4). With the stand-in weights of docs/benchmarks.md and pixels in [0, 1], validation
-accuracy of `default` and `fast`: 1,000 photographs of cats and dogs 0.948 and 0.933, a fifth of 2,062 photographs of
-hands 0.987 ± 0.002 and 0.993 ± 0.004 (3 seeds):
+(VGG-19: 160 px, block2 to block4):
 
     python -m jaxcat.train --config configs/folder.py:fast --workdir runs/mine --config.data.dir=DIR
 
-The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment or to
-train blocks, which an exact head cannot do:
+Validation accuracy of `default` and `fast`, with pixels in [0, 1] and stand-in weights (docs/benchmarks.md; not
+ImageNet's): 0.948 and 0.933 on 1,000 photographs of cats and dogs, 0.987 ± 0.002 and 0.993 ± 0.004 (3 seeds) on a fifth
+of 2,062 photographs of hands.
+
+The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment images
+or to train blocks, which a solved head does not allow:
 
     python -m jaxcat.train --config configs/folder.py:trained --workdir runs/mine --config.data.dir=DIR \
         --config.model.train_from=mixed8 --config.optim.learning_rate=1e-4

@@ -1,4 +1,4 @@
-"""A data set of TensorFlow Datasets, by name, with the exact head of folder.py.
+"""A data set of TensorFlow Datasets, by name, with the solved head of folder.py.
 
 20 % of train is held out for validation unless data.validation names a split.
 

@@ -17,6 +17,7 @@ from jaxcat.config import check_name, flatten
 from jaxcat.errors import ConfigError
 from jaxcat.system.console import accept_any_text
 from jaxcat.system.paths import typed
+from jaxcat.training.writers import CANDIDATES
 
 if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
@@ -42,6 +43,10 @@ class Run:
         return load(self.workdir)
 
     def __repr__(self) -> str:
+        if self.history and CANDIDATES in self.history[-1]:
+            from jaxcat.training.exact import solved
+
+            return f"<jaxcat run in {self.workdir}: {solved(self.history[-1])}>"
         return f"<jaxcat run in {self.workdir}, epochs: {len(self.history)}>"
 
 

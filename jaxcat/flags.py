@@ -240,8 +240,8 @@ MEANING_FROM = 33  # the column where meanings begin; the longest name with its 
 def describe_settings(width: int) -> str:
     """All settings by section, with meaning, unit, default and choices, in lines of at most `width` columns."""
     lines = textwrap.wrap(
-        "settings, given as --config.NAME=VALUE, with the values of jaxcat.config.default(), which a config file may "
-        "change; * may change on resume:",
+        "settings, given as --config.NAME=VALUE. Each is shown with its default; the recipe of --config may have "
+        "another value, and the command line overrides both. Those with * may change when a run is continued:",
         width,
     )
     section = None

@@ -1,6 +1,6 @@
-"""Trains a classifier, or solves its head, and writes checkpoints, metrics.jsonl and
-config.json to the workdir; for a trained one also learning_curve.png. The same command
-continues the run.
+"""Trains an image classifier, or solves its head, as the recipe --config says. The directory
+--workdir gets its checkpoints, metrics.jsonl and config.json; a trained one also gets
+learning_curve.png. After an interruption, the same command continues.
 
     python -m jaxcat.train --config configs/folder.py --workdir runs/mine --config.data.dir=DIR
 """
@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
         epilog=flags.describe_settings(min(100, shutil.get_terminal_size().columns - 2)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="a file of configs/, or your own")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:VARIANT]", help="a recipe: a file of configs/, or your own"
+    )
     parser.add_argument("--workdir", required=True, type=cli.path, help="directory of the run; made if missing")
     cli.add_process_flags(parser)
     arguments, overrides = parser.parse_known_args(argv)

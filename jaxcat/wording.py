@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -14,6 +14,11 @@ def counted(number: int, one: str, several: str = "") -> str:
 def gigabytes(size: int) -> str:
     """A number of bytes in GB, or in MB below 100 of them: `1.2 GB`, `7.0 MB`."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def first_to_last(names: Sequence[str]) -> str:
+    """Names in their order, such as blocks of a network, by the ends: `mixed0 … mixed10`; a single name as it is."""
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
 
 
 def printable(name: str) -> str:

@@ -113,6 +113,7 @@ def test_a_run_is_trained_continued_and_used(folder, tmp_path, monkeypatch, caps
     assert list(again.history) == lines
     assert "epoch   2/2" in capsys.readouterr().out
     assert again.classifier is again.classifier
+    assert repr(again) == f"<jaxcat run in {tmp_path / 'run'}, epochs: 2>"
     assert again.classifier.predict([np.zeros((75, 75, 3), np.uint8)]).shape == (1, 2)
     with pytest.raises(ConfigError, match="optim.learning_rate"):
         jaxcat.fit("folder:trained", "run", settings={**settings, "optim.learning_rate": 0.5})
@@ -205,6 +206,17 @@ def test_the_notebook_runs_in_jupyter(tmp_path, monkeypatch, as_users_have_it):
     assert "Traceback" not in said
     _, *accuracies = said.splitlines()[-1].split()
     assert all(float(accuracy) > 0.3 for accuracy in accuracies), "a tenth would be chance"
+
+
+# the classifier -------------------------------------------------------------------------------------------------------
+
+
+def test_a_classifier_is_shown_with_its_classes_blocks_and_step(finished):
+    classifier = jaxcat.load(finished)
+    assert repr(classifier) == "<jaxcat classifier: 2 classes (disc, square), mixed0 of inception_v3, step 9>"
+    classifier.classes = tuple(f"class {number}" for number in range(1000))
+    assert "1,000 classes (class 0, class 1, " in repr(classifier)
+    assert "class 9, …), mixed0 of" in repr(classifier)
 
 
 # predict --------------------------------------------------------------------------------------------------------------

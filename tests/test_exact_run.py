@@ -50,6 +50,16 @@ def head_of(workdir: Path) -> np.ndarray:
     return np.concatenate([np.asarray(logits["kernel"]), np.asarray(logits["bias"])[None]])
 
 
+def test_a_solved_run_is_shown_as_solved(solved, folder):
+    candidates, _ = events(solved)
+    blocks = " … ".join(dict.fromkeys(candidates["chosen"]))
+    run = fit(folder, solved)  # a finished run is not solved again
+    assert repr(run) == (
+        f"<jaxcat run in {solved}: the head is solved, on {blocks} with penalty {candidates['penalty']:.3g}>"
+    )
+    assert repr(run.classifier) == f"<jaxcat classifier: 2 classes (disc, square), {blocks} of vgg19, step 1>"
+
+
 def test_a_run_has_one_epoch_and_an_event_with_what_was_compared(solved):
     candidates, epoch = events(solved)
     assert candidates["event"] == "candidates"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import pytest
 import small
@@ -47,6 +48,21 @@ def test_weights_and_biases_that_is_not_installed_is_said_before_any_image_is_de
     config.log.wandb = "jaxcat-tests"
     with pytest.raises(ConfigError, match=r"--config.log.wandb=jaxcat-tests: .*not installed.*wandb"):
         train(config, tmp_path / "run")
+
+
+def test_weights_and_biases_that_does_not_start_is_said_in_one_sentence(tmp_path, folder, monkeypatch):
+    def init(**options):
+        raise RuntimeError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Settings=dict))
+    config = small.tiny_config(folder)
+    config.log.wandb = "jaxcat-tests"
+    with pytest.raises(ConfigError) as refused:
+        train(config, tmp_path / "run")
+    assert str(refused.value) == (
+        "--config.log.wandb=jaxcat-tests: Weights & Biases does not start (No API key configured): log in with "
+        "`wandb login`, or set WANDB_MODE=offline"
+    )
 
 
 def test_nothing_of_weights_and_biases_is_imported_unless_asked_for(tmp_path, folder, monkeypatch):

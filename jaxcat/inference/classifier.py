@@ -22,6 +22,7 @@ from PIL import Image
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.models.backbone import pooled_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
@@ -30,8 +31,10 @@ from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_g
 from jaxcat.system.paths import expanded
 from jaxcat.training.start import pixel_changes
 from jaxcat.training.steps import boundary_input, make_eval_step
+from jaxcat.wording import counted, first_to_last, printable
 
 BATCH_SIZE = 32
+NAMED = 10  # classes whose names the classifier shows
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +69,13 @@ class Classifier:
         self.network, self.meta, self.frozen, self.trained = network, meta, frozen, trained
         self.classes, self.config = meta.classes, meta.config
         self.mesh = make_mesh()
+
+    def __repr__(self) -> str:
+        names = ", ".join(printable(name) for name in self.classes[:NAMED]) + (", …" * (len(self.classes) > NAMED))
+        return (
+            f"<jaxcat classifier: {counted(len(self.classes), 'class', 'classes')} ({names}), "
+            f"{first_to_last(pooled_blocks(self.config.model))} of {self.config.model.backbone}, step {self.step}>"
+        )
 
     @property
     def params(self) -> Tree:

@@ -143,8 +143,8 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
         )
     if model.pool == "flatten" and model.pool_grid != 1:
         raise ConfigError(
-            f"--config.model.pool_grid={model.pool_grid} needs --config.model.pool=avg, avg_std or max; "
-            "flatten keeps all cells"
+            f"--config.model.pool_grid={model.pool_grid} needs another --config.model.pool than flatten, which "
+            "keeps all values"
         )
 
 

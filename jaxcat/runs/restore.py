@@ -80,8 +80,8 @@ def choose(workdir: Path, step: str | int) -> int:
             logger.warning("%s was moved aside and is not used: the train command of this run moves it back", old)
     if not there:
         raise CheckpointError(
-            f"--workdir {workdir}: no finished checkpoint there; is it the --workdir of a training run? If that was "
-            "interrupted, the same train command goes on"
+            f"--workdir {workdir}: no finished checkpoint there: give the workdir of a training run; if this run was "
+            "interrupted, run its train command again, which continues it"
         )
     if step == "latest":
         return there[-1]

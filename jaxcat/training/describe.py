@@ -20,7 +20,7 @@ from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.optim import is_exact
 from jaxcat.training.start import Start
-from jaxcat.wording import counted
+from jaxcat.wording import counted, first_to_last
 
 
 def next_command(workdir: Path, history: Sequence[dict]) -> str:
@@ -93,9 +93,8 @@ def _trained(config: ConfigDict, run: Start) -> Iterator[tuple[str, str]]:
 
 def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
     """What an exact head is made of; `network` has all blocks among which the run chooses."""
-    first, last = network.pooled[0], network.pooled[-1]
-    blocks = first if first == last else f"{first} … {last}"
-    yield "solved", f"one linear layer on {counted(network.features, 'feature')}, {config.model.pool} of {blocks}"
+    features, blocks = counted(network.features, "feature"), first_to_last(network.pooled)
+    yield "solved", f"one linear layer on {features}, {config.model.pool} of {blocks}"
     choices = ["a range of blocks"] if chooses_blocks(config.model) else []
     choices += [] if config.optim.penalty else ["the penalty"]
     chosen = f"chosen by leave-one-out on train: {' and '.join(choices)}" if choices else "blocks and penalty as given"
@@ -123,5 +122,5 @@ def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
 def _sizes(tree: Tree, network: Network) -> str:
     leaves = jax.tree.leaves(tree)
     stages = [stage for stage in network.stages if jax.tree.leaves(tree.get(stage, {}))]
-    names = "nothing" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+    names = first_to_last(stages) if stages else "nothing"
     return f"{names}: {counted(len(leaves), 'tensor')}, {counted(sum(leaf.size for leaf in leaves), 'parameter')}"

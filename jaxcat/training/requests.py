@@ -55,8 +55,8 @@ def check_exact(config: ConfigDict) -> None:
             )
     if chooses_blocks(model) and model.pool == "flatten":
         raise ConfigError(
-            "--config.model.pool=flatten with --config.model.pool_from=auto would keep every value of every block: use "
-            "avg_std, avg or max, or name the blocks"
+            "--config.model.pool=flatten with --config.model.pool_from=auto would keep every value of every block: "
+            "choose another pool, such as avg_std, or name the blocks"
         )
 
 

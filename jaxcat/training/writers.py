@@ -158,7 +158,8 @@ class WeightsAndBiases:
             )
         except Exception as error:  # wandb raises many types: no key, no network, no such project
             raise ConfigError(
-                f"--config.log.wandb={project}: {one_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
+                f"--config.log.wandb={project}: Weights & Biases does not start ({_first_sentence(error)}): log in "
+                "with `wandb login`, or set WANDB_MODE=offline"
             ) from error
 
     def epoch(self, record: dict) -> None:
@@ -175,6 +176,11 @@ class WeightsAndBiases:
 
 
 WRITERS: tuple[Callable[[Path, ConfigDict], Writer], ...] = (MetricsFile, EpochLines, TensorBoard, WeightsAndBiases)
+
+
+def _first_sentence(error: Exception) -> str:
+    """What is wrong, without the advice that follows it and without the full stop."""
+    return one_line(error).partition(". ")[0].rstrip(".")
 
 
 def text_of(config: ConfigDict) -> str:
