@@ -22,7 +22,7 @@ from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
 from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.indexing.patterns import Pattern
-from jaxcat.data.indexing.table_reading import WITHOUT
+from jaxcat.data.indexing.table_columns import WITHOUT
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model, check_names

@@ -13,7 +13,8 @@ from typing import Any
 
 from jaxcat.data.archives import archives
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, split_of
-from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table, split_of_cell
+from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
+from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import printable
