@@ -10,10 +10,11 @@ from typing import Any
 
 from jaxcat.data.archives.archives import isdir
 from jaxcat.data.images.decoding import SUFFIXES
-from jaxcat.data.indexing.layout import class_root, split_roots
+from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, split_of
 from jaxcat.data.indexing.patterns import Pattern, suggested
 from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split

@@ -18,8 +18,9 @@ from jaxcat.data.division import divide
 from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.file_names import advice, open_by_names
-from jaxcat.data.indexing.layout import class_root, split_roots
+from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
