@@ -27,7 +27,8 @@ from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model, check_names
 from jaxcat.models.completion import widest
-from jaxcat.settings import SETTINGS, Setting
+from jaxcat.setting import Setting
+from jaxcat.settings import SETTINGS
 from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
