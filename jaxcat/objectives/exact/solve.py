@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcat.errors import DataError
 from jaxcat.objectives.exact.calibration import Calibration, calibrate
-from jaxcat.objectives.exact.choice import ALL, Choice, Work, rank, relative
+from jaxcat.objectives.exact.choice import ALL, Choice, rank, relative
 from jaxcat.objectives.exact.decomposition import Fit
 from jaxcat.objectives.exact.judged import judged_problem
 from jaxcat.objectives.exact.large import fit_beside
@@ -18,6 +18,7 @@ from jaxcat.objectives.exact.problem import Problem, problem_of_some
 from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
+from jaxcat.objectives.exact.work import Work
 
 # With more records and more columns, a subset ranks ranges and penalties, and there is no eigendecomposition of all.
 # 3,000 records, 20,096 columns and 6 ranges take 33 s of one core with eigendecompositions of all, 16 s in this way.
