@@ -106,17 +106,9 @@ def solve_head(
     problem, notes = judged_problem(labels, classes=classes, groups=groups, class_weights=class_weights, names=names)
     options: dict[str, Any] = {"penalty": penalty, "processes": processes, "progress": progress}
     work, fit, rows, chosen = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
-    blocks = tuple(chosen["blocks"])
-    notes += _notes_on(work, blocks, chosen, given=penalty > 0)
-
-    progress("fitting probabilities")
-    scores, weights = problem.scores(fit.left_out), problem.roots**2
-    made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=problem.groups, seed=seed)
-    made = _from_first(made, scores.shape[1], processes)
-    if made.slope == 0:
-        notes.append(NO_SLOPE)
-    elif made.offsets is not None:
-        notes.append(WITH_OFFSETS)
+    blocks, scores = tuple(chosen["blocks"]), problem.scores(fit.left_out)
+    made = _calibrated(work, scores, classes=classes, seed=seed)
+    notes += _notes_on(work, blocks, chosen, given=penalty > 0) + _notes_on_calibration(made)
     kernel, bias = _unscaled(work, blocks, fit, made)
     return Solution(
         blocks=blocks,
@@ -206,12 +198,22 @@ def _notes_on(work: Work, blocks: tuple[str, ...], chosen: dict[str, Any], *, gi
     return notes
 
 
-def _from_first(made: Calibration, outputs: int, processes: Processes) -> Calibration:
-    """The calibration of process 0."""
+def _calibrated(work: Work, scores: np.ndarray, *, classes: int, seed: int) -> Calibration:
+    """Slope and offsets for leave-one-out scores (N, outputs), in every process those of process 0."""
+    work.progress("fitting probabilities")
+    problem, outputs = work.problem, scores.shape[1]
+    weights, groups = problem.roots**2, problem.groups
+    made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=groups, seed=seed)
     given = made.offsets is not None
     offsets = made.offsets if made.offsets is not None else np.zeros(outputs)
-    sent = processes.from_owner(np.array([made.slope, given, *offsets]))
+    sent = work.processes.from_owner(np.array([made.slope, given, *offsets]))
     return Calibration(float(sent[0]), sent[2:] if sent[1] else None)
+
+
+def _notes_on_calibration(made: Calibration) -> list[str]:
+    if made.slope == 0:
+        return [NO_SLOPE]
+    return [] if made.offsets is None else [WITH_OFFSETS]
 
 
 def _unscaled(work: Work, blocks: tuple[str, ...], fit: Fit, made: Calibration) -> tuple[np.ndarray, np.ndarray]:
