@@ -24,7 +24,7 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table:
-    text, encoding = decode_text(content)
+    text, encoding = _decode_text(content)
     if "\0" in text:
         raise DataError(f"{where}: it has NUL characters, so it is no text; save the table as CSV (UTF-8)")
     said = re.match(r"sep=(.)\r?\n", text)  # how Excel names the delimiter
@@ -36,7 +36,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table
     lines: list[int] = []
     rows: list[list[str]] = []
     ragged: list[str] = []
-    for line, row in _records(text, delimiter, where=where, skipped=skipped):
+    for line, row in _rows(text, delimiter, where=where, skipped=skipped):
         if header is None:
             header = [unescape_cell(name).strip() for name in row]
             columns, found = choose_columns(header, wanted, where=where)
@@ -64,8 +64,8 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table
     return Table(where, "line", lines, cells, columns, found, encoding)
 
 
-def _records(text: str, delimiter: str, *, where: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line where a record begins, and its cells. Leaves empty lines out."""
+def _rows(text: str, delimiter: str, *, where: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line where a row begins, and its cells. Leaves empty lines out."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begin = 1 + skipped
     try:
@@ -77,7 +77,7 @@ def _records(text: str, delimiter: str, *, where: str, skipped: int) -> Iterator
         raise DataError(f"{where}: line {begin}: {error}; is a quote missing, or one too many?") from error
 
 
-def decode_text(content: bytes) -> tuple[str, str]:
+def _decode_text(content: bytes) -> tuple[str, str]:
     """The text of a file and its encoding: by its byte order mark, else UTF-16 or UTF-8, else that of Windows."""
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
