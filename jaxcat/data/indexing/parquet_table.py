@@ -12,6 +12,7 @@ MOST_ROWS = 2**26  # of a Parquet file, where few bytes can say very many rows
 
 
 def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table:
+    """The rows of a Parquet file, as `read_table` returns them. Raises what `read_table` raises."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

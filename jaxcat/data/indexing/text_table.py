@@ -24,6 +24,7 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table:
+    """The rows of a CSV or TSV file, as `read_table` returns them. Raises what `read_table` raises."""
     text, encoding = _decode_text(content)
     if "\0" in text:
         raise DataError(f"{where}: it has NUL characters, so it is no text; save the table as CSV (UTF-8)")
