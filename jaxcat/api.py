@@ -28,7 +28,7 @@ class Run:
 
     Attributes:
         workdir: its directory.
-        history: a record for each epoch, as in metrics.jsonl: `train/accuracy`, `validation/loss`, `seconds` … That of
+        history: an entry for each epoch, as in metrics.jsonl: `train/accuracy`, `validation/loss`, `seconds` … That of
             an exact head also has `candidates`, which is an event of its own in the file.
     """
 

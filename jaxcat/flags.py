@@ -22,12 +22,13 @@ from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
 from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.indexing.patterns import Pattern
-from jaxcat.data.indexing.table_reading import WITHOUT
+from jaxcat.data.indexing.table_columns import WITHOUT
 from jaxcat.data.sources import SOURCES
 from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, check_model, check_names
 from jaxcat.models.completion import widest
-from jaxcat.settings import SETTINGS, Setting
+from jaxcat.setting import Setting
+from jaxcat.settings import SETTINGS
 from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES

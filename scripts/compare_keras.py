@@ -69,7 +69,7 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
                 self.began = time.perf_counter()
 
             def on_epoch_end(self, epoch, logs=None):
-                record = {
+                entry = {
                     "event": "epoch",
                     "epoch": epoch + 1,
                     "train/accuracy": float(logs["accuracy"]),
@@ -78,7 +78,7 @@ def train_keras(data: Path, weights: Path, *, seed: int, epochs: int, log: Path)
                     "validation/loss": float(logs["val_loss"]),
                     "seconds": time.perf_counter() - self.began,
                 }
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(entry) + "\n")
                 file.flush()
 
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[Log()])
@@ -115,30 +115,30 @@ def run_and_watch(command: list[str], log: Path, *, cache: Path) -> dict[str, An
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
-    records = epochs_in(log)
-    appeared += [seconds] * (len(records) - len(appeared))
-    epochs = [record | {"wall_seconds": wall} for record, wall in zip(records, appeared, strict=True)]
+    entries = epochs_in(log)
+    appeared += [seconds] * (len(entries) - len(appeared))
+    epochs = [entry | {"wall_seconds": wall} for entry, wall in zip(entries, appeared, strict=True)]
     return {"epochs": epochs, "seconds": seconds}
 
 
 def epochs_in(log: Path) -> list[dict[str, Any]]:
     """The epochs in a metrics.jsonl, as far as it is written; other events are left out."""
     lines = log.read_text().split("\n")[:-1]
-    return [record for record in map(json.loads, lines) if record["event"] == "epoch"]
+    return [entry for entry in map(json.loads, lines) if entry["event"] == "epoch"]
 
 
 def accuracies(run: dict[str, Any]) -> list[float]:
-    return [record["validation/accuracy"] for record in run["epochs"]]
+    return [entry["validation/accuracy"] for entry in run["epochs"]]
 
 
 def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
     """When the run reached a validation accuracy that it held to its end; None if it did not."""
     reached = None
-    for record in run["epochs"]:
-        if record["validation/accuracy"] < accuracy:
+    for entry in run["epochs"]:
+        if entry["validation/accuracy"] < accuracy:
             reached = None
         elif reached is None:
-            reached = record["wall_seconds"]
+            reached = entry["wall_seconds"]
     return reached
 
 
@@ -151,14 +151,14 @@ def table(results: dict[str, list[dict]], last: int = 5) -> str:
     for name, runs in trained.items():
         for seed, run in enumerate(runs):
             cells = " | ".join(f"{value:.3f}" for value in accuracies(run))
-            seconds = np.median([record["seconds"] for record in run["epochs"]])
+            seconds = np.median([entry["seconds"] for entry in run["epochs"]])
             lines.append(f"| {name} seed {seed} | {cells} | {np.mean(accuracies(run)[-last:]):.4f} | {seconds:.0f} |")
     wanted = float(np.mean([accuracies(run)[-last:] for run in results["keras"]])) if "keras" in results else None
     lines += ["", f"| run | last {last} epochs, all seeds | epochs | s/epoch | whole command, s | s to Keras's mean |"]
     lines.append("|" + "---|" * 6)
     for name, runs in results.items():
         final = np.array([accuracies(run)[-last:] for run in runs])
-        seconds = np.median([record["seconds"] for run in runs for record in run["epochs"]])
+        seconds = np.median([entry["seconds"] for run in runs for entry in run["epochs"]])
         whole = ", ".join(f"{run['seconds']:.1f}" for run in runs)
         times = [None if wanted is None else seconds_to(run, wanted) for run in runs]
         reached = ", ".join("–" if value is None else f"{value:.1f}" for value in times)
@@ -173,7 +173,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     axes = figure.subplots()
     for (name, runs), colour in zip(results.items(), matplotlib.color_sequences["tab10"], strict=False):
         for number, run in enumerate(runs):
-            seconds = [record["wall_seconds"] for record in run["epochs"]]
+            seconds = [entry["wall_seconds"] for entry in run["epochs"]]
             label = "Keras" if name == "keras" else f"jaxcat {name.replace('-again', ', filled cache')}"
             axes.plot(seconds, accuracies(run), marker=".", color=colour, alpha=0.7, label=None if number else label)
     axes.set_xscale("log")

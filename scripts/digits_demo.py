@@ -69,7 +69,7 @@ def tested(workdir: Path, *, aloud: bool) -> tuple[float, float]:
     accuracy = float((predicted == store.split.labels).mean())
     if aloud:
         print(f"accuracy on {len(store):,} test images: {accuracy:.3f}", flush=True)
-    return accuracy, sum(record["seconds"] for record in classifier.meta.history)
+    return accuracy, sum(entry["seconds"] for entry in classifier.meta.history)
 
 
 def pixels_tested(config: ConfigDict) -> tuple[float, float]:

@@ -130,10 +130,10 @@ def place(stacks: str) -> str:
 def outcome(workdir: Path) -> dict:
     """What must be the same: metrics without times, the checkpoints there are, their digests, which is best."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    entries = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
     digests = {step: read_meta(workdir, step).digests for step in workdirs.steps(workdir)}
     left = [str(path.relative_to(workdir)) for path in workdir.rglob("*tmp*")]
-    return {"metrics": records, "digests": digests, "best": choose(workdir, "best"), "unfinished": left}
+    return {"metrics": entries, "digests": digests, "best": choose(workdir, "best"), "unfinished": left}
 
 
 def main(argv: Sequence[str]) -> int:

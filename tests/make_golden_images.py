@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+from image_bytes import chromaticity, gamma, on_larger_canvas, with_chunks
 from make_hostile_images import ALPHA, COLOUR, GREY, encode, png
-from make_image_corpus import ADOBE_RGB, chromaticity, gamma, on_larger_canvas, with_chunks
+from make_image_corpus import ADOBE_RGB
 from test_decoding import swapped_profile
 from test_deep import colour_tiff, pgm
 from test_golden import FOLDER, pattern

@@ -12,6 +12,7 @@ from jaxcat.config import default
 from jaxcat.models.completion import complete
 from jaxcat.models.network import Network
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.train import train
 
 SHAPES = ("disc", "square", "cross")
 
@@ -65,6 +66,14 @@ def tiny_config(folder: Path | None = None) -> ConfigDict:
     config.epochs = 2
     config.optim.learning_rate = 1e-3
     return config
+
+
+def one_epoch(folder: Path, workdir: Path) -> Path:
+    """The workdir of a finished run of one epoch with `tiny_config`."""
+    config = tiny_config(folder)
+    config.epochs = 1
+    assert train(config, workdir) == 0
+    return workdir
 
 
 def network(config: ConfigDict, classes: int = 2, conventions: Conventions | None = None) -> Network:

@@ -16,8 +16,8 @@ TIMES = ("images_per_second", "data_wait_seconds", "seconds")
 
 def metrics(workdir: Path) -> list[dict]:
     """Its metrics.jsonl, without times."""
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in entries]
 
 
 def config(folder: Path, **changes) -> ConfigDict:

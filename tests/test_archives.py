@@ -27,7 +27,8 @@ from test_data import flat, opened, save
 from jaxcat import check, evaluate, predict
 from jaxcat.config import default
 from jaxcat.data.archives import archives
-from jaxcat.data.archives.archives import Archive, open_archive
+from jaxcat.data.archives.archive import Archive
+from jaxcat.data.archives.archives import open_archive
 from jaxcat.data.indexing.folder import open_labelled_folder
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.records import fingerprint
@@ -278,11 +279,11 @@ def test_members_that_share_bytes_are_refused(tmp_path):
 
 def test_sizes_are_bounded_before_and_while_a_member_is_read(tmp_path, monkeypatch):
     path = zipped(tmp_path / "x.zip", {"a.png": bytes(10**6), "b.png": b"fine" * 9})
-    monkeypatch.setattr(archives, "MOST_BYTES", 10**5)
+    monkeypatch.setattr("jaxcat.data.archives.archive.MOST_BYTES", 10**5)
     with pytest.raises(ValueError, match="1,000,000 bytes are more than the 100,000"):
         Archive(path).read("a.png")
     assert Archive(path).read("b.png") == b"fine" * 9
-    monkeypatch.setattr(archives, "MOST_BYTES", 2**30)
+    monkeypatch.setattr("jaxcat.data.archives.archive.MOST_BYTES", 2**30)
     asked: list[int] = []
     real = zlib.decompressobj
 
@@ -297,7 +298,7 @@ def test_sizes_are_bounded_before_and_while_a_member_is_read(tmp_path, monkeypat
             asked.append(most)
             return self.inner.decompress(content, most)
 
-    monkeypatch.setattr(archives.zlib, "decompressobj", Watched)
+    monkeypatch.setattr("zlib.decompressobj", Watched)
     for place, size in ((22, 7), (central(path) + 24, 7)):  # both headers say 7 bytes
         patched(path, place, struct.pack("<I", size))
     with pytest.raises(ValueError, match="damaged"):

@@ -41,7 +41,7 @@ def epochs(workdir: Path) -> list[dict]:
 
 
 def figures(workdir: Path, quantity: str) -> list[float]:
-    return [record[f"{split}/{quantity}"] for record in epochs(workdir) for split in ("train", "validation")]
+    return [entry[f"{split}/{quantity}"] for entry in epochs(workdir) for split in ("train", "validation")]
 
 
 VARIANTS = {
@@ -184,7 +184,7 @@ def test_nothing_is_compiled_after_the_first_epoch(folder, tmp_path, monkeypatch
     def compiled() -> list[str]:
         return re.findall(r"Compiling (?:jit\()?(\w+)", caplog.text)
 
-    monkeypatch.setattr(Reporter, "epoch", lambda self, record: (seen.append(compiled()), epoch(self, record)))
+    monkeypatch.setattr(Reporter, "epoch", lambda self, entry: (seen.append(compiled()), epoch(self, entry)))
     config = config_of(folder, views=views, epochs=4)
     with jax.log_compiles():
         assert train(config, tmp_path / "run") == 0

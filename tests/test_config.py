@@ -133,7 +133,7 @@ def test_every_pair_of_accepted_settings_trains_two_steps(tmp_path):
     for number, row in enumerate(rows):
         config, workdir = combination(row, tmp_path / str(number))
         assert train(config, workdir) == 0, row
-        (record,) = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        assert record["step"] == 2, row
-        assert np.isfinite(record["train/loss"]), row
-        assert np.isfinite(record["validation/loss"]), row
+        (entry,) = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        assert entry["step"] == 2, row
+        assert np.isfinite(entry["train/loss"]), row
+        assert np.isfinite(entry["validation/loss"]), row

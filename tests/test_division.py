@@ -86,10 +86,10 @@ def unvalidated(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_that_holds_nothing_out(unvalidated, capsys, tmp_path):
     config, workdir = unvalidated
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [record["validation/accuracy"] for record in records] == [None, None]
-    assert [record["validation/loss"] for record in records] == [None, None]
-    assert all(record["train/loss"] > 0 for record in records)
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["validation/accuracy"] for entry in entries] == [None, None]
+    assert [entry["validation/loss"] for entry in entries] == [None, None]
+    assert all(entry["train/loss"] > 0 for entry in entries)
     assert (workdir / "learning_curve.png").stat().st_size
     last = workdirs.steps(workdir)[-1]
     assert jaxcat.load(workdir, step="best").step == jaxcat.load(workdir, step="latest").step == last

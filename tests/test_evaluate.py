@@ -19,7 +19,6 @@ from jaxcat import evaluate, predict
 from jaxcat.errors import CheckpointError
 from jaxcat.inference import evaluation
 from jaxcat.system import files
-from jaxcat.train import train
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, folder) -> Path:
-    config = small.tiny_config(folder)
-    config.epochs = 1
-    workdir = tmp_path_factory.mktemp("run")
-    assert train(config, workdir) == 0
-    return workdir
+    return small.one_epoch(folder, tmp_path_factory.mktemp("run"))
 
 
 def evaluated(workdir: Path, name: str) -> tuple[dict, list[dict]]:

@@ -11,6 +11,7 @@ import make_image_corpus as corpus
 import numpy as np
 import pytest
 import small
+from image_bytes import with_chunks
 from PIL import Image
 
 from jaxcat.config import completed
@@ -138,9 +139,7 @@ def with_metadata(form: str) -> bytes:
         "bomb": (b"zTXt", b"Comment\0\0", bytes(2**26)),
         "bomb of a profile": (b"iCCP", b"large\0\0", bytes(2**26)),
     }[form]
-    return corpus.with_chunks(
-        encoded("PNG"), *[(kind, before + zlib.compress(unpacked, 1))] * (100 if form == "many" else 1)
-    )
+    return with_chunks(encoded("PNG"), *[(kind, before + zlib.compress(unpacked, 1))] * (100 if form == "many" else 1))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_a_large_colour_profile_is_applied():
     profile[:4] = struct.pack(">I", len(profile))
     chart = corpus.chart()
     large, small_one = (
-        decode(corpus.with_chunks(encoded("PNG", chart), (b"iCCP", b"icc\0\0" + zlib.compress(each))), "x")
+        decode(with_chunks(encoded("PNG", chart), (b"iCCP", b"icc\0\0" + zlib.compress(each))), "x")
         for each in (bytes(profile), corpus.LINEAR_SRGB)
     )
     assert np.array_equal(large, small_one)

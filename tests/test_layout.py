@@ -8,7 +8,8 @@ import pytest
 from test_data import counts, flat, opened, refused, save
 
 from jaxcat.config import default
-from jaxcat.data.indexing.layout import split_roots, suggested
+from jaxcat.data.indexing.layout import split_roots
+from jaxcat.data.indexing.split_folders import suggested
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.errors import ConfigError
 

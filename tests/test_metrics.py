@@ -46,8 +46,8 @@ def test_a_run_of_many_classes_reports_and_evaluates_five_guesses(tmp_path):
     config = small.tiny_config()  # ten digits
     config.epochs = 1
     assert train(config, tmp_path / "run") == 0
-    (record,) = metrics(tmp_path / "run")
-    assert 0 <= record["validation/accuracy"] <= record["validation/top_5_accuracy"] <= 1
+    (entry,) = metrics(tmp_path / "run")
+    assert 0 <= entry["validation/accuracy"] <= entry["validation/top_5_accuracy"] <= 1
     assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 0
     figures = json.loads((tmp_path / "run/evaluation/validation.json").read_text())
-    assert figures["top_5_accuracy"] == record["validation/top_5_accuracy"]
+    assert figures["top_5_accuracy"] == entry["validation/top_5_accuracy"]

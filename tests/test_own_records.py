@@ -25,7 +25,6 @@ from jaxcat.inference import evaluation, own_records
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import records
 from jaxcat.runs import workdir as workdirs
-from jaxcat.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -39,10 +38,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, images) -> Path:
-    config = small.tiny_config(images)
-    config.epochs = 1
-    workdir = tmp_path_factory.mktemp("run")
-    assert train(config, workdir) == 0
+    workdir = small.one_epoch(images, tmp_path_factory.mktemp("run"))
     assert evaluate.main(["--workdir", str(workdir)]) == 0
     return workdir
 

@@ -13,7 +13,8 @@ from jaxcat import flags
 from jaxcat.config import completed, default, difference, flatten
 from jaxcat.errors import ConfigError
 from jaxcat.flags import choices_of, describe_settings, read_config, validate
-from jaxcat.settings import SETTINGS, Setting
+from jaxcat.setting import Setting
+from jaxcat.settings import SETTINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

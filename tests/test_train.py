@@ -43,8 +43,8 @@ def finished(tmp_path_factory, folder) -> Path:
 
 
 def test_a_run_leaves_what_the_contract_says(finished):
-    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2, 3]
+    entries = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in entries] == [1, 2, 3]
     keys = {
         "event",
         "epoch",
@@ -52,7 +52,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
         *TIMES,
         *(f"{s}/{q}" for s in ("train", "validation") for q in ("loss", "accuracy")),
     }
-    assert all(set(record) == keys for record in records)
+    assert all(set(entry) == keys for entry in entries)
     assert json.loads((finished / "config.json").read_text())["model"]["cut"] == "mixed0"
     assert (finished / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert (finished / "frozen").is_dir()
@@ -347,9 +347,9 @@ def test_tensorboard_gets_the_figures_of_every_epoch(finished):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = events.Event.FromString(record)
             found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-    for record in metrics(finished):
+    for entry in metrics(finished):
         for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
-            assert found[name, record["step"]] == pytest.approx(record[name])
+            assert found[name, entry["step"]] == pytest.approx(entry[name])
 
 
 @pytest.mark.slow

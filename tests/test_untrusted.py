@@ -82,7 +82,7 @@ def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, fol
     assert train(config(folder, epochs=4), copy) == 0
 
 
-RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.RECORD, 0.5)
+ENTRY = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.ENTRY, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ RECORD = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.RECORD, 0.5)
         ("preprocessing", {"mean": [0]}),
         ("history", [{}]),
         ("history", [1]),
-        ("history", [RECORD | {"validation/accuracy": "x"}]),
-        ("history", [RECORD | {"validation/accuracy": None}]),  # both may be null, not one of them
-        ("history", [RECORD | {"validation/loss": None}]),
-        ("history", [RECORD | {"train/loss": None}]),
-        ("history", [RECORD | {"step": 3.5}]),
-        ("history", [{name: value for name, value in RECORD.items() if name != "train/accuracy"}]),
+        ("history", [ENTRY | {"validation/accuracy": "x"}]),
+        ("history", [ENTRY | {"validation/accuracy": None}]),  # both may be null, not one of them
+        ("history", [ENTRY | {"validation/loss": None}]),
+        ("history", [ENTRY | {"train/loss": None}]),
+        ("history", [ENTRY | {"step": 3.5}]),
+        ("history", [{name: value for name, value in ENTRY.items() if name != "train/accuracy"}]),
         ("length", []),
     ],
 )

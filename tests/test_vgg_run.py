@@ -62,7 +62,7 @@ def test_streaming_bottlenecks_and_resuming_agree(folder, weights, tmp_path, emp
     capsys.readouterr()
     assert evaluate.main(["--workdir", str(tmp_path / "cached")]) == 0
     measured = json.loads((tmp_path / "cached/evaluation/validation.json").read_text())
-    best = max(metrics(tmp_path / "cached"), key=lambda record: record["validation/accuracy"])
+    best = max(metrics(tmp_path / "cached"), key=lambda entry: entry["validation/accuracy"])
     assert (measured["count"], measured["accuracy"]) == (12, pytest.approx(best["validation/accuracy"]))
     assert predict.main(["--workdir", str(tmp_path / "cached"), str(folder / "validation" / "disc")]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]

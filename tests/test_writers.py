@@ -1,4 +1,4 @@
-"""Where the records of epochs go: Weights & Biases only if asked for, a failing writer before any work."""
+"""Where the entries of epochs go: Weights & Biases only if asked for, a failing writer before any work."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_weights_and_biases_gets_every_epoch_and_goes_on_with_the_same_run(tmp_p
     config.epochs = 2
     assert train(config, tmp_path / "run") == 0
     assert identities[0] == identities[1]
-    for record, (step, values) in zip(metrics(tmp_path / "run"), logged, strict=True):
-        assert step == record["step"]
-        assert values["validation/accuracy"] == record["validation/accuracy"]
+    for entry, (step, values) in zip(metrics(tmp_path / "run"), logged, strict=True):
+        assert step == entry["step"]
+        assert values["validation/accuracy"] == entry["validation/accuracy"]
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
 

@@ -106,7 +106,7 @@ class Checkpoints:
                 if (self.workdir / "checkpoints" / old.name).is_dir():  # the new checkpoint is complete
                     shutil.rmtree(old)
         there = sorted(self._manager.all_steps())
-        ranked = [record["step"] for record in sorted(self._history, key=rank) if record["step"] in there]
+        ranked = [entry["step"] for entry in sorted(self._history, key=rank) if entry["step"] in there]
         with _reported(self.workdir):
             for step in sorted(set(there[:-2]) - set(ranked[: self.keep])):
                 self._manager.delete(step)

@@ -42,8 +42,8 @@ SCHEMA = {
     "step": int,
     "digests": dict,
 }
-# In the record of every epoch. Those of validation are None if the run holds nothing out.
-RECORD = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")
+# In the entry of every epoch. Those of validation are None if the run holds nothing out.
+ENTRY = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Meta:
         step_versions: of decoding, resizing, augmentation and prefix, when the run began.
         metrics: names of the metrics besides the loss.
         records: the records and batch size of the run; None until they are known.
-        history: a record for each epoch so far.
+        history: an entry for each epoch so far.
         step, digests: of this checkpoint.
     """
 
@@ -153,8 +153,8 @@ def parse(plain: Any) -> Meta:
         raise ValueError("classes are not at least two names")
     if len(set(plain["classes"])) < len(plain["classes"]):
         raise ValueError("a name occurs twice in classes")
-    if not all(map(_is_record, plain["history"])):
-        raise ValueError("history has an entry that is no record of an epoch")
+    if not all(map(_is_entry, plain["history"])):
+        raise ValueError("history has an entry that describes no epoch")
     if length is not None and not _has_ints(length, "pictures", "batch_size"):
         raise ValueError("length does not have two whole numbers")
     if length is not None and not (_has_ints({"rules": 1} | length, "rules") and _has_texts(length)):
@@ -252,29 +252,29 @@ def meta_digest(plain: Mapping[str, Any]) -> str:
 
 
 def best_epoch(history: Sequence[dict]) -> dict | None:
-    """The record with the highest validation accuracy, then the lowest loss, then the earliest.
+    """The entry with the highest validation accuracy, then the lowest loss, then the earliest.
 
     If validation was never measured, the latest.
     """
     return min(history, key=rank, default=None)
 
 
-def rank(record: dict) -> tuple[bool, float, float, int]:
-    """Sort key for the record of an epoch; the best epoch has the lowest."""
-    if not is_validated(record):
-        return True, 0.0, 0.0, -record["epoch"]
-    return False, -record["validation/accuracy"], record["validation/loss"], record["epoch"]
+def rank(entry: dict) -> tuple[bool, float, float, int]:
+    """Sort key for the entry of an epoch; the best epoch has the lowest."""
+    if not is_validated(entry):
+        return True, 0.0, 0.0, -entry["epoch"]
+    return False, -entry["validation/accuracy"], entry["validation/loss"], entry["epoch"]
 
 
-def is_validated(record: dict) -> bool:
+def is_validated(entry: dict) -> bool:
     """Whether validation was measured after this epoch; it was not if `data.validation_fraction` is 0."""
-    return record["validation/accuracy"] is not None
+    return entry["validation/accuracy"] is not None
 
 
-def _is_record(record: Any) -> bool:
-    if not _has_ints(record, "epoch", "step"):
+def _is_entry(entry: Any) -> bool:
+    if not _has_ints(entry, "epoch", "step"):
         return False
-    figures = [record.get(name, "missing") for name in RECORD]
+    figures = [entry.get(name, "missing") for name in ENTRY]
     return all(type(value) in (int, float) for value in figures[: 2 if figures[2:] == [None, None] else 4])
 
 

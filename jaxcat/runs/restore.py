@@ -97,7 +97,7 @@ def choose(workdir: Path, step: str | int) -> int:
 def _best(workdir: Path, there: list[int]) -> int:
     """The best step of those that are there; warns if a better one is missing."""
     history = read_meta(workdir, there[-1]).history
-    best, found = best_epoch(history), best_epoch([record for record in history if record["step"] in there])
+    best, found = best_epoch(history), best_epoch([entry for entry in history if entry["step"] in there])
     if best is not None and not is_validated(best):
         return there[-1]
     if best is None or found is None:

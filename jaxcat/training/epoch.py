@@ -108,7 +108,7 @@ def run_epoch(
         stop: asked after every step and every batch of validation; if its answer is not 0, the epoch ends there.
 
     Returns:
-        The state and the record for metrics.jsonl; None instead of the record if `stop` ended the epoch.
+        The state and the entry for metrics.jsonl; None instead of the entry if `stop` ended the epoch.
     """
     began, first = time.perf_counter(), int(state.step) - epoch * plan.steps
     pace = Pace(first, images=plan.images, batch_size=plan.batch_size)
@@ -136,15 +136,15 @@ def run_epoch(
     if validated is None:
         return state, None
     return state, {
-        **epoch_record(epoch + 1, step=int(state.step), train=trained, validation=validated),
+        **epoch_entry(epoch + 1, step=int(state.step), train=trained, validation=validated),
         "images_per_second": images_per_second,
         "data_wait_seconds": waited,
         "seconds": time.perf_counter() - began,
     }
 
 
-def epoch_record(epoch: int, *, step: int, **metrics: Mapping[str, float | None]) -> dict[str, Any]:
-    """A record of metrics.jsonl, without times; the name of each metric begins with its split."""
+def epoch_entry(epoch: int, *, step: int, **metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """An entry of metrics.jsonl, without times; the name of each metric begins with its split."""
     named = {f"{split}/{name}": value for split, found in metrics.items() for name, value in found.items()}
     return {"event": "epoch", "epoch": epoch, "step": step, **named}
 

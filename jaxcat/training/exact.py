@@ -34,7 +34,7 @@ from jaxcat.system.devices import place_replicated
 from jaxcat.system.interruption import Interruption
 from jaxcat.system.processes import sum_over_processes
 from jaxcat.training.describe import describe_run
-from jaxcat.training.epoch import class_weights, epoch_record
+from jaxcat.training.epoch import class_weights, epoch_entry
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter
 from jaxcat.training.requests import unused
@@ -88,15 +88,15 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
         meta = _narrowed(config, dataclasses.replace(run.meta, records=records), solution)
         show_candidates(console, solution)
         head = {"logits": {"kernel": np.float32(solution.kernel), "bias": np.float32(solution.bias)}}
-        record = _record(meta, source, solution=solution, head=head, groups=groups)
-        record["seconds"] = time.perf_counter() - began
-        record["images_per_second"] = records.images / record["seconds"]
+        entry = _entry(meta, source, solution=solution, head=head, groups=groups)
+        entry["seconds"] = time.perf_counter() - began
+        entry["images_per_second"] = records.images / entry["seconds"]
         checkpoints.save_frozen(_of_stages(run.frozen, meta))
         state = place_replicated(mesh, _state(head, meta))
-        checkpoints.save(items_of(state), dataclasses.replace(meta, history=(record,), step=1))
+        checkpoints.save(items_of(state), dataclasses.replace(meta, history=(entry,), step=1))
         report.settle(meta.config)
-        report.epoch(record)
-        report.finish([record], solved(record))
+        report.epoch(entry)
+        report.finish([entry], solved(entry))
     return 0
 
 
@@ -169,10 +169,10 @@ def _state(head: Tree, meta: Meta) -> TrainState:
     return TrainState(np.ones((), np.int32), head, stats, {}, new_sums(meta.metrics))  # type: ignore[arg-type]
 
 
-def _record(
+def _entry(
     meta: Meta, source: BottleneckSource, *, solution: Solution, head: Tree, groups: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The record of the run's one epoch, without its seconds; `candidates` becomes an event of its own.
+    """The entry of the run's one epoch, without its seconds; `candidates` becomes an event of its own.
 
     Args:
         groups: of each split with records, from `groups_of`: intervals are as wide as groups make them.
@@ -190,7 +190,7 @@ def _record(
             hits = np.asarray(predictions(jnp.asarray(logits))) == labels
             measured[name] |= {"interval": list(accuracy_interval(hits, groups[of])), "count": len(labels)}
     return {
-        **epoch_record(1, step=1, **measured),
+        **epoch_entry(1, step=1, **measured),
         "data_wait_seconds": 0.0,
         CANDIDATES: {
             "chosen": [solution.blocks[0], solution.blocks[-1]],
@@ -201,11 +201,11 @@ def _record(
     }
 
 
-def solved(record: Mapping[str, Any]) -> str:
-    """What was solved, in a few words, from the record of an exact head."""
-    first, last = record[CANDIDATES]["chosen"]
+def solved(entry: Mapping[str, Any]) -> str:
+    """What was solved, in a few words, from the entry of an exact head."""
+    first, last = entry[CANDIDATES]["chosen"]
     blocks = first if first == last else f"{first} … {last}"
-    return f"the head is solved, on {blocks} with penalty {record[CANDIDATES]['penalty']:.3g}"
+    return f"the head is solved, on {blocks} with penalty {entry[CANDIDATES]['penalty']:.3g}"
 
 
 def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -> np.ndarray:

@@ -134,7 +134,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
 
         report.compiling()
         while not (reason := stop_reason(config, history)):
-            state, record = run_epoch(
+            state, entry = run_epoch(
                 state,
                 epoch=len(history),
                 plan=plan,
@@ -144,12 +144,12 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
                 save=save,
                 stop=interruption.stop,
             )
-            if record is not None:
-                history.append(record)
-                report.epoch(record)
+            if entry is not None:
+                history.append(entry)
+                report.epoch(entry)
                 state = state._replace(sums=place_replicated(mesh, new_sums(meta.metrics)))
             save(state)
-            if record is None:
+            if entry is None:
                 report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
                 return interruption.status
         report.finish(history, reason)

@@ -1,4 +1,4 @@
-"""What a run shows and writes: the live line, the records of epochs, and the learning curve at the end."""
+"""What a run shows and writes: the live line, the entries of epochs, and the learning curve at the end."""
 
 from __future__ import annotations
 
@@ -116,11 +116,11 @@ class Reporter:
             self._progress.stop()
             self._progress = None
 
-    def epoch(self, record: dict) -> None:
-        """Hands the record of an epoch to the writers."""
+    def epoch(self, entry: dict) -> None:
+        """Hands the entry of an epoch to the writers."""
         self._stop_progress()
         for writer in self._writers:
-            writer.epoch(record)
+            writer.epoch(entry)
 
     def settle(self, config: ConfigDict) -> None:
         """Hands the final config to the writers, if a run has found some of its values in its data."""
@@ -147,20 +147,20 @@ class Reporter:
         self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
 
 
-# Part of the record of an exact head → what its accuracy is.
+# Part of the entry of an exact head → what its accuracy is.
 ESTIMATES = {"leave_one_out": "estimated on train (leave-one-out)", "validation": "measured on validation"}
 
 
-def estimates(record: Mapping[str, Any]) -> Iterator[str]:
+def estimates(entry: Mapping[str, Any]) -> Iterator[str]:
     """Lines with the accuracy of an exact head, as estimated on train and as measured, with 95 % intervals."""
     for split, what in ESTIMATES.items():
-        if record[f"{split}/accuracy"] is None:
+        if entry[f"{split}/accuracy"] is None:
             yield f"{what}: {NOTHING_HELD_OUT}"
             continue
-        low, high = record[f"{split}/interval"]
+        low, high = entry[f"{split}/interval"]
         yield (
-            f"{what}: accuracy {record[f'{split}/accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), loss "
-            f"{record[f'{split}/loss']:.4f}, {counted(record[f'{split}/count'], 'image')}"
+            f"{what}: accuracy {entry[f'{split}/accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), loss "
+            f"{entry[f'{split}/loss']:.4f}, {counted(entry[f'{split}/count'], 'image')}"
         )
 
 
@@ -174,8 +174,8 @@ def course_of(history: Sequence[dict], *, whole: bool) -> str:
     """
     if len(history) < 3:
         return ""
-    losses = [record["validation/loss"] for record in history]
-    lowest, last = min(history, key=lambda record: record["validation/loss"]), history[-1]
+    losses = [entry["validation/loss"] for entry in history]
+    lowest, last = min(history, key=lambda entry: entry["validation/loss"]), history[-1]
     if max(losses) - min(losses) < 1e-4:
         return "the validation loss hardly changed: is --config.optim.learning_rate too small?"
     if lowest["epoch"] > 0.9 * last["epoch"]:
@@ -207,11 +207,11 @@ def learning_curve(history: Sequence[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    epochs = [record["epoch"] for record in history]
+    epochs = [entry["epoch"] for entry in history]
     splits = ("train", "validation") if any(map(is_validated, history)) else ("train",)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split in splits:
-            axes.plot(epochs, [record[f"{split}/{quantity}"] for record in history], marker=".", label=split)
+            axes.plot(epochs, [entry[f"{split}/{quantity}"] for entry in history], marker=".", label=split)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Writers, which receive the record of every epoch. A new writer is a class here and an entry in `WRITERS`."""
+"""Writers, which receive the entry of every epoch. A new writer is a class here that `WRITERS` lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxcat.system.console import Console
 from jaxcat.system.files import write_text
 from jaxcat.training.optim import is_exact
 
-CANDIDATES = "candidates"  # entry of the record of an exact head: the ranges of blocks and penalties compared
+CANDIDATES = "candidates"  # key in the entry of an exact head: the ranges of blocks and penalties compared
 
 
 class Writer(Protocol):
@@ -26,7 +26,7 @@ class Writer(Protocol):
     def begin(self, history: Sequence[dict]) -> None:
         """Starts, or continues after the epochs in `history`; removes what an earlier start wrote after them."""
 
-    def epoch(self, record: dict) -> None:
+    def epoch(self, entry: dict) -> None:
         """Writes one more epoch."""
 
     def settle(self, config: ConfigDict) -> None:
@@ -63,9 +63,9 @@ class MetricsFile:
         with writing_to(self._workdir):
             write_text(self._workdir / "config.json", text_of(config))
 
-    def epoch(self, record: dict) -> None:
+    def epoch(self, entry: dict) -> None:
         with writing_to(self._workdir), open(self._workdir / "metrics.jsonl", "a") as file:
-            file.write(lines_of([record]))
+            file.write(lines_of([entry]))
 
     def close(self) -> None:
         pass
@@ -80,11 +80,11 @@ class EpochLines:
     def begin(self, history: Sequence[dict]) -> None:
         pass
 
-    def epoch(self, record: dict) -> None:
-        splits = "  ".join(f"{split} {figures_of(record, split)}" for split in ("train", "validation"))
+    def epoch(self, entry: dict) -> None:
+        splits = "  ".join(f"{split} {figures_of(entry, split)}" for split in ("train", "validation"))
         self._console.print(
-            f"epoch {record['epoch']:>3}/{self._epochs}  step {record['step']:>6}  {splits}"
-            f"  {record['images_per_second']:.0f} images/s  {record['seconds']:.1f} s",
+            f"epoch {entry['epoch']:>3}/{self._epochs}  step {entry['step']:>6}  {splits}"
+            f"  {entry['images_per_second']:.0f} images/s  {entry['seconds']:.1f} s",
             markup=False,
         )
 
@@ -110,10 +110,10 @@ class TensorBoard:
         with writing_to(self._workdir):
             self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=after)
 
-    def epoch(self, record: dict) -> None:
+    def epoch(self, entry: dict) -> None:
         if self._board is not None:
-            for name, value in measured(record).items():
-                self._board.add_scalar(name, value, record["step"])
+            for name, value in measured(entry).items():
+                self._board.add_scalar(name, value, entry["step"])
 
     def settle(self, config: ConfigDict) -> None:
         pass
@@ -162,9 +162,9 @@ class WeightsAndBiases:
                 "with `wandb login`, or set WANDB_MODE=offline"
             ) from error
 
-    def epoch(self, record: dict) -> None:
+    def epoch(self, entry: dict) -> None:
         if self._run is not None:
-            self._run.log(measured(record) | {"epoch": record["epoch"]}, step=record["step"])
+            self._run.log(measured(entry) | {"epoch": entry["epoch"]}, step=entry["step"])
 
     def settle(self, config: ConfigDict) -> None:
         if self._run is not None:
@@ -190,18 +190,18 @@ def text_of(config: ConfigDict) -> str:
 
 def lines_of(history: Sequence[dict]) -> str:
     """The text of metrics.jsonl; what an exact head was chosen from is an event of its own, before the epoch's."""
-    return "".join(json.dumps(event) + "\n" for record in history for event in _events(record))
+    return "".join(json.dumps(event) + "\n" for entry in history for event in _events(entry))
 
 
-def _events(record: dict) -> Iterator[dict]:
-    if CANDIDATES in record:
-        yield {"event": CANDIDATES, **record[CANDIDATES]}
-    yield {name: value for name, value in record.items() if name != CANDIDATES}
+def _events(entry: dict) -> Iterator[dict]:
+    if CANDIDATES in entry:
+        yield {"event": CANDIDATES, **entry[CANDIDATES]}
+    yield {name: value for name, value in entry.items() if name != CANDIDATES}
 
 
-def figures_of(record: dict[str, Any], split: str) -> str:
+def figures_of(entry: dict[str, Any], split: str) -> str:
     """`loss 0.6931 accuracy 0.5000 …` of one split; "none" if it has no records."""
-    found = {name.partition("/")[2]: value for name, value in measured(record).items() if name.startswith(f"{split}/")}
+    found = {name.partition("/")[2]: value for name, value in measured(entry).items() if name.startswith(f"{split}/")}
     return in_words(found) or "none"
 
 
@@ -210,6 +210,6 @@ def in_words(measurements: Mapping[str, float], *, between: str = " ") -> str:
     return between.join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measurements.items())
 
 
-def measured(record: dict[str, Any]) -> dict[str, float]:
-    """The measurements in a record: its values of type float. Those of an empty split are None and left out."""
-    return {name: value for name, value in record.items() if isinstance(value, float)}
+def measured(entry: dict[str, Any]) -> dict[str, float]:
+    """The measurements in an entry: its values of type float. Those of an empty split are None and left out."""
+    return {name: value for name, value in entry.items() if isinstance(value, float)}

@@ -10,19 +10,15 @@ import io
 import logging
 import os
 import stat
-import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from jaxcat.data.archives import tar_members, zip_members
-from jaxcat.data.archives.members import Member, Members
-from jaxcat.errors import DataError, one_line
+from jaxcat.data.archives.archive import Archive, state_of
+from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-MOST_BYTES = 2**30  # of one member, stored or inflated; as for files
 
 # How a file begins → the command that unpacks it, with the folder to name then.
 _UNPACK = {
@@ -37,130 +33,7 @@ _UNPACK = {
     b"Rar!\x1a\x07": "unar",
 }
 
-
-class Archive:
-    """The members of one archive. Any number of threads and processes may read from it.
-
-    Attributes:
-        path: of the archive, absolute.
-        members: name → where its bytes are; regular files only.
-        folders: name → names of what is in it; "" is the root.
-        skipped: names of members that are never read, with the reason.
-    """
-
-    def __init__(self, path: Path):
-        """Reads the list of members, and no member.
-
-        Raises:
-            DataError: the file is no archive that can be read in place, is damaged, or lists members in two ways.
-        """
-        self.path = Path(os.path.abspath(path))
-        self._lock = threading.Lock()
-        self._descriptor, self._owner = -1, 0
-        try:
-            with open(self.path, "rb") as file:
-                self._state = _state_of(os.fstat(file.fileno()))
-                beginning = file.read(512)
-                read = zip_members.members if is_zip(beginning) else tar_members.members
-                found: Members = read(file, where=str(self.path))
-        except OSError as error:
-            raise DataError(f"{self.path}: {one_line(error)}") from error
-        self.members, self.skipped = found.members, found.skipped
-        self.folders = _folders(self.members, where=str(self.path))
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_descriptor", "_owner")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ |= state
-        self._lock, self._descriptor, self._owner = threading.Lock(), -1, 0
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0 and self._owner == os.getpid():
-            os.close(self._descriptor)
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a member.
-
-        Raises:
-            ValueError: it is larger than allowed, damaged, or of another size than the archive says.
-            OSError: there is no such member, or the archive cannot be read.
-        """
-        member = self.members.get(name)
-        if member is None:
-            raise FileNotFoundError(2, "No such member of the archive", name)
-        if max(member.size, member.stored_size) > MOST_BYTES:
-            raise ValueError(f"{member.size:,} bytes are more than the {MOST_BYTES:,} that an image may have")
-        stored = self._bytes(member.offset, member.stored_size)
-        content = _inflated(stored, member.size) if member.deflated else stored
-        if len(content) != member.size or (member.crc is not None and zlib.crc32(content) != member.crc):
-            raise ValueError(f"damaged: not the {member.size:,} bytes, or not the checksum, that the archive says")
-        return content
-
-    def _bytes(self, offset: int, count: int) -> bytes:
-        """`count` bytes of the archive, from any thread; each process has a descriptor of its own."""
-        with self._lock:
-            if self._owner != os.getpid():
-                self._descriptor, self._owner = (
-                    os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)),
-                    os.getpid(),
-                )
-                if _state_of(os.fstat(self._descriptor)) != self._state:
-                    raise ValueError(f"{self.path} was changed after its members were listed; run the command again")
-            if not hasattr(os, "pread"):  # Windows
-                os.lseek(self._descriptor, offset, os.SEEK_SET)
-                return _whole(lambda left, _: os.read(self._descriptor, left), count)
-        return _whole(lambda left, done: os.pread(self._descriptor, left, offset + done), count)
-
-
-def _whole(read, count: int) -> bytes:
-    """`count` bytes from a function that may give fewer at a time. Raises ValueError if there are not so many."""
-    parts: list[bytes] = []
-    done = 0
-    while done < count:
-        part = read(min(count - done, 2**26), done)
-        if not part:
-            raise ValueError("the archive is cut short")
-        parts.append(part)
-        done += len(part)
-    return b"".join(parts)
-
-
-def _inflated(stored: bytes, size: int) -> bytes:
-    """The deflated bytes inflated, but never to more than one byte more than `size`."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        content = inflater.decompress(stored, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"damaged: {error}") from error
-    if len(content) == size and not inflater.eof:
-        content += inflater.decompress(inflater.unconsumed_tail, 1)
-    return content
-
-
-def _state_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
-def _folders(members: dict[str, Member], *, where: str) -> dict[str, list[str]]:
-    """The names in each folder. Raises DataError if a member lies below another member."""
-    inside: dict[str, set[str]] = {"": set()}
-    for name in members:
-        parts = name.split("/")
-        for depth in range(len(parts)):
-            inside.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
-    if both := sorted(inside.keys() & members.keys()):
-        raise DataError(f"{where}: {both[0]!r} is both a file and a folder in this archive")
-    return {folder: sorted(names) for folder, names in inside.items()}
-
-
-# paths ----------------------------------------------------------------------------------------------------------------
-
 _opened: dict[str, Archive] = {}
-
-
-def is_zip(beginning: bytes) -> bool:
-    return beginning[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
 def open_archive(path: Path) -> Archive | None:
@@ -187,10 +60,10 @@ def open_archive(path: Path) -> Archive | None:
                 f"{path}: this archive is compressed as a whole, so images in it cannot be read one by one. Unpack it,"
                 f" for example in a new folder with `{command} {os.path.abspath(path)!r}`, and name that folder"
             )
-    if not is_zip(beginning) and beginning[257:262] != b"ustar" and not tar_members.is_old_tar(beginning):
+    if not zip_members.is_zip(beginning) and beginning[257:262] != b"ustar" and not tar_members.is_old_tar(beginning):
         return None
     known = _opened.get(os.path.abspath(path))
-    if known is None or _state_of(os.stat(path)) != known._state:
+    if known is None or state_of(os.stat(path)) != known.state:
         known = _opened[os.path.abspath(path)] = Archive(path)
         if known.skipped:
             shown = ", ".join(f"{name!r} ({reason})" for name, reason in known.skipped[:3])

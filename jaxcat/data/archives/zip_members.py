@@ -17,6 +17,11 @@ _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 
 _WINDOWS = (0, 10, 11)  # systems that write backslashes: DOS and FAT, NTFS
 
 
+def is_zip(beginning: bytes) -> bool:
+    """Whether a file begins as a zip archive does."""
+    return beginning[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
 def members(file: IO[bytes], *, where: str) -> Members:
     """The members that can be read: stored or deflated, not encrypted.
 

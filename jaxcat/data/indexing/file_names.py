@@ -10,10 +10,11 @@ from typing import Any
 
 from jaxcat.data.archives.archives import isdir
 from jaxcat.data.images.decoding import SUFFIXES
-from jaxcat.data.indexing.layout import class_root, split_roots
-from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, split_of
+from jaxcat.data.indexing.layout import split_roots
+from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, refuse_unknown, split_of
 from jaxcat.data.indexing.patterns import Pattern, suggested
 from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split
@@ -62,12 +63,11 @@ def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str
         DataError: a file's name has no class, or none that is in `classes`; or there is no image.
     """
     pattern, skipped = Pattern("label_pattern", label_pattern), Skipped()
-    records, problems = list(_listed(root, root, "test", pattern, skipped)), Problems(f"--data {root}")
+    records, where = list(_listed(root, root, "test", pattern, skipped)), f"--data {root}"
     skipped.warn()
-    for record in records:
-        if record.label not in classes:
-            problems.add("no class that this classifier knows", record.place, record.label)
-    problems.refuse(f"\nit knows {', '.join(classes)}; classes are found by {pattern}")
+    refuse_unknown(
+        records, classes, "no class that this classifier knows", where=where, advice=f"; classes are found by {pattern}"
+    )
     if not records:
         raise DataError(f"--data {root}: no images ({', '.join(sorted(SUFFIXES))})")
     return split_of(printable(root.name), records, classes)

@@ -7,7 +7,6 @@ import functools
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from jaxcat.data.archives import archives
 from jaxcat.data.division import divide
 from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing import rules_1
+from jaxcat.data.indexing.class_folders import ClassFolders, class_folders, images_by_class, skip_outside
 from jaxcat.data.indexing.file_names import advice, open_by_names
-from jaxcat.data.indexing.layout import class_root, split_roots
-from jaxcat.data.indexing.skipped import Reason, Skipped
+from jaxcat.data.indexing.layout import split_roots
+from jaxcat.data.indexing.skipped import Skipped
+from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images, image_files, skip
+from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
@@ -31,19 +32,6 @@ logger = logging.getLogger(__name__)
 
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """The class folders of one split.
-
-    Attributes:
-        root: the folder that holds them.
-        of_class: class name → its folders: one, or several if their names differ only in Unicode's form.
-    """
-
-    root: Path
-    of_class: Mapping[str, Sequence[Path]]
 
 
 def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
@@ -81,7 +69,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     available = _available(there["train"])
     chosen = choose_classes(available, config.data.classes)
     skipped = Skipped()
-    images = {name: _images(each, chosen, skipped, rules=rules) for name, each in there.items()}
+    images = {name: images_by_class(each, chosen, skipped, rules=rules) for name, each in there.items()}
     classes = frequent_classes({name: len(images["train"][name]) for name in chosen}, config)
     splits = {}
     for name, each in there.items():
@@ -121,23 +109,12 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
         )
     skipped = Skipped()
     here = ClassFolders(here.root, {known[name]: paths for name, paths in here.of_class.items()})
-    images = _images(here, list(here.of_class), skipped, rules=rules)
+    images = images_by_class(here, list(here.of_class), skipped, rules=rules)
     skip_outside(root, {"test": here}, list(here.of_class), skipped, rules=rules)
     skipped.warn()
     if not any(images.values()):
         raise DataError(f"--data {root}: no images in class folders ({_LOOKED_FOR})")
     return _split(printable(root.name), images, classes, base=(root, ""))
-
-
-def class_folders(root: Path, *, rules: int, apart: Sequence[Path] = ()) -> ClassFolders:
-    """The folders in `root` by class, without those in `apart` and those that hold one of them."""
-    of_class: dict[str, list[Path]] = {}
-    for path in folders(root, rules=rules):
-        if rules == 1:
-            of_class[path.name] = [path]
-        elif not any(path == other or path in other.parents for other in apart if other != root):
-            of_class.setdefault(composed(path.name), []).append(path)
-    return ClassFolders(root, of_class)
 
 
 def _tell_of_roots(root: Path, roots: Mapping[str, Path]) -> None:
@@ -175,14 +152,6 @@ def _of_parent(root: Path) -> str:
 
 def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:
     return any(composed(path.name) in known for path in folders(directory))
-
-
-def _images(there: ClassFolders, classes: Sequence[str], skipped: Skipped, *, rules: int) -> dict[str, list[Path]]:
-    """The images of each class, in sorted order; none of a class without a folder."""
-    return {
-        name: [path for each in there.of_class.get(name, ()) for path in image_files(each, skipped, rules=rules)]
-        for name in classes
-    }
 
 
 def _split(name: str, images: Mapping[str, Sequence[Path]], classes: Sequence[str], *, base: tuple[Path, str]) -> Split:
@@ -281,24 +250,3 @@ def _tell_of_test(
 
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(repr(printable(name)) for name in names[:10]) + (" …" if len(names) > 10 else "")
-
-
-def skip_outside(
-    root: Path, there: Mapping[str, ClassFolders], available: Sequence[str], skipped: Skipped, *, rules: int
-) -> None:
-    """Counts what lies below `root` and the split folders, but in no class folder of `available` classes."""
-    taken, levels = set(), {root}
-    for each in there.values():
-        taken |= {path for name in available for path in each.of_class.get(name, ())}
-        levels |= {each.root, *(path for path in each.root.parents if root in path.parents)}
-    for level in sorted(levels):
-        seen, unseen = entries(level, rules=rules)
-        skip(unseen, skipped)
-        for path in seen:
-            if path in taken or path in levels:
-                continue
-            if archives.isdir(path):
-                of_split = any(level == each.root for each in there.values())
-                skipped.add_folder(path, Reason.OTHER_CLASS if of_split else Reason.BESIDE)
-            else:
-                skipped.add_file(path, Reason.UNLABELLED)

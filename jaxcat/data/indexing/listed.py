@@ -64,6 +64,17 @@ class Problems:
             raise DataError(f"{self._where} has records that cannot be used:{''.join(lines)}{advice}")
 
 
+def refuse_unknown(
+    records: Iterable[Listed], classes: Sequence[str], problem: str, *, where: str, advice: str = ""
+) -> None:
+    """Raises DataError if a label is not in `classes`, those of the classifier that is evaluated."""
+    problems = Problems(where)
+    for record in records:
+        if record.label not in classes:
+            problems.add(problem, record.place, record.label)
+    problems.refuse(f"\nit knows {', '.join(classes)}{advice}")
+
+
 def clean(text: str) -> str:
     """A label or group as it is compared: without spaces around it, in Unicode's composed form."""
     return composed(text.strip())

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
-from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, split_of
-from jaxcat.data.indexing.table_reading import WITHOUT, Table, read_table, split_of_cell
+from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, refuse_unknown, split_of
+from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
+from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import printable
@@ -59,11 +60,8 @@ def open_labelled_table(path: Path, classes: tuple[str, ...], config: Any) -> Sp
     table = read_table(path, wanted, where=where)
     base = path.absolute().parent
     _say(table, base)
-    records, problems = _every_file_once(_listed(table, base), table), Problems(where)
-    for record in records:
-        if record.label not in classes:
-            problems.add("a label that this classifier does not know", record.place, record.label)
-    problems.refuse(f"\nit knows {', '.join(classes)}")
+    records = _every_file_once(_listed(table, base), table)
+    refuse_unknown(records, classes, "a label that this classifier does not know", where=where)
     if not records:
         raise DataError(f"{where}: the table has no row")
     return split_of(printable(path.stem), sorted(records, key=lambda record: record.name), classes)

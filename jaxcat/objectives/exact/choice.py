@@ -9,10 +9,8 @@ import numpy as np
 
 from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
-from jaxcat.objectives.exact.parts import Processes
-from jaxcat.objectives.exact.problem import Problem
 from jaxcat.objectives.exact.room import room_for_ranking
-from jaxcat.objectives.exact.scaling import Scaled
+from jaxcat.objectives.exact.work import Work
 
 # Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; from a winner at an end the grid goes on, at most
 # from 1e-8 to 1e6.
@@ -20,26 +18,6 @@ FIRST = range(-8, 5)
 ALL = range(-16, 13)
 # Errors that differ by no more, relatively or (of targets 1 and -1) absolutely, are equal, and the fewest blocks win.
 TIE, TINY = 1e-6, 1e-12  # of penalties whose errors differ by no more than TINY, the largest wins
-
-
-class Work(NamedTuple):
-    """What every step of a solution needs.
-
-    Attributes:
-        problem: the records.
-        scaled: the features of all parts.
-        processes: this process among all.
-        progress: takes a few words on what is being done.
-    """
-
-    problem: Problem
-    scaled: Scaled
-    processes: Processes
-    progress: Callable[[str], None]
-
-    def unit(self, kept: Sequence[int]) -> float:
-        """The mean diagonal of the dual Gram matrix of these parts; by their scaling each adds the mean weight."""
-        return max(1, len(kept)) * float(np.mean(self.problem.roots**2))
 
 
 class Choice(NamedTuple):
@@ -217,12 +195,5 @@ def _whole(work: Work, parts: Sequence[int]) -> _Whole:
 def _primal(work: Work, whole: _Whole, kept: Sequence[int]) -> PrimalEigen:
     of_column = np.repeat(whole.parts, [work.scaled.parts[i].width for i in whole.parts])
     columns = np.flatnonzero(np.isin(of_column, kept))
-    return PrimalEigen(
-        np.asfortranarray(whole.gram[np.ix_(columns, columns)]),
-        whole.product[columns],
-        work.problem,
-        scaled=work.scaled,
-        kept=kept,
-        processes=work.processes,
-        progress=work.progress,
-    )
+    gram = np.asfortranarray(whole.gram[np.ix_(columns, columns)])
+    return PrimalEigen(gram, whole.product[columns], work=work, kept=kept)

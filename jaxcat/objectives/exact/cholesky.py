@@ -6,7 +6,7 @@ matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import blas, lapack
@@ -16,7 +16,7 @@ from jaxcat.objectives.exact.gram import copy_triangle
 from jaxcat.objectives.exact.leave_one_out import solve_differences, solve_groups
 from jaxcat.objectives.exact.parts import Processes
 from jaxcat.objectives.exact.problem import Problem
-from jaxcat.objectives.exact.scaling import Scaled, rows_at_a_time
+from jaxcat.objectives.exact.work import Work
 
 
 class NotPositiveError(ArithmeticError):
@@ -90,33 +90,19 @@ class DualCholesky:
 class PrimalCholesky:
     """See `PrimalEigen`: records are read in batches, by every process its share."""
 
-    def __init__(
-        self,
-        gram: np.ndarray,
-        product: np.ndarray,
-        problem: Problem,
-        *,
-        scaled: Scaled,
-        kept: Sequence[int],
-        processes: Processes,
-        progress: Callable[[str], None],
-    ):
+    def __init__(self, gram: np.ndarray, product: np.ndarray, *, work: Work, kept: Sequence[int]):
         """Takes the memory of `gram`, (D, D), Fortran order; `product` is Zᵀ times the centred targets."""
-        self._problem, self._scaled, self._kept, self._product = problem, scaled, kept, product
-        self._processes, self._progress = processes, progress
+        self._work, self._kept, self._product = work, kept, product
         self._largest = float(np.trace(gram))
-        self._penalised = _Penalised(gram, processes)
+        self._penalised = _Penalised(gram, work.processes)
 
     def fit(self, penalty: float) -> Fit:
-        problem, lower = self._problem, self._penalised.decompose(penalty)
-        coefficients = self._processes.from_owner(lapack.dpotrs(lower, self._product, lower=1)[0])
-        left_out, done = np.zeros_like(problem.centred), 0
-        for numbers, several in problem.groups.batches(rows_at_a_time(3 * len(lower)), self._processes):
-            self._progress(f"leave-one-out: {done:,} of {len(problem.labels):,} records")
-            rows = self._scaled.rows(self._kept, numbers)
+        problem, lower = self._work.problem, self._penalised.decompose(penalty)
+        coefficients = self._work.processes.from_owner(lapack.dpotrs(lower, self._product, lower=1)[0])
+        left_out = np.zeros_like(problem.centred)
+        for numbers, several, rows in self._work.batches(self._kept):
             residuals = problem.centred[numbers] - rows @ coefficients
             rows = blas.dtrsm(1.0, lower, rows.T, lower=1, overwrite_b=1).T
             bound, unit = penalty / (self._largest + penalty), problem.unit[numbers]
             left_out[numbers] = solve_differences(rows, residuals, several, unit=unit, bound=bound)
-            done += len(numbers)
-        return Fit(self._processes.sum(left_out), primal=coefficients)
+        return Fit(self._work.processes.sum(left_out), primal=coefficients)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import blas, eigh
 
 from jaxcat.objectives.exact.leave_one_out import solve_differences, solve_groups
-from jaxcat.objectives.exact.parts import Processes
 from jaxcat.objectives.exact.problem import Problem
-from jaxcat.objectives.exact.scaling import Scaled, rows_at_a_time
+from jaxcat.objectives.exact.work import Work
 
 
 class Fit(NamedTuple):
@@ -99,20 +98,9 @@ class PrimalEigen:
     Every process reads its share of the records; sums of errors, and residuals, are summed over processes.
     """
 
-    def __init__(
-        self,
-        gram: np.ndarray,
-        product: np.ndarray,
-        problem: Problem,
-        *,
-        scaled: Scaled,
-        kept: Sequence[int],
-        processes: Processes,
-        progress: Callable[[str], None],
-    ):
+    def __init__(self, gram: np.ndarray, product: np.ndarray, *, work: Work, kept: Sequence[int]):
         """Takes the memory of `gram`, (D, D); `product` is Zᵀ times the centred targets, (D, outputs)."""
-        self._problem, self._scaled, self._kept = problem, scaled, kept
-        self._processes, self._progress = processes, progress
+        self._work, self._kept = work, kept
         self._values, self._vectors = _eigen(gram)
         self._product = self._vectors.T @ product
 
@@ -121,26 +109,24 @@ class PrimalEigen:
         sums = np.zeros((len(penalties), 2))
         for numbers, several, rows in self._batches():
             for i, penalty in enumerate(penalties):
-                sums[i] += self._problem.sums(self._left_out(numbers, several, rows, penalty), numbers)
-        return self._problem.averages(self._processes.sum(sums))
+                sums[i] += self._work.problem.sums(self._left_out(numbers, several, rows, penalty), numbers)
+        return self._work.problem.averages(self._work.processes.sum(sums))
 
     def fit(self, penalty: float) -> Fit:
-        left_out = np.zeros_like(self._problem.centred)
+        left_out = np.zeros_like(self._work.problem.centred)
         for numbers, several, rows in self._batches():
             left_out[numbers] = self._left_out(numbers, several, rows, penalty)
         coefficients = self._vectors @ (self._product / (self._values + penalty)[:, None])
-        return Fit(self._processes.sum(left_out), primal=self._processes.from_owner(coefficients))
+        return Fit(self._work.processes.sum(left_out), primal=self._work.processes.from_owner(coefficients))
 
-    def _batches(self):
-        most, done = rows_at_a_time(3 * len(self._values)), 0
-        for numbers, several in self._problem.groups.batches(most, self._processes):
-            self._progress(f"leave-one-out: {done:,} of {len(self._problem.labels):,} records")
-            yield numbers, several, self._scaled.rows(self._kept, numbers) @ self._vectors
-            done += len(numbers)
+    def _batches(self) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.ndarray]]:
+        for numbers, several, rows in self._work.batches(self._kept):
+            rows = rows @ self._vectors
+            yield numbers, several, rows
 
     def _left_out(self, numbers: np.ndarray, several: Sequence[np.ndarray], rows: np.ndarray, penalty: float):
         inverse = 1 / (self._values + penalty)
-        residuals = self._problem.centred[numbers] - rows @ (inverse[:, None] * self._product)
+        residuals = self._work.problem.centred[numbers] - rows @ (inverse[:, None] * self._product)
         bound = penalty * float(inverse.min(initial=1 / penalty))
-        unit = self._problem.unit[numbers]
+        unit = self._work.problem.unit[numbers]
         return solve_differences(rows * np.sqrt(inverse), residuals, several, unit=unit, bound=bound)

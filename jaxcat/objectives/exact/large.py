@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from jaxcat.errors import ConfigError
-from jaxcat.objectives.exact.choice import Work, relative, row_of, shared
+from jaxcat.objectives.exact.choice import relative, row_of, shared
 from jaxcat.objectives.exact.cholesky import DualCholesky, NotPositiveError, PrimalCholesky
 from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
+from jaxcat.objectives.exact.work import Work
 
 HIGHER = 24  # half decades above the chosen penalty up to which larger ones are tried
 
@@ -62,4 +63,4 @@ def _solver(work: Work, kept: Sequence[int], limit: int) -> DualEigen | PrimalEi
     options: dict[str, Any] = {"processes": processes, "progress": progress}
     gram, product = primal_gram(work.scaled, kept, problem.centred, groups=problem.groups, **options)
     primal = PrimalEigen if columns <= limit else PrimalCholesky
-    return primal(gram, product, problem, scaled=work.scaled, kept=kept, **options)
+    return primal(gram, product, work=work, kept=kept)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcat.errors import DataError
 from jaxcat.objectives.exact.calibration import Calibration, calibrate
-from jaxcat.objectives.exact.choice import ALL, Choice, Work, rank, relative
+from jaxcat.objectives.exact.choice import ALL, Choice, rank, relative
 from jaxcat.objectives.exact.decomposition import Fit
 from jaxcat.objectives.exact.judged import judged_problem
 from jaxcat.objectives.exact.large import fit_beside
@@ -18,6 +18,7 @@ from jaxcat.objectives.exact.problem import Problem, problem_of_some
 from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
+from jaxcat.objectives.exact.work import Work
 
 # With more records and more columns, a subset ranks ranges and penalties, and there is no eigendecomposition of all.
 # 3,000 records, 20,096 columns and 6 ranges take 33 s of one core with eigendecompositions of all, 16 s in this way.
@@ -105,17 +106,9 @@ def solve_head(
     problem, notes = judged_problem(labels, classes=classes, groups=groups, class_weights=class_weights, names=names)
     options: dict[str, Any] = {"penalty": penalty, "processes": processes, "progress": progress}
     work, fit, rows, chosen = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
-    blocks = tuple(chosen["blocks"])
-    notes += _notes_on(work, blocks, chosen, given=penalty > 0)
-
-    progress("fitting probabilities")
-    scores, weights = problem.scores(fit.left_out), problem.roots**2
-    made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=problem.groups, seed=seed)
-    made = _from_first(made, scores.shape[1], processes)
-    if made.slope == 0:
-        notes.append(NO_SLOPE)
-    elif made.offsets is not None:
-        notes.append(WITH_OFFSETS)
+    blocks, scores = tuple(chosen["blocks"]), problem.scores(fit.left_out)
+    made = _calibrated(work, scores, classes=classes, seed=seed)
+    notes += _notes_on(work, blocks, chosen, given=penalty > 0) + _notes_on_calibration(made)
     kernel, bias = _unscaled(work, blocks, fit, made)
     return Solution(
         blocks=blocks,
@@ -205,12 +198,22 @@ def _notes_on(work: Work, blocks: tuple[str, ...], chosen: dict[str, Any], *, gi
     return notes
 
 
-def _from_first(made: Calibration, outputs: int, processes: Processes) -> Calibration:
-    """The calibration of process 0."""
+def _calibrated(work: Work, scores: np.ndarray, *, classes: int, seed: int) -> Calibration:
+    """Slope and offsets for leave-one-out scores (N, outputs), in every process those of process 0."""
+    work.progress("fitting probabilities")
+    problem, outputs = work.problem, scores.shape[1]
+    weights, groups = problem.roots**2, problem.groups
+    made = calibrate(scores, problem.labels, classes=classes, weights=weights, groups=groups, seed=seed)
     given = made.offsets is not None
     offsets = made.offsets if made.offsets is not None else np.zeros(outputs)
-    sent = processes.from_owner(np.array([made.slope, given, *offsets]))
+    sent = work.processes.from_owner(np.array([made.slope, given, *offsets]))
     return Calibration(float(sent[0]), sent[2:] if sent[1] else None)
+
+
+def _notes_on_calibration(made: Calibration) -> list[str]:
+    if made.slope == 0:
+        return [NO_SLOPE]
+    return [] if made.offsets is None else [WITH_OFFSETS]
 
 
 def _unscaled(work: Work, blocks: tuple[str, ...], fit: Fit, made: Calibration) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,193 @@
+"""Indexing rules 2: which folders are splits by their names, and which folder of a split holds the class folders."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from jaxcat.data.archives import archives
+from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
+from jaxcat.data.indexing.split_names import UNLABELLED, is_part, split_name
+from jaxcat.data.indexing.walking import folders, holds_images
+from jaxcat.data.records import SPLITS, composed
+from jaxcat.errors import DataError
+from jaxcat.wording import printable
+
+_SEARCHED = 200  # folders that are listed to suggest another one
+
+
+def class_root(folder: Path, known: Collection[str] = ()) -> Path:
+    """The folder that holds the class folders of a split: `folder`, or one further down if it holds no other.
+
+    A folder whose name is in `known` is a class.
+    """
+    passed = set()
+    while (real := archives.realpath(folder)) not in passed:
+        passed.add(real)
+        here = folders(folder)
+        if len(here) != 1 or composed(here[0].name) in known or (inner := only_inner(folder, here)) is None:
+            break
+        folder = inner
+    return folder
+
+
+def only_inner(base: Path, here: Sequence[Path]) -> Path | None:
+    """The one of the folders `here` that holds everything: another level of an unpacked archive."""
+    if len(here) == 1:
+        return here[0] if folders(here[0]) and not holds_images(base, below=False) else None
+    with_splits = [path for path in here if is_split(path)]
+    if len(with_splits) == 1 and not any(holds_images(path) for path in here if path != with_splits[0]):
+        return with_splits[0]
+    inside = {path: {each.name for each in folders(class_root(path))} for path in here if folders(path)}
+    with_images = [path for path in here if holds_images(path)]
+    if len(with_images) == 1 and len(inside.get(with_images[0], ())) > 1:  # such as "images" beside "meta"
+        beside = [path for path in here if path != with_images[0]]
+        if beside and all(is_part(path.name) for path in beside) and not holds_images(base, below=False):
+            return with_images[0]
+    if len(with_images) == 1 and len(inside) == len(here) > 1:  # such as "images" and "annotations", by class
+        others = [names for path, names in inside.items() if path != with_images[0]]
+        if all(len(names & inside[with_images[0]]) > 1 for names in others):
+            return with_images[0]
+    return None
+
+
+def is_split(folder: Path) -> bool:
+    """Whether a folder holds splits that hold class folders."""
+    try:
+        found = recognized(folder, folders(folder))
+        return "train" in found and bool(folders(found["train"])) and holds_images(found["train"])
+    except DataError:
+        return False
+
+
+def recognized(base: Path, here: Sequence[Path]) -> dict[str, Path]:
+    """The folders `here` that are splits by their names; none if they can as well be classes.
+
+    Raises:
+        DataError: they look like splits, but not of one data set, or train is missing.
+    """
+    groups: dict[tuple[str, ...], dict[str, list[Path]]] = {}
+    for path in here:
+        if name := split_name(path.name):
+            groups.setdefault(name.rest, {}).setdefault(name.split, []).append(path)
+    whole = {rest: group for rest, group in groups.items() if "train" in group and (not rest or _labelled(group) > 1)}
+    if not whole:
+        _check_train(base, groups.get((), {}), here)
+        return {}
+    if len(whole) > 1 and () not in whole:
+        raise DataError(
+            f"{shown(base)}: {names(here)} name a split and a class, or splits of several data sets, in one name: "
+            f"arrange them as {shown(base / 'train' / ' '.join(min(whole)))}, or name the splits of one data set: "
+            f"{_flags(whole[min(whole)])}"
+        )
+    return _of_group(base, whole.get((), next(iter(whole.values()))), here)
+
+
+def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) -> dict[str, Path]:
+    """The splits in one group of folders with names of splits; none if they are classes, such as train, bus and car."""
+    rest = [path for path in here if not any(path in paths for paths in group.values())]
+    inside = {path.name for path in folders(group["train"][0])}
+    if not inside:
+        one_kind = len(group) == 1 and len(group["train"]) > 1  # "train1" and "train2"
+        surely = _labelled(group) > 1 and any(
+            path.name.lower() not in ALSO_CLASS_NAMES for paths in group.values() for path in paths
+        )
+        if rest and not surely and _labelled(group) > 1:
+            flat = [path for split, paths in group.items() if split != UNLABELLED for path in paths]
+            raise DataError(
+                f"{shown(base)} holds {names(flat)}, which may be splits or classes and hold no class folders, and "
+                f"{names(rest)}: if they are splits, the class of an image must be in a folder SPLIT/CLASS, in its "
+                f"name (--config.data.label_pattern) or in a table (--config.data.source=table); if all are classes, "
+                f"{flag('train', base)}"
+            )
+        if one_kind or (rest and not surely):
+            return {}
+    _take_evaluation_for_test(group)
+    for split, paths in group.items():
+        if len(paths) > 1 and split != UNLABELLED:
+            raise DataError(
+                f"{shown(paths[0])} and {shown(paths[1])} are both the {split} split by their names; keep one, or "
+                f"name the splits: {_flags(group)}"
+            )
+    found = {split: paths[0] for split, paths in group.items()}
+    others = [path for path in rest if holds_images(path)] if inside else []
+    alike = any(
+        inside & {path.name for path in folders(class_root(path))} for split, path in found.items() if split != "train"
+    )
+    if others and not alike:
+        raise DataError(
+            f"{shown(base)} holds {names(found.values())}, which may be splits or classes, and {names(others)} with "
+            f"images: if they are splits, say {_flags(group)}; if all are classes, {flag('train', base)}"
+        )
+    return found
+
+
+def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) -> None:
+    """Raises DataError if there are folders of validation or test with class folders in them, and none of train."""
+    there = [path for split, paths in group.items() for path in paths if split != UNLABELLED]
+    apart = len(group) > 1 and len(there) == len(here)  # nothing but validation and test, which cannot be classes
+    if there and (apart or any(folders(path) for path in there)):
+        raise DataError(
+            f"{shown(base)} has {names(there)} and no train folder; name the folder of training images "
+            f"{shown(base / 'train')}, or say which it is: --config.data.train_dir=FOLDER{suggestion(base)}"
+        )
+
+
+def _take_evaluation_for_test(group: dict[str, list[Path]]) -> None:
+    """Where validation, evaluation and no test lie side by side, evaluation is the test split (as in Food-11)."""
+    later = [path for path in group.get("validation", ()) if path.name.lower().startswith("eval")]
+    if "test" not in group and "validation" in group and len(later) == 1 < len(group["validation"]):
+        group["test"] = later
+        group["validation"] = [path for path in group["validation"] if path not in later]
+
+
+def _labelled(group: dict[str, list[Path]]) -> int:
+    return len(group.keys() - {UNLABELLED})
+
+
+def _flags(group: dict[str, list[Path]]) -> str:
+    """The settings that name the first folder of each split."""
+    return " ".join(flag(split, group[split][0]) for split in SPLITS if split in group)
+
+
+def flag(split: str, folder: Path) -> str:
+    """The setting that makes a folder this split."""
+    return f"--config.data.{split}_dir={shlex.quote(shown(folder))}"
+
+
+def suggestion(base: Path) -> str:
+    """The end of a message: another folder that is arranged as splits, if there is one further down."""
+    found = suggested(base)
+    return f"; did you mean --config.data.dir={shlex.quote(shown(found))}?" if found else ""
+
+
+def suggested(base: Path) -> Path | None:
+    """The nearest folder below `base` that holds splits, if it is among the first that are looked at."""
+    return next((path for path in itertools.islice(_inside(base), _SEARCHED) if is_split(path)), None)
+
+
+def _inside(base: Path) -> Iterator[Path]:
+    """All folders below `base`, level by level, at most three levels."""
+    level = [base]
+    for _ in range(3):
+        following: list[Path] = []
+        for path in level:
+            try:
+                following += folders(path)
+            except DataError:
+                continue
+        yield from following
+        level = following
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it."""
+    return printable(str(path))
+
+
+def names(paths: Collection[Path]) -> str:
+    """The names of the first few folders, as messages show them."""
+    every = [printable(path.name) for path in paths]
+    return ", ".join(every[:6]) + (" …" if len(every) > 6 else "")
