@@ -71,7 +71,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     if not archives.isdir(root):
         raise DataError(f"--config.data.dir={config.data.dir}: {archives.why_no_folder(root)}")
     if config.data.label_pattern:
-        return open_by_names(config, root)
+        return open_by_names(config, root, rules=rules)
     if rules == 1:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
