@@ -87,7 +87,7 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     if classes:
         for name, split in splits.items():
             held_out = "held out of train" if name == "validation" and found.data.held_out else _inside(split.files)
-            say(f"{name}: {len(split)} images, {held_out}")
+            say(f"{name}: {len(split)} images" + (f", {held_out}" if held_out else ""))
         console.print(_classes(found))
     total = sum(map(len, splits.values()))
     say(f"{total} images, {len(found.unreadable)} unreadable; {_formats(found)}")
@@ -116,9 +116,10 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
 
 
 def _inside(files: Sequence[str]) -> str:
-    """The folder that all files lie in."""
-    absolute = any(map(os.path.isabs, files))  # a table may list files anywhere
-    return "." if absolute or not files else printable(os.path.commonpath(list(map(os.path.dirname, files)))) or "."
+    """The folder that all files lie in; "" if it is the data's own folder, or a table lists files anywhere."""
+    if not files or any(map(os.path.isabs, files)):
+        return ""
+    return printable(os.path.commonpath(list(map(os.path.dirname, files))))
 
 
 def _classes(found: inspection.Findings) -> Table:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
 import json
+import lzma
 import multiprocessing
 import os
 import pickle
 import random
+import re
 import stat
 import struct
 import subprocess
@@ -159,6 +163,19 @@ def test_compressed_archives_are_refused_with_the_command_that_unpacks_them(mode
     (tmp_path / "out").mkdir()
     assert os.system(f"cd {tmp_path}/out && {command} {path}") == 0
     assert (tmp_path / "out/train/a/0.png").read_bytes() == FILES["train/a/0.png"]
+
+
+@pytest.mark.parametrize(("suffix", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
+def test_a_compressed_table_is_refused_with_the_command_that_unpacks_it(suffix, command, tmp_path):
+    module = {"gz": gzip, "bz2": bz2, "xz": lzma}[suffix]
+    path = tmp_path / f"t.csv.{suffix}"
+    path.write_bytes(module.compress(b"path,label\na.png,cat\n"))
+    refused(path, "a single compressed file", f"`{command} --keep ")
+    assert os.system(f"{command} --keep {path}") == 0
+    assert (tmp_path / "t.csv").read_bytes() == b"path,label\na.png,cat\n"
+    hint = f"--config.data.source=table --config.data.table={tmp_path / 't.csv'}"
+    with pytest.raises(DataError, match=re.escape(hint)):
+        opened(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("beginning", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\x00", b"\x28\xb5\x2f\xfd"])

@@ -53,6 +53,14 @@ def checked(capsys):
     return call
 
 
+def test_images_in_the_folder_itself_and_in_one_of_a_split(checked, tmp_path):
+    _, lines = checked(flat(tmp_path / "one", cat=5, dog=5))
+    assert "train: 8 images" in lines
+    flat(tmp_path / "two" / "train", cat=5, dog=5)
+    _, lines = checked(tmp_path / "two")
+    assert "train: 8 images, train" in lines
+
+
 def test_good_images(folder):
     (folder / "train" / "notes.txt").write_text("x")
     done = run(folder, "--jobs", 2)

@@ -180,3 +180,13 @@ def test_a_published_name_with_a_slash_is_no_path():
     name = "timm/inception_v3.tv_in1k"
     config = flags.read_config(str(REPOSITORY / "configs/folder.py"), [f"--config.model.weights={name}"])
     assert config.model.weights == name
+
+
+def test_messages_of_commands_are_shown_as_errors_are():
+    program = (
+        "import logging; from jaxcat.system import cli; logging.basicConfig();"
+        "cli.run(lambda argv: [logging.getLogger(name).warning('%d left', 2) for name in ('jaxcat.x', 'other')][1])"
+    )
+    result = run("-c", program)
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == ["warning: 2 left", "WARNING:other:2 left"]

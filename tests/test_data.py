@@ -335,7 +335,7 @@ def test_a_labelled_folder_may_be_a_level_higher_and_the_one_that_is_meant_is_na
 
 def test_what_is_passed_over_in_a_labelled_folder_is_said(tmp_path, caplog):
     flat(tmp_path, a=2, b=1)
-    (tmp_path / "a" / "scan.heic").touch()
+    (tmp_path / "a" / "scan.psd").touch()
     (tmp_path / "unlabelled.png").touch()
     assert len(open_labelled_folder(tmp_path, ("a", "b"))) == 3
     assert "1 file skipped: images outside the class folders" in caplog.text

@@ -123,6 +123,23 @@ def test_groups_by_pattern_are_never_on_both_sides(tmp_path):
     refused(tmp_path, f"--config.data.group_pattern={pattern}", "1 of 33 paths", "cat/other.png", group_pattern=pattern)
 
 
+def test_a_test_folder_needs_no_groups(tmp_path):
+    for patient in range(4):
+        for name in ("cat", "dog"):
+            save(tmp_path / "train" / name / f"p{patient}.png", patient)
+            save(tmp_path / "test" / name / f"{patient}.png", 50 + patient)
+    save(tmp_path / "test" / "cat" / "p9.png", 99)
+    pattern = r"/p(\d+)\.png"
+    splits = opened(tmp_path, group_pattern=pattern).splits
+    assert splits["test"].groups is not None
+    assert len(set(splits["test"].groups)) == len(splits["test"]) == 9
+    assert not set(splits["train"].groups) & set(splits["validation"].groups)
+    save(tmp_path / "test" / "dog" / "p1.png", 98)  # the same patient as in train
+    refused(tmp_path, "1 of 13 groups", group_pattern=pattern)
+    (tmp_path / "test" / "dog" / "p1.png").rename(tmp_path / "train" / "dog" / "none.png")
+    refused(tmp_path, "no group in 1 of", "train/dog/none.png", group_pattern=pattern)
+
+
 def test_a_group_in_two_split_folders_is_named(tmp_path):
     for split in ("train", "validation"):
         flat(tmp_path / split, cat=2, dog=2)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from test_data import flat, opened
 
+from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing.folder import open_labelled_folder
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
@@ -121,8 +122,8 @@ def test_folders_beside_the_photographs_on_a_cameras_card(tmp_path):
         ("photo.dat", image("JPEG"), Reason.SUFFIX),
         ("photo.jpg.1", image("JPEG"), Reason.SUFFIX),
         ("photo.jpg?w=100", image("WEBP"), Reason.SUFFIX),
-        ("photo.heic", b"\0\0\0\x18ftypheic", Reason.FORMAT),
-        ("photo", b"\0\0\0\x18ftypmif1", Reason.FORMAT),
+        ("photo.jxl", b"\xff\x0a", Reason.FORMAT),
+        ("photo", b"\0\0\0\x18ftypmif1", Reason.SUFFIX if heif.installed() else Reason.HEIC),
         ("photo.CR2", b"II*\0", Reason.FORMAT),
         ("photo.NEF", b"MM\0*", Reason.FORMAT),
         ("photo.psd", b"8BPS\0\x01", Reason.FORMAT),
@@ -204,7 +205,7 @@ def test_a_folder_that_is_skipped_and_cannot_be_listed_does_not_stop(tmp_path, m
 
 def test_predict_says_the_same(finished, tmp_path):
     put(tmp_path / "photos" / "a.png")
-    for name in ("notes.txt", ".b.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "c.heic"):
+    for name in ("notes.txt", ".b.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "c.psd"):
         put(tmp_path / "photos" / name, None if name.endswith(("png", "jpg")) else b"x")
     skipped = Skipped()
     list(walk(tmp_path / "photos", skipped))

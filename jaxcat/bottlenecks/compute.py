@@ -22,6 +22,8 @@ from jaxcat.system.console import progress_of
 from jaxcat.system.locks import locked
 from jaxcat.wording import counted
 
+logger = logging.getLogger(__name__)
+
 # Images in a batch for each device; larger batches are no faster on a CPU.
 IMAGES_PER_DEVICE = {"cpu": 32}
 IMAGES_PER_ACCELERATOR = 256
@@ -170,7 +172,7 @@ def _outputs(
             if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
                 raise
             per_device //= 2
-            logging.warning("out of memory on the device: going on with %s at a time", counted(per_device, "image"))
+            logger.warning("out of memory on the device: going on with %s at a time", counted(per_device, "image"))
 
 
 def _pass(request: Request, prefix: Prefix, *, batch_size: int, size: int, seed: int, mesh: Mesh) -> Iterator[Output]:

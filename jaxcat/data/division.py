@@ -151,14 +151,18 @@ def joined(first: Split, second: Split) -> Split:
 def grouped(splits: Mapping[str, Split], pattern: Pattern) -> dict[str, Split]:
     """The splits with the groups that a pattern finds in the names of the records.
 
+    A record of test in whose name it finds nothing is a group of its own: test is not divided.
+
     Raises:
-        DataError: it finds nothing in some of them, or the table gives groups already.
+        DataError: it finds nothing in some of train or validation, or the table gives groups already.
     """
     result, without = {}, []
     for name, split in splits.items():
         if split.groups is not None:
             raise DataError(f"{pattern}: the table has a column of groups too; add --config.data.group_column=none")
         groups = tuple(map(pattern.find, split.files))
+        if name == "test":
+            groups = tuple(group or file for group, file in zip(groups, split.files, strict=True))
         without += [file for file, group in zip(split.files, groups, strict=True) if not group]
         result[name] = dataclasses.replace(split, groups=groups)
     if without:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcat.data import twins
 from jaxcat.data.archives import archives
+from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import decoding_of, read_file
 from jaxcat.data.images.formats import SUFFIXES, open_image
 from jaxcat.data.images.grey import deep_files, find_bits
@@ -31,7 +32,7 @@ _CHUNK = 1024  # images handed to the threads at a time
 # A format's usual suffixes; an image with another one is read all the same.
 _USUAL = {
     **{"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png"}},
-    **{"GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}},
+    **{"GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "HEIF": set(heif.SUFFIXES)},
 }
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import Decoding, decode, read_file
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
@@ -101,13 +102,17 @@ def _read(stored: Stored) -> bytes | np.ndarray:
 
 
 def digest_of(content: bytes | np.ndarray) -> bytes:
-    """A 16-byte hash of an encoded image, or of an array with its type and shape."""
+    """A 16-byte hash of an encoded image, or of an array with its type and shape.
+
+    That of a HEIC is one of its decoder's version too, so that no cache gives what another version has decoded.
+    """
     known = hashlib.blake2b(digest_size=16)
     if isinstance(content, np.ndarray):
         known.update(f"{content.dtype} {content.shape} ".encode())
         known.update(np.ascontiguousarray(content).data)
     else:
         known.update(content)
+        known.update(heif.decoder_of(content))
     return known.digest()
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jaxcat.errors import ConfigError, JaxcatError
@@ -62,7 +62,8 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     accept_any_text(sys.stdout, sys.stderr)
     together = False  # whether the other processes of this run end normally too
     try:
-        status = main(sys.argv[1:] if argv is None else argv) or 0
+        with _warnings_shown():
+            status = main(sys.argv[1:] if argv is None else argv) or 0
         together = True
     except JaxcatError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -96,6 +97,26 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         os._exit(status)
     gc.freeze()  # else Python looks through all objects of all libraries once more, for 0.3 s, to free their memory
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Shows jaxcat's messages as errors are shown, `warning: …` on standard error, whatever other libraries set up."""
+    logger = logging.getLogger("jaxcat")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logger.addHandler(handler)
+    logger.propagate, before = False, logger.propagate
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def _not_about_items(record: logging.LogRecord) -> bool:

@@ -14,6 +14,8 @@ import jax
 
 from jaxcat.system.files import NoHomeError, cache_dir
 
+logger = logging.getLogger(__name__)
+
 # XLA:CPU of jaxlib ≥ 0.10 sends convolutions to YNNPACK, which takes twice as long as Eigen on Inception-v3. Limiting
 # YNNPACK to dot products brings Eigen back; results change by at most 1e-6.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
@@ -27,7 +29,7 @@ def compiler_options() -> dict[str, str]:
     try:
         jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(1.0).compile()
     except Exception as error:  # jaxlib has no error class for unknown options
-        logging.warning("this jaxlib does not take %s; convolutions may be slow: %s", CPU_OPTIONS, error)
+        logger.warning("this jaxlib does not take %s; convolutions may be slow: %s", CPU_OPTIONS, error)
         return {}
     return CPU_OPTIONS
 
@@ -54,9 +56,7 @@ def enable_compilation_cache() -> None:
     except NoHomeError:
         return  # programs are compiled anew
     if not _is_text(str(root)):
-        logging.warning(
-            "%s: XLA takes no path with undecodable bytes: compiled programs are not kept", ascii(str(root))
-        )
+        logger.warning("%s: XLA takes no path with undecodable bytes: compiled programs are not kept", ascii(str(root)))
         return
     flags = " ".join(xla_flags())
     name = f"xla-{hashlib.sha256(flags.encode()).hexdigest()[:8]}" if flags else "xla"

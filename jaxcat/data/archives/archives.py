@@ -14,24 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from jaxcat.data.archives import tar_members, zip_members
+from jaxcat.data.archives import compressed, tar_members, zip_members
 from jaxcat.data.archives.archive import Archive, state_of
 from jaxcat.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-# How a file begins → the command that unpacks it, with the folder to name then.
-_UNPACK = {
-    b"\x1f\x8b": "tar -xzf",
-    b"BZh": "tar -xjf",
-    b"\xfd7zXZ\0": "tar -xJf",
-    b"\x28\xb5\x2f\xfd": "tar --zstd -xf",
-    b"\x04\x22\x4d\x18": "tar -I lz4 -xf",
-    b"\x1f\x9d": "tar -xZf",
-    b"LZIP": "tar --lzip -xf",
-    b"7z\xbc\xaf\x27\x1c": "7z x",
-    b"Rar!\x1a\x07": "unar",
-}
 
 _opened: dict[str, Archive] = {}
 
@@ -54,12 +41,8 @@ def open_archive(path: Path) -> Archive | None:
         return open_archive(above) if above else None
     except (OSError, ValueError):
         return None
-    for magic, command in _UNPACK.items():
-        if beginning.startswith(magic):
-            raise DataError(
-                f"{path}: this archive is compressed as a whole, so images in it cannot be read one by one. Unpack it,"
-                f" for example in a new folder with `{command} {os.path.abspath(path)!r}`, and name that folder"
-            )
+    if advice := compressed.advice(path, beginning):
+        raise DataError(f"{path}: {advice}")
     if not zip_members.is_zip(beginning) and beginning[257:262] != b"ustar" and not tar_members.is_old_tar(beginning):
         return None
     known = _opened.get(os.path.abspath(path))

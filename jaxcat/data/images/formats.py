@@ -22,20 +22,23 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from jaxcat.data.images import png
+from jaxcat.data.images import heif, png
 from jaxcat.data.images.unread import EXPORT, RAW, by_magic, what_it_is
 from jaxcat.errors import one_line
 
-# What folders are searched for; compare in lower case. Runs that were indexed by rules 1 know SUFFIXES_1 only.
+# What folders are searched for; compare in lower case. A run that was indexed by older rules knows
+# SUFFIXES_1 or SUFFIXES_2 only.
 SUFFIXES_1 = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
-SUFFIXES = SUFFIXES_1 | {
+SUFFIXES_2 = SUFFIXES_1 | {
     *(".apng", ".avif", ".avifs", ".cur", ".dib", ".ico", ".pjp", ".pjpeg", ".tif", ".tiff"),
     *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".pnm", ".ppm"),
 }
+SUFFIXES_3 = SUFFIXES_2 | heif.SUFFIXES
+SUFFIXES = SUFFIXES_3 if heif.installed() else SUFFIXES_2
 # Suffixes of images that are not read. A folder that holds some says so.
-UNREAD_SUFFIXES = frozenset(
+UNREAD_SUFFIXES = (SUFFIXES_3 - SUFFIXES) | frozenset(
     {
-        *(".heic", ".heif", ".hif", ".heics", ".jxl", ".jxr", ".wdp", ".hdp", ".jls"),
+        *(".heics", ".jxl", ".jxr", ".wdp", ".hdp", ".jls"),
         *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".orf"),  # cameras' raw files
         *(".raf", ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f", ".raw", ".rwl", ".dcr"),
         *(".psd", ".psb", ".xcf", ".kra", ".ora", ".cdr", ".svg", ".svgz", ".eps", ".wmf", ".emf"),  # drawings
@@ -69,7 +72,7 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     plain, more = png.without_texts(encoded) if encoded.startswith(png.SIGNATURE) else (encoded, {})
     image, reason = _opened(plain)
-    if image is None:
+    if image is None and (image := heif.opened(plain)) is None:
         raise ValueError(what_it_is(encoded, reason))
     image.info.update(more)
     for name in _CONTAINED:  # Pillow takes an orientation from these, browsers do not
@@ -83,6 +86,8 @@ def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.Ima
         image.info["significant_bits"] = (encoded[place + 40] & 127) + 1  # of the first channel, in the marker SIZ
     if image.format == "AVIF" and "icc_profile" not in image.info:
         image.info |= _code_points(encoded)
+    if (colours := image.info.get("nclx_profile")) and "icc_profile" not in image.info:  # of HEIC
+        image.info["cicp"] = _shown(colours["color_primaries"], colours["transfer_characteristics"])
     if image.format == "PNG" and getattr(image, "default_image", False):
         image.seek(1)  # its first image is for viewers that show no animation
     if image.format == "TIFF":
@@ -117,7 +122,12 @@ def _code_points(avif: bytes) -> dict[str | tuple[int, int], Any]:
     if not 0 <= place <= len(avif) - 12:
         return {}
     primaries, transfer = struct.unpack_from(">HH", avif, place + 8)
-    return {"cicp": (primaries, 13 if transfer in _VIDEO else transfer)}
+    return {"cicp": _shown(primaries, transfer)}
+
+
+def _shown(primaries: int, transfer: int) -> tuple[int, int]:
+    """Code points as browsers take them in an AVIF."""
+    return primaries, 13 if transfer in _VIDEO else transfer
 
 
 def _check_first_page(image: ImageFile.ImageFile, encoded: bytes) -> None:

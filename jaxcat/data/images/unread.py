@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from jaxcat.data.images import heif
+
 READ = "JPEG, PNG, GIF, WebP, BMP, AVIF, TIFF, JPEG 2000, PGM, PPM or ICO"
 
 EXPORT = "export it as JPEG, PNG or TIFF"
-_HEIC = (
-    "HEIC, as iPhones write it: export it as JPEG, or set the phone's camera to its 'most compatible' format"
-    " (Settings > Camera > Formats)"
-)
+_HEIC = f"HEIC: {heif.INSTALL}, export it as JPEG, or set the phone to 'most compatible' (Settings > Camera > Formats)"
 RAW = f"a camera's raw file: {EXPORT}"
 _HDR = f"a high dynamic range image: {EXPORT}"
 _VIDEO = "a video: extract single frames as JPEG or PNG"
@@ -96,8 +95,12 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
 
 def is_image(encoded: bytes) -> bool:
     """Whether a file is an image of a format that is not read, by its first 400 bytes."""
-    what = by_magic(encoded)
-    return what == _HEIC or what.endswith(EXPORT)
+    return is_heic(encoded) or by_magic(encoded).endswith(EXPORT)
+
+
+def is_heic(encoded: bytes) -> bool:
+    """Whether a file is a HEIC, by its first 400 bytes."""
+    return by_magic(encoded) == _HEIC
 
 
 def by_magic(encoded: bytes) -> str:

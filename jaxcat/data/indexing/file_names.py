@@ -16,7 +16,7 @@ from jaxcat.data.indexing.patterns import Pattern, suggested
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import entries, folders, image_files
+from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import printable
@@ -24,7 +24,7 @@ from jaxcat.wording import printable
 _SEEN = 5000  # names that a pattern is suggested by
 
 
-def open_by_names(config: Any, root: Path) -> Data:
+def open_by_names(config: Any, root: Path, *, rules: int = INDEX_RULES) -> Data:
     """Indexes the images below `root`, by folders of splits if there are some; `data.label_pattern` gives the classes.
 
     Raises:
@@ -37,7 +37,7 @@ def open_by_names(config: Any, root: Path) -> Data:
     records, problems = [], Problems(str(pattern))
     for split, folder in roots.items():
         others = [each for each in roots.values() if folder in each.parents]
-        for record in _listed(folder, root, split, pattern, skipped):
+        for record in _listed(folder, root, split, pattern, skipped, rules=rules):
             if any(each in record.path.parents for each in others):
                 continue  # it is of that split
             if split == "train" and not named and (deep := _split_on_the_way(record.path, folder)):
@@ -56,14 +56,14 @@ def open_by_names(config: Any, root: Path) -> Data:
     return data_of(records, config, where=str(pattern), skipped=skipped)
 
 
-def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str) -> Split:
+def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str, *, rules: int = INDEX_RULES) -> Split:
     """Every image below `root` as one split, for evaluation; a label is the place of its class in `classes`.
 
     Raises:
         DataError: a file's name has no class, or none that is in `classes`; or there is no image.
     """
     pattern, skipped = Pattern("label_pattern", label_pattern), Skipped()
-    records, where = list(_listed(root, root, "test", pattern, skipped)), f"--data {root}"
+    records, where = list(_listed(root, root, "test", pattern, skipped, rules=rules)), f"--data {root}"
     skipped.warn()
     refuse_unknown(
         records, classes, "no class that this classifier knows", where=where, advice=f"; classes are found by {pattern}"
@@ -73,9 +73,11 @@ def open_labelled_names(root: Path, classes: tuple[str, ...], label_pattern: str
     return split_of(printable(root.name), records, classes)
 
 
-def _listed(folder: Path, root: Path, split: str, pattern: Pattern, skipped: Skipped) -> Iterator[Listed]:
+def _listed(
+    folder: Path, root: Path, split: str, pattern: Pattern, skipped: Skipped, *, rules: int
+) -> Iterator[Listed]:
     """The images below a folder; the label is "" if the pattern finds none."""
-    for path in image_files(folder, skipped):
+    for path in image_files(folder, skipped, rules=rules):
         name = (
             path.relative_to(root).as_posix()
             if path.is_relative_to(root)

@@ -14,12 +14,13 @@ import numpy as np
 
 from jaxcat.data.archives import archives
 from jaxcat.data.division import divide
+from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.class_folders import ClassFolders, class_folders, images_by_class, skip_outside
 from jaxcat.data.indexing.file_names import advice, open_by_names
 from jaxcat.data.indexing.layout import split_roots
-from jaxcat.data.indexing.skipped import Skipped
+from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
@@ -31,6 +32,7 @@ from jaxcat.wording import printable
 logger = logging.getLogger(__name__)
 
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
+_TABLES = (".csv", ".tsv", ".parquet")
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
 
@@ -57,9 +59,12 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         raise ConfigError(f"--config.data.dir: {error}") from error
     archives.open_archive(root)
     if not archives.isdir(root):
-        raise DataError(f"--config.data.dir={config.data.dir}: {archives.why_no_folder(root)}")
+        reason = archives.why_no_folder(root)
+        if root.suffix.lower() in _TABLES and archives.isfile(root):
+            reason = f"a table, not a folder: --config.data.source=table --config.data.table={config.data.dir}"
+        raise DataError(f"--config.data.dir={config.data.dir}: {reason}")
     if config.data.label_pattern:
-        return open_by_names(config, root)
+        return open_by_names(config, root, rules=rules)
     if rules == 1:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
@@ -219,7 +224,8 @@ def _check_filled(
         skipped.warn()
         folders_of = "this class folder" if len(empty) == 1 else "these class folders"
         raise DataError(
-            f"{', '.join(empty)}: no image in {folders_of} ({_LOOKED_FOR}); {_way_out(split, images, classes)}"
+            f"{', '.join(empty)}: no image in {folders_of} ({_LOOKED_FOR}); "
+            + (f"{heif.INSTALL} for HEIC" if skipped.count(Reason.HEIC) else _way_out(split, images, classes))
         )
 
 

@@ -28,5 +28,5 @@ def open_labelled(place: Path, classes: tuple[str, ...], config: Any, *, rules: 
     if config.data.label_pattern and archives.isdir(place):
         known = {composed(name) for name in classes}
         if not any(composed(path.name) in known for path in folders(place)):
-            return open_labelled_names(place, classes, config.data.label_pattern)
+            return open_labelled_names(place, classes, config.data.label_pattern, rules=rules)
     return open_labelled_folder(place, classes, rules=rules)

@@ -14,8 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from jaxcat.data.archives import archives
+from jaxcat.data.images import heif
 from jaxcat.data.images.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
-from jaxcat.data.images.unread import is_image
+from jaxcat.data.images.unread import is_heic, is_image
 from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Reason(enum.Enum):
     BESIDE = "images in folders beside those of the splits"
     OTHER_CLASS = "images of classes that train does not have"
     FORMAT = "images in a format that jaxcat does not read; save them as JPEG or PNG"
+    HEIC = f"HEIC images, for which pi-heif must be installed when a run begins: {heif.INSTALL}; or save them as JPEG"
     SUFFIX = "images without the suffix of an image, such as .jpg; rename them"
     SPECIAL = "pipes, devices and other entries that are no regular files"
     OTHER = "files that are no images"
@@ -136,7 +138,7 @@ def _why(path: Path, reason: Reason | None) -> Reason:
     """Why a file is skipped; `reason` if it is an image that would be read elsewhere."""
     if left_behind(path.name):
         return Reason.LEFT
-    by_name = path.suffix.lower() in SUFFIXES
+    suffix = path.suffix.lower()
     try:
         status = archives.stat_file(path)
         if status and not stat.S_ISREG(status.st_mode):
@@ -145,9 +147,11 @@ def _why(path: Path, reason: Reason | None) -> Reason:
             head = file.read(400)
     except (OSError, ValueError):
         head = b""
-    if by_name or (not _TEXT.fullmatch(head) and _is_read(path)):
-        return reason or Reason.SUFFIX
-    if path.suffix.lower() in UNREAD_SUFFIXES or is_image(head):
+    if suffix in SUFFIXES or (not _TEXT.fullmatch(head) and _is_read(path)):
+        return reason or (Reason.HEIC if suffix in heif.SUFFIXES else Reason.SUFFIX)
+    if suffix in heif.SUFFIXES or is_heic(head):
+        return (reason or Reason.SUFFIX) if heif.installed() else Reason.HEIC
+    if suffix in UNREAD_SUFFIXES or is_image(head):
         return Reason.FORMAT
     return Reason.LEFT if path.name.startswith(".") else Reason.OTHER
 

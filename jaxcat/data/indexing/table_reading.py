@@ -18,7 +18,7 @@ MOST_BYTES = 2**29  # of a table; a million rows take about 0.1 GB
 OTHERS = {
     b"PK\x03\x04": "an Excel workbook or another zip file; save the sheet as CSV (UTF-8)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as CSV (UTF-8)",
-    b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",
+    b"\x1f\x8b": "a file compressed by gzip; unpack it with gunzip",
     b"SQLite format 3": "an SQLite database; export the table as CSV",
     b"ARROW1": "an Arrow or Feather file; save the table as Parquet or CSV",
     b"{": "JSON; save the table as CSV",

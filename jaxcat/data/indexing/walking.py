@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images.formats import SUFFIXES, SUFFIXES_1
+from jaxcat.data.images import heif
+from jaxcat.data.images.formats import SUFFIXES, SUFFIXES_1, SUFFIXES_2, SUFFIXES_3
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
@@ -15,7 +16,11 @@ from jaxcat.wording import printable
 
 # The version of the rules that say which files are records, how records and classes are named and which folders are
 # splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
-INDEX_RULES = 2
+# Rules 3 are rules 2 with HEIC files as images. New runs get them where pi-heif is installed; installing it later
+# changes no run.
+KNOWN_RULES = 3
+INDEX_RULES = KNOWN_RULES if heif.installed() else 2
+_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3}
 
 
 def image_files(directory: Path, skipped: Skipped, *, rules: int = INDEX_RULES) -> Iterator[Path]:
@@ -49,11 +54,10 @@ def _walk(
         return
     if skipped is not None:
         skip(unseen, skipped)
-    suffixes = SUFFIXES_1 if rules == 1 else SUFFIXES
     for path in here:
         if archives.isdir(path):
             yield from _walk(path, enclosing | {real}, skipped, rules)
-        elif path.suffix.lower() in suffixes and (archives.isfile(path) or not archives.exists(path)):
+        elif path.suffix.lower() in _SUFFIXES_OF[rules] and (archives.isfile(path) or not archives.exists(path)):
             yield path  # also a broken link: decoding then reports it
         elif reason := _stat_error(path):
             yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
