@@ -18,7 +18,7 @@ def gigabytes(size: int) -> str:
 
 def first_to_last(names: Sequence[str]) -> str:
     """Names in their order, such as blocks of a network, by the ends: `mixed0 … mixed10`; a single name as it is."""
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+    return names[0] if names[0] == names[-1] else f"{names[0]} … {names[-1]}"
 
 
 def printable(name: str) -> str:

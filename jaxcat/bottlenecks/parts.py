@@ -31,9 +31,6 @@ class Reader(Protocol):
     def part(self, index: int) -> PartReader:
         """Reads one part of pooled features, by its place among the parts."""
 
-    def some(self, first: int, last: int) -> Reader:
-        """Reads the parts from `first` up to, not including, `last`."""
-
 
 class Parts:
     """The rows of all parts of a bottleneck.
@@ -125,29 +122,19 @@ class _Mapped:
 
         return read
 
-    def some(self, first: int, last: int) -> _Mapped:
-        return _Mapped(self._rows[first:last], self._positions[first:last])
-
 
 class _Copied:
-    """A `Reader` of an array (records, *shape), or of some of its columns; part i ends where part i + 1 begins."""
+    """A `Reader` of an array (records, *shape); part i ends where part i + 1 begins."""
 
     def __init__(self, array: np.ndarray, begins: Sequence[int]):
         self._array, self._edges = array, begins
-        self._bottlenecks = array[:, begins[0] : begins[-1]]
 
     def __call__(self, numbers: np.ndarray, out: np.ndarray) -> None:
-        if self._bottlenecks.flags.c_contiguous:
-            np.take(self._bottlenecks, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
-        else:  # of which `take` would first copy everything
-            out[:] = self._bottlenecks[numbers]
+        np.take(self._array, numbers, axis=0, out=out, mode="wrap")  # "raise" copies twice
 
     def part(self, index: int) -> PartReader:
         rows = self._array[:, self._edges[index] : self._edges[index + 1]]
         return lambda start, stop: rows[start:stop].astype(np.float32, copy=False)
-
-    def some(self, first: int, last: int) -> _Copied:
-        return _Copied(self._array, self._edges[first : last + 1])
 
 
 def edges(rows: Sequence[Rows]) -> list[int]:

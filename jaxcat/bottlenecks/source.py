@@ -6,7 +6,6 @@ loop are 12 to 25 times slower on a CPU, so a suffix with blocks gets its batche
 
 from __future__ import annotations
 
-import copy
 import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -261,26 +260,6 @@ class BottleneckSource:
         """
         reader = self._readers[self._first(split)]
         return [(part, reader.part(index)) for index, part in enumerate(self._network.parts)]
-
-    def narrowed(self, network: Network) -> BottleneckSource:
-        """A prepared source of a network that pools fewer blocks, neighbours of this one's; only after `prepare`.
-
-        It hashes and looks up nothing, and shares the rows in memory.
-
-        Raises:
-            ValueError: the parts of the network are not neighbouring parts of this source's network.
-        """
-        parts, count = self._network.parts, len(network.parts)
-        places = [first for first in range(len(parts)) if parts[first : first + count] == network.parts]
-        if not places:
-            raise ValueError(f"{network.parts} are not neighbours among {parts}")
-        first = places[0]
-        narrow = copy.copy(self)
-        narrow._lacking = 0  # which are not told apart by their blocks
-        narrow._network, narrow._keys = network, self._keys[first : first + count]
-        narrow.parts = Parts(self.parts.rows[first : first + count])
-        narrow._readers = {each: reader.some(first, first + count) for each, reader in self._readers.items()}
-        return narrow
 
     def _first(self, split: str) -> Pass:
         return next(each for each in self._passes if each.split == split)

@@ -19,6 +19,10 @@ from jaxcat.wording import not_one_of
 if TYPE_CHECKING:
     from jaxcat.models.layers import Options
 
+# Values that a request may leave open; completion.py replaces them.
+FAST = "fast"  # of model.cut
+AUTO = "auto"  # of model.pool_from
+
 
 @dataclasses.dataclass(frozen=True)
 class Top:
@@ -156,7 +160,7 @@ def check_names(model: ConfigDict) -> None:
     """
     if problem := not_one_of(model.backbone, BACKBONES):
         raise ConfigError(f"--config.model.backbone={model.backbone}: {problem}")
-    for name, others in (("cut", ("fast",)), ("train_from", ("head",)), ("pool_from", ("cut", "auto"))):
+    for name, others in (("cut", (FAST,)), ("train_from", ("head",)), ("pool_from", ("cut", AUTO))):
         if problem := not_one_of(model[name], (*others, *BACKBONES[model.backbone].stages)):
             raise ConfigError(f"--config.model.{name}={model[name]}: {problem}")
 

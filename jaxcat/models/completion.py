@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from jaxcat.models.backbone import BACKBONES, Backbone
-
-FAST = "fast"  # a value of model.cut
-AUTO = "auto"  # a value of model.pool_from
+from jaxcat.models.backbone import AUTO, BACKBONES, FAST, Backbone
 
 
 def complete(config: ConfigDict) -> None:
@@ -31,7 +28,7 @@ def complete(config: ConfigDict) -> None:
         return
     model.cut = model.cut or backbone.stages[-1]
     if model.pool_from == AUTO:
-        blocks = backbone.stages[: backbone.stages.index(model.cut) + 1] if model.cut in backbone.stages else ()
+        blocks = backbone.up_to(model.cut) if model.cut in backbone.stages else ()
         set_blocks(model, blocks[1:] or (model.cut,))
 
 

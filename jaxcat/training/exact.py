@@ -22,7 +22,6 @@ from jaxcat.data.records import Data, Split
 from jaxcat.models.backbone import BACKBONES, pooled_blocks
 from jaxcat.models.completion import candidates, chooses_blocks, set_blocks
 from jaxcat.models.network import Tree
-from jaxcat.objectives.exact.choice import name_of
 from jaxcat.objectives.exact.parts import Part, Processes
 from jaxcat.objectives.exact.solve import Solution, solve_head
 from jaxcat.objectives.intervals import accuracy_interval
@@ -41,6 +40,7 @@ from jaxcat.training.requests import unused
 from jaxcat.training.start import Start
 from jaxcat.training.steps import TrainState, items_of, new_sums
 from jaxcat.training.writers import CANDIDATES
+from jaxcat.wording import first_to_last
 
 ROWS_TOGETHER = 1024  # records whose logits are computed at once
 INTERRUPTED = "interrupted before the head was solved: bottlenecks are kept, and the same command goes on with them"
@@ -203,9 +203,8 @@ def _entry(
 
 def solved(entry: Mapping[str, Any]) -> str:
     """What was solved, in a few words, from the entry of an exact head."""
-    first, last = entry[CANDIDATES]["chosen"]
-    blocks = first if first == last else f"{first} … {last}"
-    return f"the head is solved, on {blocks} with penalty {entry[CANDIDATES]['penalty']:.3g}"
+    chosen, penalty = entry[CANDIDATES]["chosen"], entry[CANDIDATES]["penalty"]
+    return f"the head is solved, on {first_to_last(chosen)} with penalty {penalty:.3g}"
 
 
 def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -> np.ndarray:
@@ -241,7 +240,7 @@ def show_candidates(console: Console, solution: Solution) -> None:
     for number, row in enumerate(rows):
         chosen = number == len(rows) - 1 if several else tuple(row["blocks"]) == solution.blocks
         table.add_row(
-            name_of(row["blocks"]),
+            first_to_last(row["blocks"]),
             f"{row['columns']:,}",
             f"{row['penalty']:.3g}",
             f"{row['squared_error']:.4f}",

@@ -11,6 +11,7 @@ from jaxcat.objectives.exact.decomposition import DualEigen, Fit, PrimalEigen
 from jaxcat.objectives.exact.gram import dual_gram, primal_gram
 from jaxcat.objectives.exact.room import room_for_ranking
 from jaxcat.objectives.exact.work import Work
+from jaxcat.wording import first_to_last
 
 # Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; from a winner at an end the grid goes on, at most
 # from 1e-8 to 1e6.
@@ -54,7 +55,7 @@ def rank(work: Work, ranges: Sequence[tuple[str, ...]], *, penalty: float, with_
     whole = None if all(dual) else _whole(work, in_primal)
 
     def solver(number: int) -> DualEigen | PrimalEigen:
-        work.progress(f"solving {name_of(ranges[number])}")
+        work.progress(f"solving {first_to_last(ranges[number])}")
         if whole is None or dual[number]:
             return DualEigen(_sum_of(grams, kept[number]), work.problem)
         return _primal(work, whole, kept[number])
@@ -132,10 +133,6 @@ def best_of(rows: Sequence[dict[str, Any]]) -> int:
     least = min(row["squared_error"] for row in rows)
     near = [i for i, row in enumerate(rows) if row["squared_error"] <= least * (1 + TIE) + TINY]
     return min(near, key=lambda i: (len(rows[i]["blocks"]), rows[i]["columns"], i))
-
-
-def name_of(blocks: Sequence[str]) -> str:
-    return blocks[0] if len(blocks) == 1 else f"{blocks[0]} … {blocks[-1]}"
 
 
 def _row(blocks: tuple[str, ...], work: Work, kept: Sequence[int], found: np.ndarray, penalty: float) -> dict[str, Any]:
