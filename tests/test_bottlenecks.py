@@ -20,8 +20,9 @@ from small_bottlenecks import SILENT, config_of, made, opened, prepared, rows_of
 from jaxcat import cache
 from jaxcat.bottlenecks import rows, source
 from jaxcat.bottlenecks.compute import Blocks
-from jaxcat.bottlenecks.key import keys_of, step_versions
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.rows import Rows, identities
+from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.data.store import Store
 from jaxcat.errors import CacheError, ConfigError, DataError
 from jaxcat.models.preprocessing import MINUS_ONE_TO_ONE, ZERO_TO_ONE, Conventions
@@ -34,7 +35,7 @@ STEPS = {
     "decode": "data.images.decoding",
     "resize": "data.images.resizing",
     "augment": "data.augment",
-    "prefix": "models.network",
+    "prefix": "models.backbone",
 }
 
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcat.bottlenecks.key import step_versions
+from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import default
 from jaxcat.data.augment import AUGMENTATIONS, apply, parameters, store_size
 from jaxcat.data.images.decoding import Decoding, decode
@@ -38,7 +38,7 @@ OWNERS = {
     "decode": "DECODE_VERSION in jaxcat/data/images/decoding.py",
     "resize": "RESIZE_VERSION in jaxcat/data/images/resizing.py",
     "augment": "AUGMENT_VERSION in jaxcat/data/augment.py",
-    "prefix": "PREFIX_VERSION in jaxcat/models/network.py",
+    "prefix": "PREFIX_VERSION in jaxcat/models/backbone.py",
 }
 Outputs = Iterator[tuple[str, np.ndarray]]
 

@@ -15,28 +15,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxcat.data import augment
-from jaxcat.data.images import decoding, resizing
-from jaxcat.models import network
+from jaxcat.bottlenecks.versions import step_versions
+from jaxcat.models.network import Network
 from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
 
 FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
 
 
-def step_versions() -> dict[str, int]:
-    """The declared version of every step from a stored image to the prefix's output.
-
-    Raise a step's version if its results change; tests/test_golden.py fails otherwise.
-    """
-    return {
-        "decode": decoding.DECODE_VERSION,
-        "resize": resizing.RESIZE_VERSION,
-        "augment": augment.AUGMENT_VERSION,
-        "prefix": network.PREFIX_VERSION,
-    }
-
-
-def keys_of(config: ConfigDict, net: network.Network, *, frozen_digests: Mapping[str, str]) -> list[dict[str, Any]]:
+def keys_of(config: ConfigDict, net: Network, *, frozen_digests: Mapping[str, str]) -> list[dict[str, Any]]:
     """Everything that shapes a row except the image, as plain JSON.
 
     Args:
@@ -68,7 +54,7 @@ def _hash(digests: Mapping[str, str]) -> str:
 
 def _key(
     config: ConfigDict,
-    net: network.Network,
+    net: Network,
     *,
     numbers: str | list[str],
     stages: Sequence[str],

@@ -19,6 +19,8 @@ from jaxcat.wording import not_one_of
 if TYPE_CHECKING:
     from jaxcat.models.layers import Options
 
+PREFIX_VERSION = 1  # increase it if the results of the prefix change: tests/test_golden.py fails if that was forgotten
+
 # Values that a request may leave open; completion.py replaces them.
 FAST = "fast"  # of model.cut
 AUTO = "auto"  # of model.pool_from

@@ -27,7 +27,6 @@ from jaxcat.models.preprocessing import Conventions
 # On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
 # processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). Results may differ by rounding.
 CHUNK_PIXELS = 4 * 299 * 299
-PREFIX_VERSION = 1  # increase it if the results of the prefix change: tests/test_golden.py fails if that was forgotten
 
 Tree = dict[str, Any]
 

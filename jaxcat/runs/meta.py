@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.key import step_versions
+from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import check_stored, completed
 from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_line
 from jaxcat.models.backbone import check_model

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.key import step_versions
+from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import difference
 from jaxcat.errors import ConfigError
 from jaxcat.models.completion import chooses_blocks
