@@ -25,7 +25,7 @@ from jaxcat.inference import features_file
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.evaluation import write_predictions
 from jaxcat.models.preprocessing import Conventions
-from jaxcat.runs.meta import new_meta
+from jaxcat.runs.first_meta import new_meta
 
 
 def classifier_of(classes: tuple[str, ...] = ("a", "b", "c"), **model) -> Classifier:

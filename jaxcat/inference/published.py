@@ -6,7 +6,7 @@ from jaxcat.config import default
 from jaxcat.inference.classifier import Classifier
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.completion import complete
-from jaxcat.runs.meta import new_meta
+from jaxcat.runs.first_meta import new_meta
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.weights.load import load_pretrained
