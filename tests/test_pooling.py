@@ -9,8 +9,9 @@ import pytest
 import small
 from test_steps import batch_of, begin
 
-from jaxcat.models.head import Pool, PooledPart
+from jaxcat.models.head import Pool
 from jaxcat.models.network import Network
+from jaxcat.models.pooling import PooledPart
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.compilation import jit
 from jaxcat.training.origin import _features

@@ -26,8 +26,8 @@ from weights_files import (
 
 from jaxcat.data.images.resizing import RESIZES as RESIZES_OF_DATA
 from jaxcat.errors import WeightsError
-from jaxcat.models.layers import BN_EPSILON
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.models.wiring import BN_EPSILON
 from jaxcat.weights import strict
 from jaxcat.weights.imagenet import imagenet_classes
 from jaxcat.weights.registry import REGISTRY, RESIZES

@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.versions import step_versions
-from jaxcat.models.network import Network
-from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
+from jaxcat.models.preprocessing import Conventions
+
+if TYPE_CHECKING:
+    from jaxcat.models.network import Network
 
 FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
 
@@ -48,6 +49,24 @@ def keys_of(config: ConfigDict, net: Network, *, frozen_digests: Mapping[str, st
     return keys
 
 
+def litert_keys(
+    config: ConfigDict, conventions: Conventions, frozen_digests: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Everything that shapes a row of a LiteRT engine except the image, as plain JSON: a key for each part, in order.
+
+    Imports no JAX, so that cached rows are found without it.
+
+    Args:
+        config: the complete config, as a run stores it.
+        conventions: those of the run's weights.
+        frozen_digests: see `keys_of`.
+
+    Raises:
+        EngineError: no interpreter is installed.
+    """
+    raise NotImplementedError
+
+
 def _hash(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
@@ -61,6 +80,10 @@ def _key(
     pool: list[str | int] | None,
 ) -> dict[str, Any]:
     """The key of the output of the last of `stages`, or of a statistic of it on a grid, `pool`."""
+    import jax
+
+    from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
+
     model, data = config.model, config.data
     return {
         "format": FORMAT,

@@ -29,8 +29,8 @@ from jaxcat.data.records import Data, Split, order
 from jaxcat.data.store import Store
 from jaxcat.data.streaming import counts, decode_all, stores_of
 from jaxcat.errors import CacheError, DataError
-from jaxcat.models.head import PooledPart
 from jaxcat.models.network import Network, Tree
+from jaxcat.models.pooling import PooledPart
 from jaxcat.system.compilation import jit
 from jaxcat.system.console import progress_of
 from jaxcat.system.devices import replicated

@@ -1,19 +1,20 @@
 """The table of backbones: everything that differs between one pretrained network and another.
 
-A row has the ordered stages of a backbone, a function that builds one, the least image size and the weights that fit.
+A row has the ordered stages of a backbone with the layers of each, the least image size and the weights that fit.
 This module imports no framework, because commands check settings against it before they import JAX.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from jaxcat.errors import ConfigError
 from jaxcat.models import inception, vgg
+from jaxcat.models.wiring import Table
 from jaxcat.wording import not_one_of
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ class Backbone:
     Attributes:
         meaning: one line for `--help`.
         title: the network's name in messages.
-        stages: names of the blocks in the order the data flows.
-        build_stage: (name, number of input channels, options) → module of the block; `features` of the module is the
-            number of its output channels. Imports the framework only when it is called.
+        wiring: name of each block → its layers, in the order the data flows.
         least_image_size: pixels a side.
         image_size: pixels a side that the published weights were trained on.
         fast_cut, fast_image_size: a last block and a size that cost a fraction of the whole, for `model.cut=fast`.
@@ -63,8 +62,7 @@ class Backbone:
 
     meaning: str
     title: str
-    stages: tuple[str, ...]
-    build_stage: Callable[[str, int, Options], Any]
+    wiring: Mapping[str, Table]
     least_image_size: int
     image_size: int
     fast_cut: str
@@ -73,16 +71,23 @@ class Backbone:
     batch_norm: bool
     top: Top
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the blocks in the order the data flows."""
+        return tuple(self.wiring)
+
     def build(self, cut: str, options: Options) -> dict[str, Any]:
-        """Modules by name, from the first stage to `cut`.
+        """Modules by name, from the first stage to `cut`. Imports the framework.
 
         Raises:
             ValueError: `cut` is not a stage.
         """
+        from jaxcat.models.blocks import Block
+
         modules: dict[str, Any] = {}
         features = 3
         for name in self.up_to(cut):
-            modules[name] = self.build_stage(name, features, options)
+            modules[name] = Block(self.wiring[name], features, batch_norm=self.batch_norm, o=options)
             features = modules[name].features
         return modules
 
@@ -95,8 +100,7 @@ BACKBONES: dict[str, Backbone] = {
     "inception_v3": Backbone(
         meaning="Inception-v3, arXiv:1512.00567; blocks stem, mixed0 … mixed10",
         title="Inception-v3",
-        stages=tuple(inception.STAGES),
-        build_stage=inception.build_stage,
+        wiring=inception.STAGES,
         least_image_size=inception.LEAST_IMAGE_SIZE,
         image_size=299,
         fast_cut="mixed6",
@@ -108,8 +112,7 @@ BACKBONES: dict[str, Backbone] = {
     "vgg19": Backbone(
         meaning="VGG-19, arXiv:1409.1556; blocks block1 … block5",
         title="VGG-19",
-        stages=tuple(vgg.STAGES),
-        build_stage=vgg.build_stage,
+        wiring=vgg.STAGES,
         least_image_size=vgg.LEAST_IMAGE_SIZE,
         image_size=vgg.TOP_IMAGE_SIZE,
         fast_cut="block4",

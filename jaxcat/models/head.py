@@ -1,37 +1,16 @@
-"""The classification head: pooling of one or several blocks, and which layers with ReLU come before the logits."""
+"""Pooling of one or several blocks into the features that the head sees, in Flax NNX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from ml_collections import ConfigDict
 
-from jaxcat.models.backbone import Top
-
-
-def hidden_layers(model: ConfigDict, top: Top | None = None) -> Mapping[str, int]:
-    """Name → width of the layers between the pooled features and the logits, in the order the data flows."""
-    if top is not None:
-        return top.hidden
-    return {"hidden": model.hidden} if model.hidden else {}
-
-
-# The statistics over positions that make the features of a block, in their order, for each value of `model.pool`.
-STATISTICS = {"avg": ("avg",), "max": ("max",), "avg_std": ("avg", "std"), "flatten": ("flatten",)}
-
-
-class PooledPart(NamedTuple):
-    """One statistic of one pooled block: `width` neighbouring features of the head's input."""
-
-    block: str
-    statistic: str
-    width: int
+from jaxcat.models.pooling import PooledPart, cells, pooled_parts
 
 
 class Pool(nnx.Module):
@@ -54,18 +33,9 @@ class Pool(nnx.Module):
         if part.statistic == "flatten":
             return x.reshape(x.shape[0], -1)
         reduce = _REDUCTIONS[part.statistic]
-        rows, columns = (_cells(side, self.grid) for side in x.shape[1:3])
-        cells = [reduce(x[:, top:bottom, left:right]) for top, bottom in rows for left, right in columns]
-        return jnp.stack(cells, axis=1).reshape(x.shape[0], -1)
-
-
-def pooled_parts(kind: str, grid: int, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[PooledPart, ...]:
-    """The parts of the head's input in their order; `shapes` has height, width and channels by block."""
-    return tuple(
-        PooledPart(block, statistic, channels * (height * width if statistic == "flatten" else grid**2))
-        for block, (height, width, channels) in shapes.items()
-        for statistic in STATISTICS[kind]
-    )
+        rows, columns = (cells(side, self.grid) for side in x.shape[1:3])
+        values = [reduce(x[:, top:bottom, left:right]) for top, bottom in rows for left, right in columns]
+        return jnp.stack(values, axis=1).reshape(x.shape[0], -1)
 
 
 def features_dtype(parts: Iterable[PooledPart], dtype: DTypeLike) -> DTypeLike:
@@ -90,8 +60,3 @@ _REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {
     "max": partial(jnp.max, axis=(1, 2)),
     "std": _deviation,
 }
-
-
-def _cells(side: int, grid: int) -> list[tuple[int, int]]:
-    """Start and end of `grid` intervals that cover `side` cells; if `grid` is no divisor, they overlap by one cell."""
-    return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-BN_EPSILON = 1e-3  # TF-slim's inception_arg_scope; Keras and torchvision inherit it. Flax's default is 1e-5.
+from jaxcat.models.wiring import BN_EPSILON, scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Options:
     dtype: str = "float32"
 
     def channels(self, published: int) -> int:
-        return max(1, round(published * self.width))
+        return scaled(published, self.width)
 
 
 class NoKeys(nnx.Rngs):
@@ -77,15 +78,18 @@ class ConvBN(nnx.Module):
         return nnx.relu(self.bn(x, use_running_average=not train, mask=rows if train else None))
 
 
-def max_pool(x: Array) -> Array:
-    """Max pooling over 3×3 windows with stride 2; (B, H, W, C) → (B, (H - 1) // 2, (W - 1) // 2, C).
+def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+    """Max pooling over `window` × `window` positions without padding.
 
-    Computed from strided slices, because the gradient of XLA's own window operation is slow on CPUs
-    (docs/benchmarks_log.md). Here, equal maxima share the gradient; in XLA's operation, the first one gets all of it.
+    (B, H, W, C) → (B, 1 + (H - window) // stride, 1 + (W - window) // stride, C). If windows overlap, it is computed
+    from strided slices, because the gradient of XLA's own window operation is slow on CPUs (docs/benchmarks_log.md).
+    Then equal maxima share the gradient; in XLA's operation, the first one gets all of it.
     """
+    if window <= stride:
+        return nnx.max_pool(x, (window, window), strides=(stride, stride))
     for axis in (1, 2):
-        first, second, third = (jax.lax.slice_in_dim(x, at, x.shape[axis] - 2 + at, 2, axis) for at in range(3))
-        x = jnp.maximum(jnp.maximum(first, second), third)
+        end = x.shape[axis] - window + 1
+        x = reduce(jnp.maximum, (jax.lax.slice_in_dim(x, at, end + at, stride, axis) for at in range(window)))
     return x
 
 

@@ -17,11 +17,11 @@ from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
-from jaxcat.errors import ConfigError
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
-from jaxcat.models.head import Pool, PooledPart, hidden_layers
+from jaxcat.models.head import Pool
 from jaxcat.models.initialization import fresh
 from jaxcat.models.layers import Options
+from jaxcat.models.pooling import PooledPart, check_grid, hidden_layers
 from jaxcat.models.preprocessing import Conventions
 
 # On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
@@ -103,12 +103,7 @@ class Network:
         )
         modules = self._backbone.build(model.cut, options)
         shapes = _map_shapes(modules, image_size)
-        height, width, _ = shapes[model.cut]
-        if model.pool_grid > min(height, width):
-            raise ConfigError(
-                f"--config.model.pool_grid={model.pool_grid}: {model.cut} gives a {height}×{width} map at "
-                f"--config.data.image_size={image_size}; use at most {min(height, width)}"
-            )
+        check_grid(model, shapes[model.cut], image_size=image_size)
         kind = top.pool if top else model.pool
         modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
         features = modules["pool"].features

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxcat.models import vgg
 from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.wiring import Conv
 from jaxcat.weights.formats.contents import Contents, Tensor
 from jaxcat.weights.registry import KERAS_3, KERAS_LEGACY_H5
 
@@ -74,7 +75,7 @@ KERAS_3_ORDER = (
 
 # VGG-19: its layers have names, and Keras 3 counts them in the order the data flows.
 _VGG_UNITS = tuple(
-    f"{block}/conv{number}" for block, (count, _) in vgg.STAGES.items() for number in range(1, count + 1)
+    f"{block}/{name}" for block, table in vgg.STAGES.items() for name, layer in table.items() if isinstance(layer, Conv)
 )
 
 
