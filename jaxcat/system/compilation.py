@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 from jaxcat.system.files import NoHomeError, cache_dir
-from jaxcat.system.versions import installed_versions as installed_versions
 
 logger = logging.getLogger(__name__)
 

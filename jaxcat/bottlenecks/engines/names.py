@@ -6,6 +6,9 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from jaxcat.errors import ConfigError
+from jaxcat.wording import not_one_of
+
 XLA = "xla"
 AUTO = "auto"  # a request for the engine that `training.engine` chooses; no run stores it
 LEAST_RECORDS = 300  # of train and validation: with fewer, converting takes longer than it saves (docs/benchmarks.md)
@@ -29,10 +32,20 @@ ENGINES = {
     "litert_float32": Engine("LiteRT's interpreter on the CPU; equal to xla but for rounding"),
     "litert_int8": Engine("the same with 8-bit weights: three to four times as fast, features differ a little", True),
 }
+# What a request may say.
 CHOICES = {
-    AUTO: f"litert_int8 on a CPU from {LEAST_RECORDS} records on, if it can compute what is asked for; else xla",
-    **{name: engine.meaning for name, engine in ENGINES.items()},
+    AUTO: Engine(
+        f"litert_int8 on a CPU, from {LEAST_RECORDS} records on, if it can compute what is asked for; else xla"
+    ),
+    **ENGINES,
 }
+
+
+def engine_of(name: str) -> Engine:
+    """The row of an engine. Raises ConfigError if there is none of this name, as in a file from elsewhere."""
+    if problem := not_one_of(name, ENGINES):
+        raise ConfigError(f"--config.bottleneck.engine={name}: {problem}")
+    return ENGINES[name]
 
 
 def unsupported(config: ConfigDict) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcat.models.plan import (
     IMAGE,
+    Arrays,
     AveragePooling,
     Concatenation,
     Convolution,
@@ -27,12 +28,9 @@ from jaxcat.models.pooling import cells
 
 GRAPH_VERSION = 1  # increase it if the operations of a layer change
 
-# Layer name → kernel and bias, as `models.plan.folded` gives them.
-Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-
-def variables_of(arrays: Arrays) -> dict[str, tuple[Any, Any]]:
-    """The arrays as `tf.Variable`s, so that a SavedModel keeps one copy, however many functions use them."""
+def variables_of(arrays: Mapping[str, Arrays]) -> dict[str, tuple[Any, Any]]:
+    """The arrays of `models.plan.folded` as `tf.Variable`s, so that a SavedModel keeps one copy, however many functions use them."""
     import tensorflow as tf
 
     return {
