@@ -25,8 +25,8 @@ from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
 from jaxcat.data.records import Split
 from jaxcat.errors import CacheError, CheckpointError, ConfigError, DataError, EngineError
-from jaxcat.inference.computation import Computation
-from jaxcat.inference.litert import LiteRTComputation, computed_by
+from jaxcat.inference.computation import Computation, computed_by
+from jaxcat.inference.litert import LiteRTComputation
 from jaxcat.models.backbone import pooled_blocks
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.head_file import Head, read_head

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxcat.bottlenecks.cached import CachedSplit
@@ -38,3 +39,11 @@ class Computation(Protocol):
 
     def parts(self) -> Parts | None:
         """The parts of its bottlenecks in the cache, as float32; None if there can be none."""
+
+
+def computed_by(config: ConfigDict, engine: str) -> ConfigDict:
+    """The configuration of a run as if this engine had computed its bottlenecks."""
+    changed = config.copy_and_resolve_references()
+    changed.bottleneck.engine = engine
+    changed.bottleneck.views = max(1, changed.bottleneck.views)  # the run may have streamed its images
+    return changed

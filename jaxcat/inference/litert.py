@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxcat.bottlenecks.cached import CachedSplit
@@ -17,7 +16,7 @@ from jaxcat.bottlenecks.key import litert_keys
 from jaxcat.bottlenecks.parts import Parts, pooled
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError
-from jaxcat.inference.computation import Outputs
+from jaxcat.inference.computation import Outputs, computed_by
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs.head_file import Head
 from jaxcat.runs.meta import Meta
@@ -131,11 +130,3 @@ class LiteRTComputation:
         if self._config.bottleneck.dtype != "float32":
             return None
         return pooled(litert_keys(self._config, self._meta.conventions, self._meta.frozen_digests), self._parts)
-
-
-def computed_by(config: ConfigDict, engine: str) -> ConfigDict:
-    """The configuration of a run whose bottlenecks this engine computes."""
-    changed = config.copy_and_resolve_references()
-    changed.bottleneck.engine = engine
-    changed.bottleneck.views = max(1, changed.bottleneck.views)  # a run may have streamed its images
-    return changed

@@ -18,7 +18,7 @@ from jaxcat.bottlenecks.parts import Parts, parts_of
 from jaxcat.bottlenecks.reading import batches_of, evaluated_together
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.store import Store
-from jaxcat.inference.computation import Outputs
+from jaxcat.inference.computation import Outputs, computed_by
 from jaxcat.models.network import Tree
 from jaxcat.runs.restore import Restored
 from jaxcat.system.compilation import jit
@@ -112,7 +112,7 @@ class XLAComputation:
 
     def parts(self) -> Parts | None:
         """See `Computation.parts`; None if nothing of the network is frozen, or the run keeps float16 rows."""
-        run, config = self.run, self.run.meta.config
+        run, config = self.run, computed_by(self.run.meta.config, XLA)
         if not run.network.prefix_stages or config.bottleneck.dtype != "float32":
             return None
         keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxcat.bottlenecks.engines.names import engine_of
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import check_stored, completed
 from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_line
@@ -148,6 +149,7 @@ def parse(plain: Any) -> Meta:
     try:
         config = completed(plain["config"])
         check_stored(config)
+        engine_of(config.bottleneck.engine)
         check_model(config.model, image_size=config.data.image_size)
         conventions = Conventions.from_dict(plain)
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
