@@ -15,7 +15,7 @@ from jaxcat.bottlenecks.engines.litert import LiteRTPrefix, required_interpreter
 from jaxcat.bottlenecks.key import litert_keys
 from jaxcat.bottlenecks.parts import Parts, pooled
 from jaxcat.data.store import Store
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.computation import Outputs, computed_by
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs.head_file import Head
@@ -65,12 +65,11 @@ class LiteRTComputation:
         self.engine: str = engine
         self.interpreter: dict[str, str] | None = {"name": found.package, "version": found.version}
         self._meta, self._config = meta, computed_by(meta.config, engine)
-        plan = plan_of(
-            self._config.model,
-            image_size=self._config.data.image_size,
-            conventions=meta.conventions,
-            classes=len(meta.classes),
-        )
+        model, size = self._config.model, self._config.data.image_size
+        try:
+            plan = plan_of(model, image_size=size, conventions=meta.conventions, classes=len(meta.classes))
+        except ConfigError as error:
+            raise CheckpointError(f"step {meta.step} describes an impossible network: {error}") from error
         self._parts, self.features = plan.parts, plan.features
         layers = [layer for layer in plan.layers if isinstance(layer, Dense)]
         self._head = HeadInNumPy(layers, head, features=plan.features)
