@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> int:
         own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
-    computation = classifier.computation()
+    computation = classifier.engine.computation()
     summary |= {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
     if process_index() != 0:
         return 0
@@ -111,7 +111,7 @@ def _opened(classifier: Classifier, split: Split, console: Console) -> Store | C
     from jaxcat.data.store import open_stores
     from jaxcat.system.console import progress_of
 
-    if (cached := classifier.cached(split, console=console)) is not None:
+    if (cached := classifier.engine.cached(split, console=console)) is not None:
         console.print(f"bottlenecks: {cached.describe()}")
         return cached
     data = classifier.config.data

@@ -80,8 +80,8 @@ def write_rows(arguments: argparse.Namespace) -> int:
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
         images = find(arguments.paths, skipped)
-        ahead = list(itertools.islice(images, 0 if classifier.wanted == XLA else LEAST_RECORDS))
-        width = classifier.computation(len(ahead), console=console).features
+        ahead = list(itertools.islice(images, 0 if classifier.engine.wanted == XLA else LEAST_RECORDS))
+        width = classifier.engine.computation(len(ahead), console=console).features
         keep = stack.enter_context(features_file(arguments.features, count=width)) if arguments.features else None
         results = predict(classifier, itertools.chain(ahead, images), batch_size=size, features=bool(keep))
         with said_if_long("computing the first rows", console=console):

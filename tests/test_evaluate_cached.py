@@ -94,7 +94,7 @@ def found_by(workdir: Path) -> CachedSplit | None:
     """What is in the cache of the run's validation split."""
     classifier = jaxcat.load(workdir)
     split = evaluation.open_split(classifier, split="validation")
-    return classifier.cached(split, console=SILENT)
+    return classifier.engine.cached(split, console=SILENT)
 
 
 @pytest.mark.parametrize("name", ["exact", "maps"])
@@ -241,7 +241,7 @@ def test_a_run_without_a_frozen_block_falls_back(folder, tmp_path):
     run = Restored(meta, network, *network.split(*network.initialize(0)))
     split = Split("validation", ("a",), np.zeros(1, np.int32), lambda index: b"")
     assert not network.prefix_stages
-    assert Classifier(meta, restore=lambda: run).cached(split, console=SILENT) is None
+    assert Classifier(meta, restore=lambda: run).engine.cached(split, console=SILENT) is None
 
 
 @pytest.mark.slow

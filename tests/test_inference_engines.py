@@ -22,7 +22,8 @@ import jaxcat
 from jaxcat import evaluate, predict
 from jaxcat.bottlenecks.engines import litert as interpreters
 from jaxcat.errors import CheckpointError, ConfigError, EngineError
-from jaxcat.inference import classifier as classifiers
+from jaxcat.inference import choice
+from jaxcat.inference.evaluation import open_split
 from jaxcat.inference.litert import HeadInNumPy
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs import head_file
@@ -199,7 +200,7 @@ def test_a_head_that_cannot_be_used_is_read_from_the_checkpoint(int8, pictures, 
     change(int8 / "heads" / "1.safetensors")
     classifier = jaxcat.load(int8)
     np.testing.assert_array_equal(classifier.predict(pictures), expected)
-    assert classifier.computation().engine == "litert_int8"
+    assert classifier.engine.computation().engine == "litert_int8"
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
 
@@ -265,7 +266,7 @@ def test_few_images_are_not_worth_a_conversion(int8, pictures, rows_only, capsys
 
 def test_many_images_are_worth_it(int8, pictures, rows_only, capsys, monkeypatch):
     monkeypatch.setattr(predict, "LEAST_RECORDS", 4)
-    monkeypatch.setattr(classifiers, "LEAST_RECORDS", 4)
+    monkeypatch.setattr(choice, "LEAST_RECORDS", 4)
     assert predict.main(["--workdir", str(int8), str(pictures[0].parent)]) == 0
     assert "engine: xla" not in capsys.readouterr().err
     assert list((rows_only / "converted").glob("*/prefix.tflite"))
@@ -300,12 +301,20 @@ def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     assert "--engine litert_int8 needs --workdir" in capsys.readouterr().err
 
 
+def test_an_engine_chosen_for_cached_rows_computes_images_too(int8, rows_only, pictures):
+    classifier = jaxcat.load(int8)
+    validation = open_split(classifier, split="validation")
+    assert classifier.engine.cached(validation, console=SILENT) is not None
+    found = classifier.predict(pictures)
+    np.testing.assert_array_equal(found, jaxcat.load(int8, engine="litert_int8").predict(pictures))
+
+
 def test_the_engine_chosen_first_stays(int8, pictures):
     classifier = jaxcat.load(int8)
-    chosen = classifier.computation(console=SILENT)
-    assert classifier.computation(10**6, console=SILENT) is chosen
+    chosen = classifier.engine.computation(console=SILENT)
+    assert classifier.engine.computation(10**6, console=SILENT) is chosen
     assert chosen.engine == "litert_int8"
-    assert jaxcat.load(int8, engine="xla").computation().engine == "xla"
+    assert jaxcat.load(int8, engine="xla").engine.computation().engine == "xla"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
