@@ -1,4 +1,4 @@
-"""Computes bottlenecks: has an engine run images through the frozen prefix, and adds the rows to the cache in blocks."""
+"""Has an engine run images through the frozen prefix, and adds the bottlenecks to the cache in blocks of rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
     asks_often: bool
 
     def begin(self) -> None:
-        """Begins what can go on beside other work, such as the decoding of images. Called as soon as rows are missing."""
+        """Begins what can go on beside other work, such as decoding; called as soon as rows are missing."""
 
     def ready(self, console: Console, *, stop: Callable[[], int]) -> int:
         """Waits until `outputs` can be called. Gives 0, or what `stop` returned if that is not 0."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.engines.litert import IMAGE, SIGNATURE
+from jaxcat.bottlenecks.engines.litert import IMAGE
 from jaxcat.bottlenecks.engines.names import engine_of
 from jaxcat.errors import EngineError, one_line
 from jaxcat.models.plan import Arrays, Plan, plan_of
@@ -76,28 +75,26 @@ def convert(plan: Plan, arrays: Mapping[str, Arrays], *, quantized: bool) -> byt
     """
     import tensorflow as tf
 
-    from jaxcat.bottlenecks.engines.tensorflow_graph import outputs_of, variables_of
+    from jaxcat.bottlenecks.engines.tensorflow_graph import outputs_of
+
+    def prefix(image: Any) -> None:
+        outputs = outputs_of(plan, arrays, image)  # the arrays become constants of the graph: nothing is left to freeze
+        for name in plan.outputs:
+            tf.identity(outputs[name], name=name)
 
     size = plan.layers[0].shape[0]
-    module = tf.Module()
-    module.kept = variables = variables_of(arrays)
-
-    @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], tf.uint8, name=IMAGE)])
-    def prefix(image: Any) -> dict[str, Any]:
-        outputs = outputs_of(plan, variables, image)
-        return {name: outputs[name] for name in plan.outputs}
-
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: prefix.get_concrete_function()})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
-        content = converter.convert()
+    graph = tf.compat.v1.wrap_function(prefix, [tf.TensorSpec([1, size, size, 3], tf.uint8, name=IMAGE)])
+    # Only the outputs of a pruned function have their own names in the file.
+    named = graph.prune(graph.inputs, [graph.graph.get_tensor_by_name(f"{name}:0") for name in plan.outputs])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([named])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
+    content = converter.convert()
     check_size(len(content), arrays, quantized=quantized)
     return content
 
 
 def check_size(size: int, arrays: Mapping[str, Arrays], *, quantized: bool) -> None:
-    """Raises EngineError if a file of `size` bytes cannot have all weights: converters leave them out without a word."""
+    """Raises EngineError if `size` bytes cannot have all weights, which a converter may leave out without a word."""
     least = LEAST_SHARE * BYTES[quantized] * sum(each.kernel.size for each in arrays.values())
     if size < least:
         raise EngineError(f"the converter made {size:,} bytes, and the weights alone take {least:,.0f}")

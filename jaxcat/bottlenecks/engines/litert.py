@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 
 INSTALL = "pip install 'ai-edge-litert>=2.3,<3'"
 DELEGATE = "xnnpack"  # what computes the layers in the interpreter; part of the keys of bottlenecks
-SIGNATURE = "serving_default"
-IMAGE = "image"  # the name of the input
+IMAGE = "image"  # the name of the input in a converted file
 # From this many pixels a side on, interpreters of one thread each are faster than half as many of two: 18.9 and 23.1 ms
 # an image at 299 px on 2 cores, but 9.3 and 6.4 at 176 px.
 ONE_THREAD_FROM = 224
@@ -165,10 +164,9 @@ class _Opened:
 
     def __init__(self, opened: Any):
         opened.allocate_tensors()
-        runner = opened.get_signature_runner(SIGNATURE)
         self._interpreter = opened
-        self._image = runner.get_input_details()[IMAGE]
-        self._outputs = {name: details["index"] for name, details in runner.get_output_details().items()}
+        self._image = {each["name"]: each for each in opened.get_input_details()}[IMAGE]
+        self._outputs = {each["name"]: each["index"] for each in opened.get_output_details()}
 
     def row(self, image: np.ndarray, wanted: Sequence[str]) -> tuple[np.ndarray, ...]:
         if image.dtype != np.uint8 or (1, *image.shape) != tuple(self._image["shape"]):

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxcat.models.plan import (
     IMAGE,
-    Arrays,
     AveragePooling,
     Concatenation,
     Convolution,
@@ -29,22 +28,12 @@ from jaxcat.models.pooling import cells
 GRAPH_VERSION = 1  # increase it if the operations of a layer change
 
 
-def variables_of(arrays: Mapping[str, Arrays]) -> dict[str, tuple[Any, Any]]:
-    """The arrays of `models.plan.folded` as `tf.Variable`s, so that a SavedModel keeps one copy, however many functions use them."""
-    import tensorflow as tf
-
-    return {
-        name: (tf.Variable(kernel, trainable=False), tf.Variable(bias, trainable=False))
-        for name, (kernel, bias) in arrays.items()
-    }
-
-
-def outputs_of(plan: Plan, variables: Mapping[str, tuple[Any, Any]], images: Any) -> dict[str, Any]:
+def outputs_of(plan: Plan, arrays: Mapping[str, tuple[Any, Any]], images: Any) -> dict[str, Any]:
     """Adds the layers of a plan to the graph.
 
     Args:
         plan: the whole network, or a part of it.
-        variables: the result of `variables_of`, for the layers with arrays.
+        arrays: the result of `models.plan.folded`, or a `tf.Variable` in place of each array.
         images: uint8 (B, S, S, 3).
 
     Returns:
@@ -53,7 +42,7 @@ def outputs_of(plan: Plan, variables: Mapping[str, tuple[Any, Any]], images: Any
     outputs = {IMAGE: images}
     for layer in plan.layers:
         inputs = [outputs[name] for name in layer.inputs]
-        outputs[layer.name] = _OPERATIONS[type(layer)](layer, inputs, *variables.get(layer.name, ()))
+        outputs[layer.name] = _OPERATIONS[type(layer)](layer, inputs, *arrays.get(layer.name, ()))
     return outputs
 
 
