@@ -9,6 +9,11 @@ on. A run of an older version has no such list: its images are known by their na
 
 If the cache has the bottlenecks of all these images as float32, they are read, and no image is decoded: the same
 figures in seconds.
+
+--engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
+LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
+there are fewer than 300 images.
+NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter".
 """
 
 from __future__ import annotations

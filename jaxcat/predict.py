@@ -12,6 +12,10 @@ formula has an apostrophe before it; JSON lines keep names as they are.
 --features FILE also writes the pooled features that the head sees. FILE.npy is one float32 array (N, features) with a
 row for each printed row, in that order: images that cannot be read have none. FILE.npz holds that array as "features",
 and the paths as "files". The file appears when all images are done.
+
+--engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
+LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
+there are fewer than 300 images.
 """
 
 from __future__ import annotations

@@ -47,9 +47,8 @@ def evaluate(
         console: shows progress.
     """
     console = console or Console(quiet=True)
-    logits = classifier.engine.computation(len(store), console=console).logits(
-        store, batch_size=batch_size, console=console
-    )
+    computation = classifier.engine.computation(len(store), console=console)
+    logits = computation.logits(store, batch_size=batch_size, console=console)
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 
