@@ -23,8 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
-from jaxcat.inference import ENGINE_HELP
+from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         help="write here, not to DIR/evaluation; made if missing",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
+    add_engine_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)

@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcat.bottlenecks.engines.names import AUTO, ENGINES, LEAST_RECORDS, XLA
+from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.errors import DataError
-from jaxcat.inference import ENGINE_HELP
+from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
+    add_engine_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
