@@ -108,6 +108,13 @@ def test_layers_are_what_their_docstrings_promise(backbone):
     assert {f"{block}/output" for block in BACKBONES[backbone].stages} < seen
 
 
+def test_channels_are_rounded_and_at_least_one():
+    channels = [
+        made(Plan, {"cut": "stem", "width": width}).layers[1].shape[2] for width in (1 / 11, 1.0, 1.3, 1 / 1000)
+    ]
+    assert channels == [3, 32, 42, 1]
+
+
 def test_a_part_of_a_plan_needs_only_its_own_arrays():
     network, plan = (made(kind, {"cut": "mixed1", "pool_from": "mixed0"}) for kind in (Network, Plan))
     params, stats = numbers(network)
