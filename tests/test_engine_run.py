@@ -176,6 +176,13 @@ def test_rows_of_a_run_are_those_of_the_file_and_are_found_again(folder, shared_
     assert 0 < np.abs(values(xla) - wanted).max() < 0.3 * np.abs(wanted).max()
 
 
+def test_rows_can_be_kept_in_float16(folder, shared_cache):
+    whole, half = (
+        values(prepared(source_config(folder, **{"bottleneck.dtype": dtype}))) for dtype in ("float32", "float16")
+    )
+    np.testing.assert_array_equal(half, whole.astype(np.float16).astype(np.float32))
+
+
 def test_views_are_those_that_jax_sees(folder, shared_cache):
     """In float32 the rows of augmented images are equal but for rounding, so the views are."""
     changes = {"data.augment": "article", "bottleneck.views": 2}

@@ -1,1 +1,1 @@
-"""Networks, and which of their stages are frozen."""
+"""Networks, which of their stages are frozen, and networks as lists of layers for other runtimes."""

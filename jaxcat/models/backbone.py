@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxcat.errors import ConfigError
 from jaxcat.models import inception, vgg
-from jaxcat.models.wiring import Table
+from jaxcat.models.wiring import OUTPUT, Shape, Table, shapes_of
 from jaxcat.wording import not_one_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,17 @@ class Backbone:
             modules[name] = Block(self.wiring[name], features, batch_norm=self.batch_norm, o=options)
             features = modules[name].features
         return modules
+
+    def shapes(self, cut: str, image_size: int, *, width: float) -> dict[str, Shape]:
+        """Height, width and channels of every block's output, from the first stage to `cut`.
+
+        `width` multiplies the channels of the published network.
+        """
+        shapes: dict[str, Shape] = {}
+        shape = (image_size, image_size, 3)
+        for name in self.up_to(cut):
+            shapes[name] = shape = shapes_of(self.wiring[name], shape, width=width)[OUTPUT]
+        return shapes
 
     def up_to(self, cut: str) -> tuple[str, ...]:
         """The stages from the first to `cut`. Raises ValueError if `cut` is not a stage."""

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from jaxcat.models.layers import ConvBN, NoKeys, Options, average_pool, max_pool
-from jaxcat.models.wiring import INPUT, AveragePool, Concat, Conv, MaxPool, Table, channels_of
+from jaxcat.models.wiring import INPUT, OUTPUT, AveragePool, Concat, Conv, MaxPool, Table, channels_of
 
 
 class Block(nnx.Module):
@@ -16,7 +16,7 @@ class Block(nnx.Module):
     def __init__(self, table: Table, inputs: int, *, batch_norm: bool, o: Options):
         self.layers, self.batch_norm, self.o = tuple(table.items()), batch_norm, o
         channels = channels_of(table, inputs, width=o.width)
-        self.features = list(channels.values())[-1]
+        self.features = channels[OUTPUT]
         for name, layer in table.items():
             if isinstance(layer, Conv):
                 setattr(self, name, self._convolution(layer, channels[layer.input]))
@@ -51,4 +51,4 @@ class Block(nnx.Module):
                 case Concat():
                     x = jnp.concatenate([values[each] for each in layer.inputs], axis=-1)
             values[name] = x
-        return x
+        return values[OUTPUT]

@@ -89,7 +89,7 @@ def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
         return nnx.max_pool(x, (window, window), strides=(stride, stride))
     for axis in (1, 2):
         end = x.shape[axis] - window + 1
-        x = reduce(jnp.maximum, (jax.lax.slice_in_dim(x, at, end + at, stride, axis) for at in range(window)))
+        x = reduce(jnp.maximum, [jax.lax.slice_in_dim(x, at, end + at, stride, axis) for at in range(window)])
     return x
 
 

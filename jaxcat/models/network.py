@@ -102,7 +102,7 @@ class Network:
             dtype=model.dtype,
         )
         modules = self._backbone.build(model.cut, options)
-        shapes = _map_shapes(modules, image_size)
+        shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
         check_grid(model, shapes[model.cut], image_size=image_size)
         kind = top.pool if top else model.pool
         modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
@@ -274,16 +274,3 @@ def _chunk(shape: tuple[int, ...]) -> int:
     most = max(1, CHUNK_PIXELS // (height * width))
     chunk = max(divisor for divisor in range(1, count + 1) if count % divisor == 0 and divisor <= most)
     return chunk if 2 * chunk >= most else count
-
-
-def _map_shapes(modules: dict[str, Any], image_size: int) -> dict[str, tuple[int, int, int]]:
-    """Height, width and channels of every block's output, without computing it."""
-
-    def forward(x: Array) -> dict[str, Array]:
-        maps = {}
-        for name, module in modules.items():
-            maps[name] = x = module(x)
-        return maps
-
-    maps = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
-    return {name: found.shape[1:] for name, found in maps.items()}

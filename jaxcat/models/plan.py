@@ -130,10 +130,10 @@ class Dense(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The layers of a network, or of its first part, in an order in which they can be computed.
+    """The layers of a network, or of its first part.
 
     Attributes:
-        layers: as above.
+        layers: each reads earlier ones only.
         parts: the statistics that side by side are the features; () if the plan ends before them.
     """
 
