@@ -27,7 +27,7 @@ from jaxcat.inference.evaluation import open_split
 from jaxcat.inference.litert import HeadInNumPy
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs import head_file
-from jaxcat.runs.meta import digests
+from jaxcat.runs.meta import digests, meta_digest
 from jaxcat.runs.workdir import steps
 from jaxcat.system.console import Console
 
@@ -203,6 +203,30 @@ def test_a_head_that_cannot_be_used_is_read_from_the_checkpoint(int8, pictures, 
     assert classifier.engine.computation().engine == "litert_int8"
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
+
+
+def signed(workdir: Path, **changes) -> None:
+    """Changes the meta of the checkpoint, and its digest with it."""
+    path = workdir / "checkpoints" / "1" / "meta" / "metadata"
+    plain = json.loads(path.read_text())
+    plain["config"]["bottleneck"]["engine"] = changes.get("engine", plain["config"]["bottleneck"]["engine"])
+    plain["digests"] |= changes.get("digests", {})
+    path.write_text(json.dumps(plain | {"meta_digest": meta_digest(plain)}))
+
+
+def test_a_signed_head_of_another_shape_is_refused(int8, pictures):
+    head = {"logits": {"kernel": np.ones((3, 1), np.float32), "bias": np.ones(1, np.float32)}}
+    head_file.write_head(int8, 1, head)
+    signed(int8, digests=digests({"model": {"params": head}}))
+    with pytest.raises(CheckpointError, match=r"the head's logits is \(3, 1\)"):
+        jaxcat.load(int8).predict(pictures)
+
+
+@pytest.mark.parametrize("engine", ["auto", "litert", ""])
+def test_a_signed_engine_that_there_is_not_is_refused(int8, engine):
+    signed(int8, engine=engine)
+    with pytest.raises(CheckpointError, match="config.bottleneck.engine"):
+        jaxcat.load(int8)
 
 
 def test_a_planted_link_in_place_of_the_heads_is_refused(int8, folder, tmp_path):
