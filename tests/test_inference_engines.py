@@ -103,6 +103,7 @@ import jaxcat
 from jaxcat import evaluate, predict
 workdir, images, data, results = sys.argv[1:]
 assert predict.main(["--workdir", workdir, images, "--features", f"{results}/features.npy"]) == 0
+assert not sys.modules.keys() & {"scipy", "sklearn", "requests", "matplotlib"}, "they take long to import"
 assert evaluate.main(["--workdir", workdir, "--results-dir", results]) == 0  # its bottlenecks are in the cache
 assert evaluate.main(["--workdir", workdir, "--results-dir", results, "--data", data]) == 0  # images
 classifier = jaxcat.load(workdir)
@@ -323,6 +324,13 @@ def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     with pytest.raises(SystemExit):
         predict.main(["--weights", "x", "--engine", "litert_int8", "a.png"])
     assert "--engine litert_int8 needs --workdir" in capsys.readouterr().err
+
+
+def test_several_processes_compute_by_xla(int8, monkeypatch):
+    monkeypatch.setattr(choice, "process_count", lambda: 2)
+    assert jaxcat.load(int8).engine.computation().engine == "xla"
+    with pytest.raises(ConfigError, match="--engine litert_int8: it computes in one process"):
+        jaxcat.load(int8, engine="litert_int8")
 
 
 def test_an_engine_chosen_for_cached_rows_computes_images_too(int8, rows_only, pictures):
