@@ -65,6 +65,12 @@ class Judged(NamedTuple):
         errors = self.errors()
         return np.array([np.flatnonzero(row <= row.min() + TINY)[-1] for row in errors])
 
+    def of(self, places: Sequence[int]) -> Judged:
+        """The results of some of the candidates."""
+        some = list(places)
+        candidates = tuple(self.candidates[place] for place in some)
+        return Judged(candidates, self.penalties[some], self.squared[some], self.right[some], self.weight)
+
     def winner(self) -> tuple[int, int]:
         """Numbers of the candidate and penalty of least error; of equal ones the fewest blocks, then columns."""
         best = self.best_penalties()
