@@ -1,7 +1,7 @@
 """Would more images help: error by number of records, a power law fitted to it, and what it predicts.
 
-The law is error(n) = a + b × n^-c with a, b ≥ 0, of the largest binomial likelihood of the error counts. Its interval is
-by bootstrap: records are drawn again, groups whole, and at each size the subsets; the law is fitted to every draw.
+The law is error(n) = a + b × n^-c with a, b ≥ 0, of the largest binomial likelihood of the error counts. Its interval
+is by bootstrap: records are drawn again, groups whole, and at each size the subsets; the law is fitted to every draw.
 """
 
 from __future__ import annotations

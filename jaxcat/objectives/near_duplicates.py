@@ -121,9 +121,7 @@ def pairs_alike(
     return Pairs(np.concatenate(first)[order], np.concatenate(second)[order], alike[order], threshold, total)
 
 
-def _products(
-    directions: np.ndarray, progress: Callable[[str], None]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _products(directions: np.ndarray, progress: Callable[[str], None]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields the first record, cosines (n, N) of some records with all, and which of them are with later records."""
     count = len(directions)
     for start in range(0, count, TOGETHER):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from jaxcat.training.origin import find_origin
 from jaxcat.training.start import Start, start
 
 TIMED_IMAGES = 16  # in the batch that is timed
-TIMES = 3  # of which the fastest counts
+TIMES = 5  # of which the fastest counts
 
 
 class Interrupted(Exception):
@@ -113,29 +112,29 @@ def milliseconds(collected: Collected, *, mesh: Mesh, progress: Callable[[str], 
     for block in network.pooled:
         parts = [part for part in network.parts if part.block == block]
         programs[block] = jax.jit(functools.partial(network.pooled_parts, parts=parts))
-    ends = (network.pooled[0], network.pooled[-1])
-    timed = {}
-    for block in dict.fromkeys(ends):
-        progress(f"timing the network up to {block}")
-        timed[block] = _fastest(lambda block=block: programs[block](frozen, images)) / TIMED_IMAGES * 1000
-    operations = {}
-    with contextlib.suppress(Exception):  # a compiler that does not count: then blocks between the ends have no cost
-        operations = {
-            block: float(program.lower(frozen, images).cost_analysis()["flops"]) for block, program in programs.items()
-        }
-    first, last = (operations.get(block, 0.0) for block in ends)
+    ends = tuple(dict.fromkeys((network.pooled[0], network.pooled[-1])))
+    for block in ends:
+        progress(f"compiling the network up to {block}, to time it")
+        jax.block_until_ready(programs[block](frozen, images))
+    timed = dict.fromkeys(ends, float("inf"))
+    for _ in range(TIMES):
+        for block in ends:  # in turn, so that other programs slow both alike
+            progress(f"timing the network up to {block}")
+            began = time.perf_counter()
+            jax.block_until_ready(programs[block](frozen, images))
+            timed[block] = min(timed[block], (time.perf_counter() - began) / TIMED_IMAGES * 1000)
+    try:
+        operations = {block: _operations(program.lower(frozen, images)) for block, program in programs.items()}
+    except (NotImplementedError, RuntimeError):  # a compiler that does not count: blocks between the ends have no cost
+        return timed
+    first, last = operations[ends[0]], operations[ends[-1]]
     if last <= first:
         return timed
-    slope = (timed[ends[1]] - timed[ends[0]]) / (last - first)
+    slope = (timed[ends[-1]] - timed[ends[0]]) / (last - first)
     return {block: timed[ends[0]] + slope * (count - first) for block, count in operations.items()}
 
 
-def _fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of `TIMES` calls, after one that compiles."""
-    jax.block_until_ready(call())
-    seconds = []
-    for _ in range(TIMES):
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+def _operations(lowered: jax.stages.Lowered) -> float:
+    """The number of floating-point operations of a program; 0 if it is not known."""
+    counted = lowered.cost_analysis()
+    return float((counted or {}).get("flops", 0.0))

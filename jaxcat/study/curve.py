@@ -62,7 +62,9 @@ class LearningCurve:
             "measured": [{"records": n, "accuracy": a, "subsets": r} for n, a, r in self.points],
             "error": law,
             "predicted": [each._asdict() for each in self.predictions],
-            "gain_by_doubling": None if self.gain is None else dict(zip(("gain", "low", "high"), self.gain, strict=True)),
+            "gain_by_doubling": None
+            if self.gain is None
+            else dict(zip(("gain", "low", "high"), self.gain, strict=True)),
             "flat": self.flat,
             "per_class": {name: [each._asdict() for each in both] for name, both in self.per_class.items()},
             "chosen_from": self.choices,
@@ -140,8 +142,8 @@ def in_words(curve: LearningCurve) -> str:
     gain, low, high = curve.gain
     if curve.flat:
         return (
-            f"Would more images help? Not as far as can be seen: the curve is flat, twice as many images would change the "
-            f"accuracy by {100 * low:+.1f} to {100 * high:+.1f} points."
+            "Would more images help? Not as far as can be seen: the curve is flat, twice as many images would change "
+            f"the accuracy by {100 * low:+.1f} to {100 * high:+.1f} points."
         )
     return (
         f"Would more images help? Twice as many: {now.accuracy:.3f} → about {twice.accuracy:.3f} ({twice.low:.3f} to "

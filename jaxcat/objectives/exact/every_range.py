@@ -128,12 +128,13 @@ def judge(
     )
 
     def chain(places: Sequence[int]) -> Iterator[Callable[[], None]]:
-        total, before = np.zeros((shape[2], shape[2]), order="F"), ()
+        total = np.zeros((shape[2], shape[2]), order="F")
+        before: tuple[int, ...] = ()
         for place in places:
             parts = candidates[place].parts
             selection.add(total, parts[len(before) :])
             before = parts
-            yield lambda place=place, gram=total.copy(order="F"): _fill(judged, place, gram, problem)
+            yield functools.partial(_fill, judged, place, total.copy(order="F"), problem)
 
     chains = _chains(candidates)
     in_parallel([functools.partial(chain, places) for places in chains], total=len(candidates), progress=progress)
