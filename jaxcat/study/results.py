@@ -145,7 +145,7 @@ def run(
     assert records is not None
     assert grams is not None
     with said_steps("solving the best heads, measuring the learning curve", console=console) as said:
-        return _results(every, found, records, grams, costs, clock=clock, progress=_stopping(said, stop))
+        return analyse(every, found, records, grams, costs, clock=clock, progress=_stopping(said, stop))
 
 
 def _stopping(said: Callable[[str], None], stop: Callable[[], int]) -> Callable[[str], None]:
@@ -159,7 +159,7 @@ def _stopping(said: Callable[[str], None], stop: Callable[[], int]) -> Callable[
     return progress
 
 
-def _results(
+def analyse(
     every: dict[int, Collected],
     found: Sequence[AtSize],
     records: Records,

@@ -13,9 +13,10 @@ from jaxcat.study.images import Alike, Image
 from jaxcat.study.ranking import Row
 from jaxcat.study.results import Results
 from jaxcat.system.console import Console
-from jaxcat.wording import counted, printable
+from jaxcat.wording import counted, first_to_last, printable
 
 SHOWN = 12  # rows of the table
+FEWEST = 3  # rows solved on all images, from which on only these are shown
 EXAMPLES = 5  # images of each kind
 
 
@@ -28,23 +29,22 @@ def show(console: Console, results: Results, workdir: Path) -> None:
 
 
 def _table(results: Results) -> Table:
-    sized = len({row.size for row in results.rows}) > 1
+    solved = [row for row in results.rows if row.solved]
+    rows = solved if len(solved) >= FEWEST else results.rows[:SHOWN]
+    sized, several = len({row.size for row in results.rows}) > 1, len({row.records for row in rows}) > 1
     table = Table(box=None, pad_edge=False)
-    names = ("blocks", "pool", *(["px"] if sized else []), "features", "ms/image", "error", "accuracy", "95 % interval")
-    for column in (*names, "images", ""):
-        table.add_column(column)
-    for row in results.rows[:SHOWN]:
-        blocks = row.candidate.blocks
+    names = ("blocks", "pool", *(["px"] if sized else []), "ms", "error", "accuracy, 95 % interval")
+    for column in (*names, *(["images"] if several else []), ""):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
         table.add_row(
-            blocks[0] if len(blocks) == 1 else f"{blocks[0]} … {blocks[-1]}",
+            first_to_last(row.candidate.blocks),
             row.candidate.pool,
             *([str(row.size)] if sized else []),
-            f"{row.candidate.columns:,}",
-            "" if row.milliseconds is None else f"{row.milliseconds:.1f}",
+            "" if row.milliseconds is None else f"{row.milliseconds:.0f}",
             f"{row.squared_error:.4f}",
-            f"{row.accuracy:.4f}",
-            f"{row.low:.3f} to {row.high:.3f}",
-            f"{row.records:,}",
+            f"{row.accuracy:.4f} ({row.low:.3f} to {row.high:.3f})",
+            *([f"{row.records:,}"] if several else []),
             "chosen" if row is results.winner else "",
         )
     return table
@@ -54,7 +54,10 @@ def lines(results: Results, workdir: Path) -> Iterator[str]:
     """The sentences of a study, one for each line."""
     judged = len([row for row in results.rows if not row.solved])
     count = len(results.collected.splits["train"])
-    yield f"{judged} ranges × poolings at their best penalty, by leave-one-out; all are in ranges.csv"
+    yield (
+        f"{judged} ranges × poolings at their best penalty, by leave-one-out; ms: milliseconds an image. All are in "
+        "ranges.csv"
+    )
     if results.ranked_on < count:
         again = len(results.rows) - judged
         which = f"the best {again} were" if again > 1 else "the best was"

@@ -1,0 +1,131 @@
+"""Measures how long a study takes on made-up features, beside what it is compared with. Run by hand.
+
+    python scripts/measure_study_speed.py --records 2000
+    python scripts/measure_study_speed.py --records 20000 --classes 200 --blocks 8 --width 500
+
+The first compares with single eigendecompositions of that size, and with scikit-learn's grid search, timed on one range
+and scaled by the number of features. Features are in memory; the passes through the network are not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+from scipy.linalg import eigh
+
+from jaxcat.configs import folder
+from jaxcat.data.records import Split
+from jaxcat.objectives.exact.parts import Part
+from jaxcat.study.collect import Collected
+from jaxcat.study.ranking import rank_at, records_of
+from jaxcat.study.results import Clock, analyse
+
+WIDTHS = [256, 288, 288, 768, 768, 768, 768, 768, 1280, 2048, 2048]  # channels of mixed0 … mixed10
+COSTS = 10.0  # milliseconds of a block, made up
+FOLDS, PENALTIES = 5, 12
+
+
+def made_up(records: int, classes: int, widths: Sequence[int]) -> Collected:
+    """Features whose classes differ a little, as a study collects them."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, records).astype(np.int32)
+    parts = []
+    for number, width in enumerate(widths):
+        means = random.standard_normal((classes, width)).astype(np.float32)
+        for statistic in ("avg", "std"):
+            rows = random.standard_normal((records, width), dtype=np.float32)
+            rows += 0.1 * means[labels]
+            parts.append(Part(f"mixed{number}", statistic, width, lambda start, stop, rows=rows: rows[start:stop]))
+    files = tuple(f"{number}.png" for number in range(records))
+    split = Split("train", files, labels, lambda index: np.zeros((1, 1, 3), np.uint8))
+    config = folder.get_config()
+    config.data.image_size = 299
+    names = tuple(f"class {number}" for number in range(classes))
+    run = cast(Any, SimpleNamespace())
+    return Collected(config, names, {"train": split}, {"train": np.arange(records)}, {"train": parts}, run)
+
+
+def study(collected: Collected) -> dict[str, float]:
+    """Seconds of each step of a study."""
+    clock = Clock()
+    silent = lambda words: None  # noqa: E731
+    records = records_of(collected)
+    found, grams = rank_at(collected, records, progress=silent)
+    clock.done("ranking")
+    blocks = dict.fromkeys(part.block for part in collected.parts["train"])
+    costs = {collected.size: {block: COSTS * (number + 1) for number, block in enumerate(blocks)}}
+    results = analyse(
+        {collected.size: collected}, [found], records, (collected.size, grams), costs, clock=clock, progress=silent
+    )
+    print(f"ranked on {results.ranked_on:,}; winner {results.winner.describe()}: {results.accuracy.describe()}")
+    return results.seconds
+
+
+def eigendecomposition(records: int) -> float:
+    """Seconds of one, with the threads that linear algebra takes by itself."""
+    rows = np.random.default_rng(0).standard_normal((records, records + 500))
+    gram = np.asfortranarray(rows @ rows.T)
+    began = time.perf_counter()
+    eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    return time.perf_counter() - began
+
+
+def grid_search(collected: Collected, blocks: int) -> tuple[float, int]:
+    """Seconds of scikit-learn's grid search on the first blocks' averages, with one penalty; and their columns."""
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    split = collected.splits["train"]
+    parts = [part for part in collected.parts["train"] if part.statistic == "avg"][:blocks]
+    rows = np.hstack([part.read(0, len(split)) for part in parts])
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), RidgeClassifier()), {"ridgeclassifier__alpha": [1.0]}, cv=FOLDS
+    )
+    began = time.perf_counter()
+    search.fit(rows, split.labels)
+    refit = search.refit_time_
+    return time.perf_counter() - began - refit, rows.shape[1]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--blocks", type=int, default=len(WIDTHS))
+    parser.add_argument("--width", type=int, default=0, help="of every part; default: those of Inception-v3")
+    parser.add_argument("--compare", action="store_true", help="time eigendecompositions and scikit-learn too")
+    asked = parser.parse_args(argv)
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    widths = [asked.width] * asked.blocks if asked.width else WIDTHS[: asked.blocks]
+    collected = made_up(asked.records, asked.classes, widths)
+    if asked.compare:
+        seconds = [eigendecomposition(asked.records) for _ in range(3)]
+        ranges = asked.blocks * (asked.blocks + 1)
+        print(
+            f"one eigendecomposition: {min(seconds):.2f} to {max(seconds):.2f} s; {ranges}: {ranges * min(seconds):.0f} s"
+        )
+        timed, columns = grid_search(collected, 3)
+        spans = [sum(widths[i:j]) for i in range(len(widths)) for j in range(i + 1, len(widths) + 1)]
+        total = sum(spans) + 2 * sum(spans)  # avg, and avg_std with twice the columns
+        scaled = timed * PENALTIES * total / columns
+        print(f"scikit-learn: {timed:.1f} s for {columns} features and a penalty; the whole grid about {scaled:.0f} s")
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    seconds_of = study(collected)
+    for step, seconds in seconds_of.items():
+        print(f"{step:20s} {seconds:7.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"all {time.perf_counter() - began:.1f} s; memory at most {peak / 1e6:.2f} GB, {before / 1e6:.2f} before")
+
+
+if __name__ == "__main__":
+    main()
