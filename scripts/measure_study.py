@@ -2,7 +2,7 @@
 
     python scripts/measure_study.py interval --repeats 200
     python scripts/measure_study.py features --output signs.npz --config folder --config.data.dir=DIR …
-    python scripts/measure_study.py curve --repeats 20 --features signs.npz cats.npz
+    python scripts/measure_study.py curve --repeats 20 --most 400 800 --features signs.npz cats.npz
     python scripts/measure_study.py labels --features signs.npz cats.npz
 
 `interval` simulates features whose truth is known: the winner of a study is solved on N records and measured on many
@@ -27,9 +27,10 @@ from jaxcat.models.completion import candidates as ranges_of
 from jaxcat.objectives.choice_interval import accuracy_of_choice
 from jaxcat.objectives.exact.every_range import candidates_of, every_range, judge
 from jaxcat.objectives.exact.part_grams import part_grams
-from jaxcat.objectives.exact.parts import Part
+from jaxcat.objectives.exact.parts import Groups, Part
 from jaxcat.objectives.exact.problem import answers, problem_of
 from jaxcat.objectives.exact.solve import solve_head
+from jaxcat.objectives.exact.stratified import subset
 from jaxcat.objectives.exact.subsets import measure_subsets, measured_by_leaving_out
 from jaxcat.objectives.intervals import accuracy_interval
 from jaxcat.objectives.label_errors import flipped, found_among, suspects
@@ -140,9 +141,13 @@ def measure_interval(repeats: int) -> list[dict]:
 # the learning curve --------------------------------------------------------------------------------------------------
 
 
-def curve_once(some: Set, seed: int, *, ranges: Sequence[tuple[str, ...]]) -> dict[str, float]:
-    """Whether the curve of at most half of the records covers the leave-one-out accuracy of all."""
-    count, classes = len(some.labels), int(some.labels.max()) + 1
+def curve_once(some: Set, seed: int, *, ranges: Sequence[tuple[str, ...]], most: int) -> dict[str, float]:
+    """Whether the curve of half of the records covers the leave-one-out accuracy of all."""
+    classes = int(some.labels.max()) + 1
+    if most < len(some.labels):
+        groups = Groups(some.groups, records=len(some.labels))
+        some = some.some(subset(some.labels, groups, most=most, seed=seed), some.name)
+    count = len(some.labels)
     grams = part_grams(some.parts, np.arange(count))
     problem = problem_of(some.labels, classes=classes, groups=some.groups, class_weights=None)
     choices = candidates_of(grams, ranges)
@@ -165,14 +170,18 @@ def curve_once(some: Set, seed: int, *, ranges: Sequence[tuple[str, ...]]) -> di
     }
 
 
-def measure_curve(sets: Sequence[Set], repeats: int) -> list[dict]:
+def measure_curve(sets: Sequence[Set], repeats: int, *, most: Sequence[int]) -> list[dict]:
     rows = []
     for some in sets:
         known = {part.block for part in some.parts}
         ranges = [blocks for blocks in ranges_of(BACKBONES["inception_v3"]) if known.issuperset(blocks)]
-        each = [curve_once(some, seed, ranges=ranges or [tuple(sorted(known))]) for seed in range(repeats)]
-        rows.append({"set": some.name} | {name: float(np.mean([one[name] for one in each])) for name in each[0]})
-        print(_line(rows[-1]), flush=True)
+        for size in sorted({min(size, len(some.labels)) for size in most}):
+            each = [
+                curve_once(some, seed, ranges=ranges or [tuple(sorted(known))], most=size) for seed in range(repeats)
+            ]
+            means = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+            rows.append({"set": f"{size:,} of {some.name}"} | means)
+            print(_line(rows[-1]), flush=True)
     return rows
 
 
@@ -252,14 +261,6 @@ def read_features(path: Path) -> Set:
         return Set(path.stem, parts, file["labels"], file["groups"])
 
 
-def halves(some: Set) -> Iterator[Set]:
-    """The set, and a seeded half of its groups."""
-    yield some
-    _, of_record = np.unique(some.groups, return_inverse=True)
-    chosen = np.random.default_rng(0).permutation(of_record.max() + 1) % 2 == 0
-    yield some.some(np.flatnonzero(chosen[of_record]), f"half of {some.name}")
-
-
 def _line(row: dict) -> str:
     return "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else value for name, value in row.items())
 
@@ -269,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("interval", "curve", "labels", "features"))
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--features", type=Path, nargs="*", default=[])
+    parser.add_argument("--most", type=int, nargs="*", default=[400, 800], help="records of a set, drawn by the seed")
     parser.add_argument("--output", type=Path, default=Path("features.npz"))
     parser.add_argument("--config", default="folder")
     asked, overrides = parser.parse_known_args(argv)
@@ -277,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.what == "interval":
         measure_interval(asked.repeats)
     elif asked.what == "curve":
-        measure_curve([*simulated_sets(), *(half for some in sets for half in halves(some))], asked.repeats)
+        measure_curve([*simulated_sets(), *sets], asked.repeats, most=asked.most)
     elif asked.what == "labels":
         for some in sets:
             print(_line(measure_labels(some)), flush=True)

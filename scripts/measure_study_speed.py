@@ -14,7 +14,6 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -112,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = [eigendecomposition(asked.records) for _ in range(3)]
         ranges = asked.blocks * (asked.blocks + 1)
         print(
-            f"one eigendecomposition: {min(seconds):.2f} to {max(seconds):.2f} s; {ranges}: {ranges * min(seconds):.0f} s"
+            f"one eigendecomposition: {min(seconds):.2f} to {max(seconds):.2f} s; "
+            f"{ranges} of them: {ranges * min(seconds):.0f} s"
         )
         timed, columns = grid_search(collected, 3)
         spans = [sum(widths[i:j]) for i in range(len(widths)) for j in range(i + 1, len(widths) + 1)]

@@ -115,11 +115,11 @@ def test_a_second_call_shows_the_finished_study(done, planted, capsys, monkeypat
     [
         (["--config", "folder:trained"], "--config.optim.name=rmsprop"),
         (["--config", "folder", "--sizes", "32,x"], "--sizes 32,x"),
-        (["--config", "folder", "--sizes", "32,32"], "named twice"),
+        (["--config", "folder", "--sizes", "150,150"], "named twice"),
         (["--config", "folder", "--sizes", "8"], "--sizes 8: must be from"),
         (["--config", "folder", "--config.model.pool_grid=2"], "pool_grid=2"),
         (["--config", "folder", "--config.data.augment=article"], "augment"),
-        (["--config", "folder", "--config.data.table=x.csv"], "data.table=x.csv"),
+        (["--config", "folder", "--config.data.table=x.csv"], "needs --config.data.source=table"),
     ],
 )
 def test_refused_before_long_work(words, message, tmp_path):

@@ -95,14 +95,18 @@ def hardest(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -
     return [Hard(classes[i], classes[j], wrong, wrong / float(sizes[i] + sizes[j])) for wrong, i, j in pairs[:HARDEST]]
 
 
+def block_for_copies(collected: Collected) -> str:
+    """The block two fifths of the way through those that were computed: earlier and later ones find fewer copies."""
+    blocks = list(dict.fromkeys(part.block for part in collected.parts["train"]))
+    return blocks[2 * (len(blocks) - 1) // 5]
+
+
 def near_duplicates(collected: Collected, *, progress: Callable[[str], None]) -> Copies:
     """Pairs of images of train and validation that are nearly the same, and the most unusual images.
 
-    By averages and deviations of one block: two fifths of the way through those that were computed. Earlier and later
-    ones find fewer copies.
+    By averages and deviations of one block; see `block_for_copies`.
     """
-    blocks = list(dict.fromkeys(part.block for part in collected.parts["train"]))
-    block = blocks[2 * (len(blocks) - 1) // 5]
+    block = block_for_copies(collected)
     names = list(collected.splits)
     parts: list[list[Part]] = [[part for part in collected.parts[name] if part.block == block] for name in names]
     counts = [len(collected.splits[name]) for name in names]

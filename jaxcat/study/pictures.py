@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxcat.study.results import Results
+from jaxcat.study.summary import FEWEST, SHOWN
 from jaxcat.system.files import replacing
-from jaxcat.wording import first_to_last
 
-SHOWN = 15  # ranges with error bars
 BLUE, GREY, RED = "#20609f", "#9aa5b1", "#c0392b"
 BEYOND = 4  # the curve is drawn up to so many times the records
 
@@ -35,15 +34,15 @@ def _ranges(results: Results) -> Figure:
     sized = len({row.size for row in results.rows}) > 1
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    best = results.rows[:SHOWN][::-1]
+    solved = [row for row in results.rows if row.solved]
+    best = (solved if len(solved) >= FEWEST else results.rows[:SHOWN])[::-1]
     places = np.arange(len(best))
     accuracies = np.array([row.accuracy for row in best])
     errors = np.array([[row.accuracy - row.low, row.high - row.accuracy] for row in best]).T
     colours = [RED if row is results.winner else BLUE for row in best]
     left.errorbar(accuracies, places, xerr=np.maximum(errors, 0), fmt="none", ecolor=GREY, zorder=1)
     left.scatter(accuracies, places, c=colours, zorder=2)
-    names = [row.describe(sized=sized) + (" (all)" if row.solved else "") for row in best]
-    left.set_yticks(places, names, fontsize=8)
+    left.set_yticks(places, [row.describe(sized=sized) for row in best], fontsize=8)
     left.axvline(results.chance, color=GREY, linestyle=":") if min(accuracies) < results.chance + 0.1 else None
     left.set_xlabel("leave-one-out accuracy, 95 % interval of each range")
     left.set_title("the best ranges of blocks (red: chosen)", fontsize=10)
@@ -58,18 +57,18 @@ def _costs(axes: Any, results: Results, *, sized: bool) -> None:
     axes.scatter([row.milliseconds for row in timed], [row.accuracy for row in timed], s=8, c=GREY, label="every range")
     front = results.front
     axes.plot([row.milliseconds for row in front], [row.accuracy for row in front], "o-", c=BLUE, label="front")
-    for number, row in enumerate(front):
-        words = f"{first_to_last(row.candidate.blocks)}{f', {row.size} px' if sized else ''}"
-        place = (4, -10) if number % 2 else (-4, 6)
-        side = "left" if number % 2 else "right"
+    for row in front:
+        blocks = row.candidate.blocks
+        words = f"{blocks[0]}…{blocks[-1]}" if len(blocks) > 1 else blocks[0]
         axes.annotate(
-            words,
+            f"{words}, {row.size} px" if sized else words,
             (row.milliseconds, row.accuracy),
             fontsize=7,
-            xytext=place,
+            xytext=(-5, 4),
             textcoords="offset points",
-            ha=side,
+            ha="right",
         )
+    axes.margins(x=0.15)  # room for the names
     axes.set_xlabel("milliseconds for one image, on this machine")
     axes.set_ylabel("leave-one-out accuracy")
     axes.set_title("what a range costs", fontsize=10)
