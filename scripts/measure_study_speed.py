@@ -25,15 +25,15 @@ from jaxcat.data.records import Split
 from jaxcat.objectives.exact.parts import Part
 from jaxcat.study.collect import Collected
 from jaxcat.study.ranking import rank_at, records_of
-from jaxcat.study.results import Clock, analyse
+from jaxcat.study.results import Clock, Results, analyse
 
 WIDTHS = [256, 288, 288, 768, 768, 768, 768, 768, 1280, 2048, 2048]  # channels of mixed0 … mixed10
 COSTS = 10.0  # milliseconds of a block, made up
 FOLDS, PENALTIES = 5, 12
 
 
-def made_up(records: int, classes: int, widths: Sequence[int]) -> Collected:
-    """Features whose classes differ a little, as a study collects them."""
+def made_up(records: int, classes: int, widths: Sequence[int], *, signal: float = 0.1) -> Collected:
+    """Features whose classes differ by `signal`, as a study collects them."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, records).astype(np.int32)
     parts = []
@@ -41,7 +41,7 @@ def made_up(records: int, classes: int, widths: Sequence[int]) -> Collected:
         means = random.standard_normal((classes, width)).astype(np.float32)
         for statistic in ("avg", "std"):
             rows = random.standard_normal((records, width), dtype=np.float32)
-            rows += 0.1 * means[labels]
+            rows += signal * means[labels]
             parts.append(Part(f"mixed{number}", statistic, width, lambda start, stop, rows=rows: rows[start:stop]))
     files = tuple(f"{number}.png" for number in range(records))
     split = Split("train", files, labels, lambda index: np.zeros((1, 1, 3), np.uint8))
@@ -52,8 +52,8 @@ def made_up(records: int, classes: int, widths: Sequence[int]) -> Collected:
     return Collected(config, names, {"train": split}, {"train": np.arange(records)}, {"train": parts}, run)
 
 
-def study(collected: Collected) -> dict[str, float]:
-    """Seconds of each step of a study."""
+def study(collected: Collected) -> Results:
+    """All steps of a study but the passes through the network."""
     clock = Clock()
     silent = lambda words: None  # noqa: E731
     records = records_of(collected)
@@ -61,11 +61,9 @@ def study(collected: Collected) -> dict[str, float]:
     clock.done("ranking")
     blocks = dict.fromkeys(part.block for part in collected.parts["train"])
     costs = {collected.size: {block: COSTS * (number + 1) for number, block in enumerate(blocks)}}
-    results = analyse(
+    return analyse(
         {collected.size: collected}, [found], records, (collected.size, grams), costs, clock=clock, progress=silent
     )
-    print(f"ranked on {results.ranked_on:,}; winner {results.winner.describe()}: {results.accuracy.describe()}")
-    return results.seconds
 
 
 def eigendecomposition(records: int) -> float:
@@ -120,9 +118,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         scaled = timed * PENALTIES * total / columns
         print(f"scikit-learn: {timed:.1f} s for {columns} features and a penalty; the whole grid about {scaled:.0f} s")
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    seconds_of = study(collected)
-    for step, seconds in seconds_of.items():
-        print(f"{step:20s} {seconds:7.1f} s")
+    results = study(collected)
+    print(f"ranked on {results.ranked_on:,}; winner {results.winner.describe()}: {results.accuracy.describe()}")
+    for step, taken in results.seconds.items():
+        print(f"{step:20s} {taken:7.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"all {time.perf_counter() - began:.1f} s; memory at most {peak / 1e6:.2f} GB, {before / 1e6:.2f} before")
 

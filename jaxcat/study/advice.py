@@ -18,12 +18,12 @@ CONFIG_FILE, RUN = "recommended.py", "run"
 def recommended(config: ConfigDict, winner: Row) -> ConfigDict:
     """The config that was asked for, with the blocks, pooling and image size of the winner.
 
-    The penalty stays as asked for: 0 lets training choose it again on all records, which gives the same.
+    Training chooses the penalty again, in the same way, on all records.
     """
     config = config.copy_and_resolve_references()
     set_blocks(config.model, winner.candidate.blocks)
     config.model.pool = winner.candidate.pool
-    config.data.image_size = winner.size
+    config.data.image_size, config.optim.penalty = winner.size, 0.0
     return config
 
 

@@ -58,9 +58,13 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
     Raises:
         JaxcatError: the request, data, weights or workdir cannot be used; the error says what to do.
     """
+    import jax
+
     from jaxcat.system.console import Console
     from jaxcat.training import loop
 
+    if jax.process_count() > 1:
+        raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
     console = Console()
     asked = request(config, sizes)
     with loop.held(workdir):
