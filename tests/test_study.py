@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 import jaxcat
 from jaxcat import configs, flags
 from jaxcat.config import flatten
-from jaxcat.data.indexing.table import unescape_cell
+from jaxcat.data.indexing.table import escape_cell, unescape_cell
+from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError
 from jaxcat.study import __main__ as command_line
 from jaxcat.study import advice, command
@@ -96,6 +98,41 @@ def test_the_recommended_config_trains_the_winner(done, planted, tmp_path):
         done.accuracy["accuracy"] + done.accuracy["optimism_of_choice"]
     )
     assert run.history[-1]["validation/accuracy"] == pytest.approx(done.content["validation"]["accuracy"])
+
+
+@pytest.mark.slow
+def test_the_table_of_labels_can_be_read_as_data(done, planted):
+    config = configs.execute("folder")
+    config.data.source, config.data.table = "table", str(done.workdir / "labels.csv")
+    config.data.dir, config.data.validation_fraction = str(planted), 0.0
+    data = open_data(config)
+    assert len(data.splits["train"]) == 123
+    assert set(data.classes) == {"disc", "square"}
+    assert data.splits["train"].fetch(0).shape[2] == 3
+
+
+@pytest.mark.slow
+def test_a_table_with_groups_and_unreadable_images(planted, tmp_path):
+    rows, place = [["path", "label", "group"]], tmp_path / "images"
+    place.mkdir()
+    for label in ("disc", "square"):
+        for number in range(30):
+            name = f"={label}{number}.png"  # a spreadsheet would run it
+            shutil.copy(planted / "train" / label / f"{number:03}.png", place / name)
+            rows.append([escape_cell(name), label, f"{label} {number // 2}"])
+    (place / "=disc4.png").write_bytes(b"no image")
+    with open(place / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    settings = {"data.source": "table", "data.table": place / "table.csv", "data.skip_bad": True}
+    settings |= {"data.group_column": "group", "data.validation_fraction": 0.2, "data.cache_gb": 1.0}
+    found = jaxcat.study.study("folder", tmp_path / "study", settings=TINY | settings)
+    images = found.content["images"]
+    assert images["train"] + images["validation"] == 59
+    assert found.content["groups"] == pytest.approx(images["train"] / 2, abs=1)
+    paths = {row["path"] for row in table(found, "labels.csv")}
+    assert len(paths) == images["train"]
+    assert "=disc4.png" not in paths
+    assert all(path.startswith("=") for path in paths)
 
 
 @pytest.mark.slow

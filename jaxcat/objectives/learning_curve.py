@@ -65,13 +65,21 @@ class Curve(NamedTuple):
     Attributes:
         law: fitted to all records; its arrays have shape ().
         draws: fitted to the draws; its arrays have shape (DRAWS,).
+        effect: by how much the variance of a measured error is larger than that of independent records: 1 or more
+            where records of a group go together.
+        noise: (DRAWS,) standard normal numbers.
     """
 
     law: Law
     draws: Law
+    effect: float
+    noise: np.ndarray
 
     def predict(self, size: int) -> Prediction:
-        edges = np.quantile(self.draws.error(size), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        """The accuracy that leave-one-out would measure on `size` records; chance in measuring it is included."""
+        errors = self.draws.error(size)
+        errors = np.clip(errors + self.noise * np.sqrt(self.effect * errors * (1 - errors) / size), 0.0, 1.0)
+        edges = np.quantile(errors, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         accuracy = 1 - float(self.law.error(size))
         return Prediction(size, accuracy, min(accuracy, 1 - float(edges[1])), max(accuracy, 1 - float(edges[0])))
 
@@ -154,4 +162,8 @@ def fit_curve(
         of_draws[:, place] = wrong.sum(axis=1) / np.maximum(total.sum(axis=1), 1e-9)
         counts.append((each.answered.any(axis=0) & counted).sum())
     errors = np.array([each.error(counted) for each in measured])
-    return Curve(fit_law(sizes, errors, np.array(counts)), fit_law(sizes, of_draws, np.array(counts)))
+    last = np.clip(errors[-1], LEAST_ERROR, 1 - LEAST_ERROR)
+    largest = len(groups) / together  # records of one group that all go together could not vary more
+    effect = float(np.clip(of_draws[:, -1].var() * counts[-1] / (last * (1 - last)), 1.0, max(1.0, largest)))
+    laws = fit_law(sizes, errors, np.array(counts)), fit_law(sizes, of_draws, np.array(counts))
+    return Curve(*laws, effect, random.standard_normal(DRAWS))
