@@ -14,7 +14,7 @@ import numpy as np
 from jaxcat.objectives.intervals import LEVEL
 
 EXPONENTS = np.linspace(0.05, 1.5, 30)  # values of c that are tried
-STEPS = 25  # of Fisher's scoring for a and b
+STEPS = 12  # of Fisher's scoring for a and b
 LEAST_ERROR = 1e-6  # errors are kept this far from 0 and 1
 DRAWS = 400
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxcat.objectives.choice_interval import ChosenAccuracy
 from jaxcat.objectives.exact.part_grams import PartGrams
 from jaxcat.objectives.exact.problem import answers
 from jaxcat.objectives.exact.solve import Solution
+from jaxcat.objectives.exact.threads import in_parallel
 from jaxcat.objectives.intervals import accuracy_interval
 from jaxcat.objectives.label_errors import Suspects
 from jaxcat.study.collect import Collected, Interrupted, collect, milliseconds, studied
@@ -225,27 +227,36 @@ def _in_full(
     count = len(records.problem.labels)
     if records.all_rank:
         return [], rows[0], solved(every[rows[0].size], rows[0].candidate, progress=progress)
-    best: tuple[Row, Solution] | None = None
-    in_all = []
-    for row in rows[: in_full(count)]:
-        solution = solved(every[row.size], row.candidate, progress=progress)
-        last, hits = solution.candidates[-1], answers(solution.leave_one_out) == records.problem.labels
-        low, high = accuracy_interval(hits, records.problem.groups.of_record)
-        whole = dataclasses.replace(
-            row,
-            penalty=solution.penalty,
-            squared_error=last["squared_error"],
-            accuracy=float(hits.mean()),
-            low=low,
-            high=high,
-            records=count,
-            solved=True,
-        )
-        in_all.append(whole)
-        if best is None or whole.squared_error < best[0].squared_error:
-            best = whole, solution
-    assert best is not None
-    return sorted(in_all, key=lambda row: row.squared_error), *best
+    best, solutions = rows[: in_full(count)], {}
+
+    def solve(row: Row) -> None:
+        solutions[row] = solved(every[row.size], row.candidate, progress=lambda words: None)
+
+    if len(best) == 1:  # a large one: all threads of linear algebra work on it
+        solutions[best[0]] = solved(every[best[0].size], best[0].candidate, progress=progress)
+    else:
+        steps = [functools.partial(solve, row) for row in best]
+        in_parallel([functools.partial(iter, [step]) for step in steps], total=len(steps), progress=progress)
+    in_all = [(_in_all(row, solutions[row], records), solutions[row]) for row in best]
+    in_all.sort(key=lambda pair: pair[0].squared_error)
+    return [row for row, _ in in_all], *in_all[0]
+
+
+def _in_all(row: Row, solution: Solution, records: Records) -> Row:
+    """The row with the figures of a solution on all records."""
+    problem = records.problem
+    hits = answers(solution.leave_one_out) == problem.labels
+    low, high = accuracy_interval(hits, problem.groups.of_record)
+    return dataclasses.replace(
+        row,
+        penalty=solution.penalty,
+        squared_error=solution.candidates[-1]["squared_error"],
+        accuracy=float(hits.mean()),
+        low=low,
+        high=high,
+        records=len(hits),
+        solved=True,
+    )
 
 
 def _accuracy(hits: np.ndarray, choice: ChosenAccuracy, records: Records) -> Accuracy:
