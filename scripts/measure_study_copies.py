@@ -3,7 +3,8 @@
     python scripts/measure_study_copies.py --count 60 --config folder --config.data.dir=DIR …
 
 Copies of some train images are made in a temporary folder: saved again as JPEG of quality 50, cropped by 5 %,
-brightened by 20 %, mirrored, scaled to half. Their features join those of all images of DIR; the search runs on all.
+brightened by 20 %, mirrored, scaled to half. The search runs on all images of DIR and the
+copies of one kind.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxcat import flags
-from jaxcat.objectives.near_duplicates import pairs_alike, whiten
+from jaxcat.objectives.exact.parts import Part
+from jaxcat.objectives.near_duplicates import Pairs, pairs_alike, whiten
 from jaxcat.study.collect import Collected, collect, studied
 from jaxcat.study.images import FALSE_PAIRS, block_for_copies
 from jaxcat.system.console import Console
@@ -57,24 +59,32 @@ def measure(config: ConfigDict, count: int, folder: Path) -> None:
     config = config.copy_and_resolve_references()
     config.data.dir, config.data.validation_fraction = str(folder), 0.0
     copies = collect(studied(config), folder, **options)
-    of_copies = copies.splits["train"]
     block = block_for_copies(found)
-    splits = [found.parts[name] for name in found.splits] + [copies.parts["train"]]
-    parts = [[part for part in of_split if part.block == block] for of_split in splits]
-    counts = [*(len(split) for split in found.splits.values()), len(of_copies)]
-    pairs = pairs_alike(whiten(parts, counts).directions, false_pairs=FALSE_PAIRS)
-    listed = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
-    first = sum(counts[:-1])
-    kinds: dict[str, list[bool]] = {}
-    for place, name in enumerate(of_copies.files):
-        kind, original = copies.classes[of_copies.labels[place]], int(Path(name).stem)
-        kinds.setdefault(kind, []).append((original, first + place) in listed)  # train comes first
-    others = [pair for pair in listed if pair[1] < first]
-    print(
-        f"{block}, {first:,} images, threshold {pairs.threshold:.3f}; {len(others)} pairs among the images themselves"
-    )
-    for kind, hits in kinds.items():
-        print(f"{kind:16s} {np.mean(hits):.2f} of {len(hits)}")
+    first = sum(len(split) for split in found.splits.values())
+    for label, kind in enumerate(copies.classes):
+        of_kind = np.flatnonzero(copies.splits["train"].labels == label)
+        pairs = search(found, copies, of_kind, block)
+        listed = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+        originals = [int(Path(copies.splits["train"].files[number]).stem) for number in of_kind]  # train comes first
+        hits = [(original, first + place) in listed for place, original in enumerate(originals)]
+        others = sum(second < first for _, second in listed)
+        print(
+            f"{kind:16s} {np.mean(hits):.2f} of {len(hits)}; threshold {pairs.threshold:.3f}, {others} pairs among the "
+            f"{first:,} images themselves"
+        )
+
+
+def search(found: Collected, copies: Collected, numbers: np.ndarray, block: str) -> Pairs:
+    """The pairs among all images of the data and these copies."""
+
+    def held(part: Part) -> Part:
+        rows = np.concatenate([part.read(number, number + 1) for number in numbers])
+        return part._replace(read=lambda start, stop: rows[start:stop])
+
+    parts = [[part for part in found.parts[name] if part.block == block] for name in found.splits]
+    parts.append([held(part) for part in copies.parts["train"] if part.block == block])
+    counts = [*(len(split) for split in found.splits.values()), len(numbers)]
+    return pairs_alike(whiten(parts, counts).directions, false_pairs=FALSE_PAIRS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from scipy.linalg import eigh
 from jaxcat.objectives.exact.parts import Part
 
 MOST_DIRECTIONS, RECORDS_PER_DIRECTION = 256, 8
-TAIL = (1e-3, 1e-4)  # shares of pairs above: few enough to be near the threshold, more than there are copies
+TAIL = (3e-3, 3e-4)  # shares of pairs above: few enough to be near the threshold, more than there are copies
 LEAST_PAIRS = 20  # above the second quantile: with fewer, the first is taken where so many are
 BINS = 20_000  # of the histogram of cosines, from -1 to 1
 TOGETHER = 1024  # records at a time
@@ -135,7 +135,7 @@ def _threshold(histogram: np.ndarray, total: int, false_pairs: float) -> float:
     """The cosine above which the exponential tail of the histogram has `false_pairs` pairs."""
     above = np.cumsum(histogram[::-1])[::-1]  # above[i]: pairs in bin i or a later one
     least = max(TAIL[1], LEAST_PAIRS / total)
-    shares = (max(TAIL[0], 5 * least), least)
+    shares = (max(TAIL[0], 10 * least), least)
     ends = [np.arctanh(_cosine(above, share * total)) for share in shares]
     decades = np.log(shares[0] / shares[1])
     rate = max(ends[1] - ends[0], 1e-6) / decades
