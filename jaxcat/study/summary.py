@@ -124,8 +124,9 @@ def _duplicates(results: Results) -> Iterator[str]:
     new = [pair for pair in copies.pairs if not pair.known]
     across, labels = sum(pair.across for pair in new), sum(pair.labels for pair in new)
     yield (
-        f"Near duplicates: {counted(len(new), 'pair')} ({across} across splits, {labels} with two labels) besides "
-        "those that are left out together; about 1 of these is expected by chance. duplicates.csv has all"
+        f"Near duplicates: {counted(len(new), 'pair')} ({across} across splits, {labels} with two labels) besides those "
+        "that are left out together. Images that only share a background may be among them; a cosine near 1 is a copy. "
+        "duplicates.csv has all"
     )
     for pair in new[:EXAMPLES]:
         yield f"  {_words(results, pair)}"
@@ -137,4 +138,4 @@ def _words(results: Results, pair: Alike) -> str:
         label = results.collected.classes[split.labels[image.number]]
         return f"{printable(split.files[image.number])} ({image.split}, {printable(label)})"
 
-    return f"{named(pair.first)} ~ {named(pair.second)}"
+    return f"{named(pair.first)} ~ {named(pair.second)}, cosine {pair.cosine:.2f}"
