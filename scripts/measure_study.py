@@ -37,6 +37,7 @@ from jaxcat.objectives.label_errors import flipped, found_among, suspects
 from jaxcat.objectives.learning_curve import fit_curve, sizes_of
 
 NEW = 20_000  # records that measure the truth of a simulation
+POOL = 12_000  # records of a simulated set, from which those of a repeat are drawn
 SHARE = 0.05  # of labels that are changed
 
 
@@ -186,10 +187,11 @@ def measure_curve(sets: Sequence[Set], repeats: int, *, most: Sequence[int]) -> 
 
 
 def simulated_sets() -> Iterator[Set]:
+    """Sets so large that the records of every repeat are others."""
     for simulation in SIMULATIONS[:1] + SIMULATIONS[2:]:
         random = np.random.default_rng(0)
-        blocks, labels = simulation._replace(records=600).draw(random, simulation.means(random), 600)
-        yield Set(f"simulated: {simulation.name}, 600", named(blocks), labels, np.arange(600))
+        blocks, labels = simulation.draw(random, simulation.means(random), POOL)
+        yield Set(f"simulated: {simulation.name}", named(blocks), labels, np.arange(POOL))
 
 
 # labels --------------------------------------------------------------------------------------------------------------

@@ -124,9 +124,9 @@ def _duplicates(results: Results) -> Iterator[str]:
     new = [pair for pair in copies.pairs if not pair.known]
     across, labels = sum(pair.across for pair in new), sum(pair.labels for pair in new)
     yield (
-        f"Near duplicates: {counted(len(new), 'pair')} ({across} across splits, {labels} with two labels) besides those "
-        "that are left out together. Images that only share a background may be among them; a cosine near 1 is a copy. "
-        "duplicates.csv has all"
+        f"Near duplicates: {counted(len(new), 'pair')} ({across} across splits, {labels} with two labels) besides "
+        "those that are left out together. Images that only share a background may be among them; a cosine near 1 is "
+        "a copy. duplicates.csv has all"
     )
     for pair in new[:EXAMPLES]:
         yield f"  {_words(results, pair)}"
