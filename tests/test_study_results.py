@@ -24,6 +24,7 @@ def test_noise_gives_chance_a_flat_curve_and_no_wrong_labels():
         assert not found.suspects.confident.any()
         assert found.curve.flat
         assert "the curve is flat" in in_words(found.curve)
+        assert not found.curve.predictions
 
 
 def test_classes_far_apart_are_not_called_certain():

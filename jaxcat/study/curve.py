@@ -31,7 +31,8 @@ class LearningCurve:
     Attributes:
         points: (records, accuracy, subsets) of each size.
         curve: the fitted law; None if there are too few sizes.
-        predictions: for the number of records that there are, twice and four times as many.
+        predictions: for the number of records that there are, twice and four times as many; none for a flat curve of
+            features that do not tell the classes apart.
         gain: accuracy gained by twice as many records, and its 95 % interval; None without a curve.
         per_class: name → accuracy now and with twice as many records of all classes.
         choices: how many ranges × poolings were chosen from within each subset.
@@ -135,10 +136,21 @@ def _among_all(measured: Measured, numbers: np.ndarray, count: int) -> Measured:
     return Measured(measured.size, wrong, answered)
 
 
+def unpredicted(curve: LearningCurve) -> LearningCurve:
+    """The curve of a study that learned nothing: if it is flat, without predictions.
+
+    Leave-one-out on noise is below chance where classes are equally large, since an image that is left out lowers the
+    share of its own class. So intervals that predict it cover less than they state.
+    """
+    return dataclasses.replace(curve, predictions=(), per_class={}) if curve.flat else curve
+
+
 def in_words(curve: LearningCurve) -> str:
     """One sentence: what twice as many images would bring."""
     if curve.gain is None:
         return "Too few images to say whether more would help."
+    if not curve.predictions:
+        return "Would more images help? Not as far as can be seen: the curve is flat."
     now, twice = curve.predictions[0], curve.predictions[1]
     gain, low, high = curve.gain
     if curve.flat:

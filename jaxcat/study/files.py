@@ -65,11 +65,14 @@ def _curve(results: Results) -> Iterable[Sequence[Any]]:
 
 
 def _labels(results: Results) -> Iterable[Sequence[Any]]:
-    """Every train image, the most suspicious first; `path` and `label` are what `data.source=table` reads."""
+    """Every train image: those that look wrong, then the others by suspicion.
+
+    `path` and `label` are what `data.source=table` reads.
+    """
     split, classes, found = results.collected.splits["train"], results.collected.classes, results.suspects
     probabilities = probabilities_of(results.solution.leave_one_out)
     yield ("path", "label", "suggested", "probability_of_label", "probability_of_suggested", "looks_wrong")
-    for i in found.order:
+    for i in sorted(found.order, key=lambda record: not found.confident[record]):  # keeps the order of suspicion
         label, suggested = int(split.labels[i]), int(found.suggested[i])
         chances = (float(probabilities[i, label]), float(probabilities[i, suggested]))
         yield (split.files[i], classes[label], classes[suggested], *chances, bool(found.confident[i]))

@@ -84,9 +84,10 @@ def _curve(results: Results) -> Figure:
     sizes = np.unique(np.geomspace(first, BEYOND * count, 60).round().astype(int))
     predicted = [curve.predict(int(size)) for size in sizes]
     axes.plot(sizes, [p.accuracy for p in predicted], c=BLUE, label="fitted, 95 % interval of what is predicted")
-    ahead = [curve.predict(int(size)) for size in np.geomspace(count, BEYOND * count, 20).round()]
-    band = [p.low for p in ahead], [p.high for p in ahead]
-    axes.fill_between([p.size for p in ahead], *band, color=BLUE, alpha=0.15)
+    if results.curve.predictions:  # none for noise
+        ahead = [curve.predict(int(size)) for size in np.geomspace(count, BEYOND * count, 20).round()]
+        band = [p.low for p in ahead], [p.high for p in ahead]
+        axes.fill_between([p.size for p in ahead], *band, color=BLUE, alpha=0.15)
     records, accuracies, _ = zip(*results.curve.points, strict=True)
     axes.scatter(records, accuracies, c=RED, zorder=3, label="measured on subsets")
     axes.axvline(count, color=GREY, linestyle=":", label=f"now: {count:,} images")

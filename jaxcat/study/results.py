@@ -20,7 +20,7 @@ from jaxcat.objectives.exact.threads import in_parallel
 from jaxcat.objectives.intervals import accuracy_interval
 from jaxcat.objectives.label_errors import Suspects
 from jaxcat.study.collect import Collected, Interrupted, collect, milliseconds, studied
-from jaxcat.study.curve import LearningCurve, curve_of
+from jaxcat.study.curve import LearningCurve, curve_of, unpredicted
 from jaxcat.study.images import Copies, Hard, hardest, labels_that_look_wrong, near_duplicates
 from jaxcat.study.ranking import (
     AtSize,
@@ -210,7 +210,7 @@ def analyse(
         optimism=choice.optimism,
         validation=_validation(collected, winner, solution),
         chance=chance,
-        curve=curve,
+        curve=curve if learned else unpredicted(curve),
         suspects=labels_that_look_wrong(solution.leave_one_out, labels, learned=learned),
         copies=copies,
         hardest=hardest(predicted, labels, classes),
