@@ -104,7 +104,7 @@ def test_noise_gives_a_flat_curve():
 
 
 def test_sizes():
-    assert sizes_of(800, least=60) == [71, 100, 141, 200, 283, 400, 566]
+    assert sizes_of(800, least=60) == [141, 200, 283, 400, 566]
     assert sizes_of(50, least=60) == []
 
 

@@ -1,7 +1,8 @@
 """Would more images help: error by number of records, a power law fitted to it, and what it predicts.
 
 The law is error(n) = a + b × n^-c with a, b ≥ 0, of the largest binomial likelihood of the error counts. Its interval
-is by bootstrap: records are drawn again, groups whole, and at each size the subsets; the law is fitted to every draw.
+is by bootstrap: records are drawn again, groups whole, and at each size the subsets; the law is fitted to every draw. A
+third of the draws leave out the smallest size, and a third the two smallest: where the law does not hold, these differ.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ EXPONENTS = np.linspace(0.05, 1.5, 30)  # values of c that are tried
 STEPS = 12  # of Fisher's scoring for a and b
 LEAST_ERROR = 1e-6  # errors are kept this far from 0 and 1
 DRAWS = 400
+DROPPED = 2  # smallest sizes that draws go without, at most; three sizes are always kept
 
 
 class Measured(NamedTuple):
@@ -90,8 +92,11 @@ class Curve(NamedTuple):
         return float(self.law.error(above) - self.law.error(size)), float(edges[0]), float(edges[1])
 
 
-def sizes_of(records: int, *, least: int, most: int = 8) -> list[int]:
-    """Sizes of subsets, each √2 times the one before, the largest `records` / √2; none is below `least`."""
+def sizes_of(records: int, *, least: int, most: int = 5) -> list[int]:
+    """Sizes of subsets, each √2 times the one before, the largest `records` / √2; none is below `least`.
+
+    Not more than `most`: far below the number of records, error falls at another rate than the law's.
+    """
     sizes = [round(records / 2 ** (step / 2)) for step in range(most, 0, -1)]
     return [size for size in sizes if size >= least]
 
@@ -165,5 +170,15 @@ def fit_curve(
     last = np.clip(errors[-1], LEAST_ERROR, 1 - LEAST_ERROR)
     largest = len(groups) / together  # records of one group that all go together could not vary more
     effect = float(np.clip(of_draws[:, -1].var() * counts[-1] / (last * (1 - last)), 1.0, max(1.0, largest)))
-    laws = fit_law(sizes, errors, np.array(counts)), fit_law(sizes, of_draws, np.array(counts))
-    return Curve(*laws, effect, random.standard_normal(DRAWS))
+    law = fit_law(sizes, errors, np.array(counts))
+    return Curve(law, _law_of_draws(sizes, of_draws, np.array(counts)), effect, random.standard_normal(DRAWS))
+
+
+def _law_of_draws(sizes: Sequence[float], errors: np.ndarray, counts: np.ndarray) -> Law:
+    """The laws of draws (DRAWS, S), of which every third, and every other third, go without the smallest sizes."""
+    laws = []
+    for fewer in range(DROPPED + 1):
+        first = min(fewer, max(0, len(sizes) - 3))
+        laws.append(fit_law(sizes[first:], errors[fewer :: DROPPED + 1, first:], counts[first:]))
+    joined = [np.concatenate(each) for each in zip(*(law[:3] for law in laws), strict=True)]
+    return Law(joined[0], joined[1], joined[2], laws[0].unit)
