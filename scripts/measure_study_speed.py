@@ -1,11 +1,12 @@
 """Measures how long a study takes on made-up features, beside what it is compared with. Run by hand.
 
-    python scripts/measure_study_speed.py --records 2000
+    python scripts/measure_study_speed.py --records 2000 --compare
     python scripts/measure_study_speed.py --records 20000 --classes 200 --blocks 8 --width 500
 
 The first compares with single eigendecompositions of that size, and with scikit-learn's grid search, timed on one range
-and scaled by the number of features. Features are in memory; the passes through the network are not measured. Where other programs run, seconds
-of the processor are more telling, with OPENBLAS_NUM_THREADS=1: threads that wait are not counted then.
+and scaled by the number of features. Features are in memory; the passes through the network are not measured. Where
+other programs run, seconds of the processor are more telling, with OPENBLAS_NUM_THREADS=1: threads that wait are not
+counted then.
 """
 
 from __future__ import annotations
