@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcat.objectives.choice_interval import ChosenAccuracy
-from jaxcat.objectives.exact.part_grams import PartGrams
+from jaxcat.objectives.exact.part_grams import PartGrams, part_grams
 from jaxcat.objectives.exact.problem import answers
 from jaxcat.objectives.exact.solve import Solution
 from jaxcat.objectives.exact.threads import in_parallel
@@ -182,7 +182,7 @@ def analyse(
     of_size = grams[1]
     judged = next(each.judged for each in found if each.size == winner.size)
     if grams[0] != winner.size:
-        _, of_size = rank_at(collected, records, progress=progress)
+        of_size = part_grams(collected.parts["train"], records.numbers, progress=progress)
     curve = curve_of(
         of_size,
         judged,
