@@ -88,7 +88,7 @@ def since(began: tuple[float, float]) -> tuple[float, float]:
 
 
 def grid_search(collected: Collected, blocks: int) -> tuple[tuple[float, float], int]:
-    """Seconds of scikit-learn's grid search on the first blocks' averages, with one penalty; and their columns."""
+    """Seconds of scikit-learn's grid search on averages of the first blocks, one penalty; and their columns."""
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         clock, processor = np.min([eigendecomposition(asked.records) for _ in range(3)], axis=0)
         ranges = asked.blocks * (asked.blocks + 1)
         print(f"eigendecomposition: {_both(clock, processor)}; {ranges}: {_both(ranges * clock, ranges * processor)}")
-        timed, columns = grid_search(collected, 3)
+        timed, columns = grid_search(collected, len(widths))
         spans = [sum(widths[i:j]) for i in range(len(widths)) for j in range(i + 1, len(widths) + 1)]
         times = PENALTIES * 3 * sum(spans) / columns  # avg, and avg_std with twice the columns
         print(f"scikit-learn: {_both(*timed)} for {columns} features; whole grid {_both(*(times * t for t in timed))}")
