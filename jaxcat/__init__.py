@@ -29,6 +29,8 @@ _MODULE_OF = {
 
 def __getattr__(name: str) -> Any:
     """Imports what is used only then; `import jaxcat` alone is fast."""
+    if name == "study":
+        return importlib.import_module("jaxcat.study")
     if name in _MODULE_OF:
         return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'jaxcat' has no attribute {name!r}")

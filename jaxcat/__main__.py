@@ -11,11 +11,13 @@ from jaxcat.errors import ConfigError
 from jaxcat.system import cli
 from jaxcat.wording import did_you_mean
 
-# Name → what it does. The command is `main` of the module of that name, which is imported only when it is used.
+# Name → what it does. The command is `main` of the module of that name, or of that package's `__main__`, which is
+# imported only when it is used.
 COMMANDS = {
     "train": "train a classifier on your images, or continue a run",
     "evaluate": "measure a trained classifier on every image of a split, or of another folder",
     "predict": "classify images",
+    "study": "find out what your images can tell: blocks to use, accuracy, labels that look wrong, copies",
     "check": "look through a folder of images before training",
     "cache": "show what is kept on disk, and free space",
 }
@@ -33,7 +35,8 @@ def main(argv: Sequence[str]) -> int | None:
     if name not in COMMANDS:
         names = ", ".join(COMMANDS)
         raise ConfigError(f"{name} is no command of jaxcat; these are: {names}{did_you_mean(name, COMMANDS)}")
-    return importlib.import_module(f"jaxcat.{name}").main(arguments)
+    module = "jaxcat.study.__main__" if name == "study" else f"jaxcat.{name}"
+    return importlib.import_module(module).main(arguments)
 
 
 def listing() -> str:
