@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,13 +18,10 @@ from jaxcat.models.completion import widest
 from jaxcat.objectives.exact.parts import Part
 from jaxcat.runs.records import rules_of
 from jaxcat.system.console import Console, said_if_long
-from jaxcat.system.devices import place_replicated
+from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.loop import open_source, settle_grey
 from jaxcat.training.origin import find_origin
 from jaxcat.training.start import Start, start
-
-TIMED_IMAGES = 16  # in the batch that is timed
-TIMES = 5  # of which the fastest counts
 
 
 class Interrupted(Exception):
@@ -82,8 +76,10 @@ def collect(config: ConfigDict, workdir: Path, *, mesh: Mesh, console: Console, 
         Interrupted: a signal came; what was computed is kept.
         JaxcatError: data or weights cannot be used.
     """
+    check_engine(config, begun=False)
     with said_if_long("looking through the data", console=console):
         data = settle_grey(config, open_data(config, rules=rules_of(None)))
+        settle_engine(config, data)
     with said_if_long("reading weights", console=console):
         origin = find_origin(config, workdir, meta=None, classes=data.classes)
         run = start(config, workdir, origin=origin, meta=None, classes=data.classes, mesh=mesh)
@@ -98,43 +94,3 @@ def collect(config: ConfigDict, workdir: Path, *, mesh: Mesh, console: Console, 
         for name in splits
     }
     return Collected(config, data.classes, splits, groups, parts, run)
-
-
-def milliseconds(collected: Collected, *, mesh: Mesh, progress: Callable[[str], None]) -> dict[str, float]:
-    """Block → milliseconds for one image through the network up to that block, on this machine.
-
-    The first and the last block are timed. Between them time is shared out by the number of operations, which the
-    compiler counts: compiling a program for each block would take minutes.
-    """
-    network, frozen, size = collected.run.network, collected.run.frozen, collected.size
-    images = place_replicated(mesh, np.zeros((TIMED_IMAGES, size, size, 3), np.uint8))
-    programs = {}
-    for block in network.pooled:
-        parts = [part for part in network.parts if part.block == block]
-        programs[block] = jax.jit(functools.partial(network.pooled_parts, parts=parts))
-    ends = tuple(dict.fromkeys((network.pooled[0], network.pooled[-1])))
-    for block in ends:
-        progress(f"compiling the network up to {block}, to time it")
-        jax.block_until_ready(programs[block](frozen, images))
-    timed = dict.fromkeys(ends, float("inf"))
-    for _ in range(TIMES):
-        for block in ends:  # in turn, so that other programs slow both alike
-            progress(f"timing the network up to {block}")
-            began = time.perf_counter()
-            jax.block_until_ready(programs[block](frozen, images))
-            timed[block] = min(timed[block], (time.perf_counter() - began) / TIMED_IMAGES * 1000)
-    try:
-        operations = {block: _operations(program.lower(frozen, images)) for block, program in programs.items()}
-    except (NotImplementedError, RuntimeError):  # a compiler that does not count: blocks between the ends have no cost
-        return timed
-    first, last = operations[ends[0]], operations[ends[-1]]
-    if last <= first:
-        return timed
-    slope = (timed[ends[-1]] - timed[ends[0]]) / (last - first)
-    return {block: timed[ends[0]] + slope * (count - first) for block, count in operations.items()}
-
-
-def _operations(lowered: jax.stages.Lowered) -> float:
-    """The number of floating-point operations of a program; 0 if it is not known."""
-    counted = lowered.cost_analysis()
-    return float((counted or {}).get("flops", 0.0))

@@ -19,7 +19,8 @@ from jaxcat.objectives.exact.solve import Solution
 from jaxcat.objectives.exact.threads import in_parallel
 from jaxcat.objectives.intervals import accuracy_interval
 from jaxcat.objectives.label_errors import Suspects
-from jaxcat.study.collect import Collected, Interrupted, collect, milliseconds, studied
+from jaxcat.study.collect import Collected, Interrupted, collect, studied
+from jaxcat.study.cost import milliseconds
 from jaxcat.study.curve import LearningCurve, curve_of, unpredicted
 from jaxcat.study.images import Copies, Hard, hardest, labels_that_look_wrong, near_duplicates
 from jaxcat.study.ranking import (
@@ -134,10 +135,10 @@ def run(
         collected = collect(studied(config, wanted), workdir, mesh=mesh, console=console, stop=stop)
         every[collected.size] = collected
         clock.done("features")
+        costs[collected.size] = milliseconds(collected, mesh=mesh, console=console)
+        clock.done("timing")
         with said_steps(f"comparing ranges of blocks at {collected.size} px", console=console) as said:
             progress = _stopping(said, stop)
-            costs[collected.size] = milliseconds(collected, mesh=mesh, progress=progress)
-            clock.done("timing")
             records = records or records_of(collected)
             grams = None  # its memory is free before the next ones are made
             at_size, of_size = rank_at(collected, records, progress=progress)
