@@ -118,15 +118,17 @@ def test_another_converter_is_another_key(whole, monkeypatch):
     assert found(whole) is None
 
 
-@pytest.mark.parametrize("damage", ["changed byte", "cut", "empty", "gone", "no key", "key is no object"])
+@pytest.mark.parametrize("damage", ["changed byte", "cut", "empty", "gone", "a folder", "no key", "key is no object"])
 def test_a_damaged_file_is_not_used(whole, damage, no_conversion):
     path = file_of(whole)
     if damage == "changed byte":
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    elif damage == "gone":
+    elif damage in ("gone", "a folder"):
         path.unlink()
+        if damage == "a folder":
+            path.mkdir()  # as what may not be read, it raises another OSError
     elif damage in ("cut", "empty"):
         path.write_bytes(path.read_bytes()[:-100] if damage == "cut" else b"")
     else:

@@ -229,13 +229,18 @@ def _find(wanted: _Wanted) -> Converted | None:
         if about.get("format") == FORMAT and wanted.about["parts"].items() <= about["parts"].items():
             able.append((len(about["parts"]), folder, about["sha256"]))
     for _, folder, digest in sorted(able):
-        with contextlib.suppress(FileNotFoundError):  # someone cleared the cache
+        try:
             content = (folder / FILE).read_bytes()
-            if hashlib.sha256(content).hexdigest() == digest:
-                return Converted(folder / FILE, content, wanted.about["image_size"], wanted.outputs)
-            logger.warning("%s is damaged: it is not used, and made again if it is needed", folder / FILE)
-            with contextlib.suppress(OSError):  # another user's
-                (folder / "key.json").unlink()
+        except FileNotFoundError:  # someone cleared the cache
+            continue
+        except OSError as error:  # for example another user's, who lets nobody read it
+            logger.warning("%s is not used: %s", folder / FILE, one_line(error))
+            continue
+        if hashlib.sha256(content).hexdigest() == digest:
+            return Converted(folder / FILE, content, wanted.about["image_size"], wanted.outputs)
+        logger.warning("%s is damaged: it is not used, and made again if it is needed", folder / FILE)
+        with contextlib.suppress(OSError):  # another user's
+            (folder / "key.json").unlink()
     return None
 
 
