@@ -20,8 +20,9 @@ from test_exact_run import TINY
 
 import jaxcat
 from jaxcat import evaluate, predict
+from jaxcat.bottlenecks.engines import converted
 from jaxcat.bottlenecks.engines import litert as interpreters
-from jaxcat.errors import CheckpointError, ConfigError, EngineError
+from jaxcat.errors import CacheError, CheckpointError, ConfigError, EngineError
 from jaxcat.inference import choice
 from jaxcat.inference.evaluation import open_split
 from jaxcat.inference.litert import HeadInNumPy
@@ -320,6 +321,21 @@ def test_without_an_interpreter(int8, pictures, tmp_path, capsys, monkeypatch):
     assert said.count("engine: xla, not the run's litert_int8: no LiteRT interpreter is installed: pip install") == 1
     assert figures_of(int8, tmp_path / "results")["interpreter"] is None
     with pytest.raises(EngineError, match="pip install"):
+        predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
+
+
+def test_a_failed_conversion_names_the_flag_of_the_command(int8, pictures, rows_only, capsys, monkeypatch):
+    monkeypatch.setattr(converted, "PROGRAM", "json.no_such_program")
+    monkeypatch.setattr(choice, "LEAST_RECORDS", 1)
+    with pytest.raises(EngineError, match="^--engine litert_int8: the network could not .*; or use --engine xla$"):
+        predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
+    assert predict.main(["--workdir", str(int8), str(pictures[0])]) == 0
+    said = capsys.readouterr().err
+    assert "engine: xla, not the run's litert_int8: the network could not be converted for litert_int8: " in said
+    assert "--config" not in said
+    shutil.rmtree(rows_only / "converted")
+    (rows_only / "converted").write_text("a file where a folder should be")
+    with pytest.raises(CacheError, match="^--engine litert_int8: .* cannot be written: .*; or use --engine xla$"):
         predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
 
 

@@ -92,7 +92,7 @@ class EngineChoice:
             )
         except (EngineError, CacheError, NoHomeError) as error:
             if self._asked != AUTO:
-                raise
+                raise type(error)(f"--engine {self._asked}: {error}; or use --engine {XLA}") from error
             reason = str(error)
         console.print(f"engine: xla, not the run's {self.wanted}: {reason}")
         return self._xla()
