@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +130,30 @@ def test_images_are_read_only_a_little_ahead(whole):
     list(itertools.islice(rows, 3))
     assert len(read) < 10
     rows.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_computes_too(whole, tmp_path):
+    """As a worker of multiprocessing on Linux; here without JAX, whose own threads a fork would break."""
+    program = """
+import os, sys, signal
+from pathlib import Path
+import numpy as np
+from jaxcat.bottlenecks.engines.litert import Converted, LiteRTPrefix
+path, outputs = Path(sys.argv[1]), tuple(sys.argv[2:])
+prefix = LiteRTPrefix(Converted(path, path.read_bytes(), 75, outputs), threads=4)
+images = list(np.random.default_rng(0).integers(0, 256, (9, 75, 75, 3), np.uint8))
+expected = [np.concatenate(row) for row in prefix.rows(images)]
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1] != 0)
+signal.alarm(60)
+os._exit(not np.array_equal([np.concatenate(row) for row in prefix.rows(images)], expected))
+"""
+    converted = whole[1]
+    (tmp_path / "prefix.tflite").write_bytes(converted.content)
+    command = [sys.executable, "-c", program, str(tmp_path / "prefix.tflite"), *converted.outputs]
+    result = subprocess.run(command, timeout=120)
+    assert result.returncode == 0
 
 
 def test_an_image_of_another_size_or_dtype_is_refused(whole):
