@@ -210,7 +210,7 @@ def test_without_a_package_the_interpreter_is_tensorflows_and_silent(whole, monk
         found = litert.interpreter()
         assert found.package == "tensorflow"
         assert side_by_side(LiteRTPrefix(converted).rows(images)).shape[0] == 1
-        monkeypatch.setitem(sys.modules, "tensorflow", None)
+        monkeypatch.setattr(litert, "_of_tensorflow", lambda: importlib.import_module("no_such_package"))
         litert.interpreter.cache_clear()
         assert litert.interpreter() is None
         with pytest.raises(EngineError, match="pip install 'ai-edge-litert"):
@@ -218,6 +218,28 @@ def test_without_a_package_the_interpreter_is_tensorflows_and_silent(whole, monk
     finally:
         litert.interpreter.cache_clear()
     assert not [warning for warning in recwarn if "lite" in str(warning.message)]
+
+
+def test_an_interpreter_that_cannot_be_imported_is_none(monkeypatch):
+    def broken() -> None:
+        raise TypeError("Descriptors cannot be created directly")  # of protobuf, if its version does not fit
+
+    monkeypatch.setattr(litert, "_own_package", broken)
+    monkeypatch.setattr(litert, "_of_tensorflow", broken)
+    litert.interpreter.cache_clear()
+    try:
+        assert litert.interpreter() is None
+    finally:
+        litert.interpreter.cache_clear()
+
+
+def test_the_interpreter_of_tensorflow_says_nothing():
+    program = (
+        "import sys; sys.modules['ai_edge_litert'] = None; from jaxcat.bottlenecks.engines import litert;"
+        "assert litert.interpreter().package == 'tensorflow'"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_reading_and_looking_up_import_no_framework():

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcat.data.augment import tensorflow
 from jaxcat.errors import EngineError, one_line
 from jaxcat.system.console import without_lines
 
@@ -53,7 +54,7 @@ def interpreter() -> Found | None:
     for package, find in (("ai-edge-litert", _own_package), ("tensorflow", _of_tensorflow)):
         try:
             return Found(package, *find())
-        except (ImportError, OSError, AttributeError) as error:  # not there, or for another system or NumPy
+        except Exception as error:  # not there, or for another system, NumPy or protobuf: these raise any type
             logger.debug("%s has no usable interpreter: %s", package, error)
     return None
 
@@ -65,8 +66,7 @@ def _own_package() -> tuple[str, Any]:
 
 
 def _of_tensorflow() -> tuple[str, Any]:
-    import tensorflow as tf
-
+    tf = tensorflow()
     # TensorFlow says at every use that it will remove the interpreter; what to install instead is in the requirements
     warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
     return tf.__version__, tf.lite.Interpreter
