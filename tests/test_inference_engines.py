@@ -349,9 +349,19 @@ def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     assert "--engine litert_int8 needs --workdir" in capsys.readouterr().err
 
 
-def test_several_processes_compute_by_xla(int8, monkeypatch):
+@pytest.mark.parametrize("engine", ["auto", "xla"])
+def test_a_loaded_classifier_no_longer_needs_its_workdir(int8, pictures, engine):
+    """A run that goes on removes checkpoints."""
+    expected = jaxcat.load(int8, engine=engine).predict(pictures)
+    classifier = jaxcat.load(int8, engine=engine)
+    shutil.rmtree(int8)
+    np.testing.assert_array_equal(classifier.predict(pictures), expected)
+
+
+def test_several_processes_compute_by_xla(int8, monkeypatch, caplog):
     monkeypatch.setattr(choice, "process_count", lambda: 2)
     assert jaxcat.load(int8).engine.computation().engine == "xla"
+    assert "engine: xla, not the run's litert_int8: it computes in one process" in caplog.text
     with pytest.raises(ConfigError, match="--engine litert_int8: it computes in one process"):
         jaxcat.load(int8, engine="litert_int8")
 

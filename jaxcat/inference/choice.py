@@ -61,7 +61,18 @@ class EngineChoice:
         if reason and asked != AUTO:
             raise ConfigError(f"--engine {asked}: {reason}; use --engine {XLA}")
         if reason:
+            logger.warning("engine: xla, not the run's %s: %s", self.wanted, reason)
             self.wanted = XLA
+
+    def prepare(self) -> None:
+        """Reads the files that will be needed, so that damage is reported now, and they may be gone later.
+
+        These are the head's or, for xla, all. Raises CheckpointError.
+        """
+        if self.wanted == XLA:
+            self.computation()
+        else:
+            self._head  # noqa: B018
 
     def computation(self, images: int = 0, *, console: Console | None = None) -> Computation:
         """What computes the answers.
@@ -119,12 +130,13 @@ class EngineChoice:
 
     @functools.cached_property
     def _litert(self) -> LiteRTComputation:
-        return LiteRTComputation(self._meta, self.wanted, head=self._head(), frozen=self._frozen)
+        return LiteRTComputation(self._meta, self.wanted, head=self._head, frozen=self._frozen)
 
     def _frozen(self) -> Tree:
         xla = self._xla()
         return xla.host_arrays(xla.run.frozen)
 
+    @functools.cached_property
     def _head(self) -> Head:
         """The arrays of the head: from their file or, if that cannot be used, from the checkpoint."""
         try:
