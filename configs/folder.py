@@ -42,6 +42,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         config.optim.learning_rate = 1e-3  # one dense layer on pooled features trains well at ten times the article's
         return config
     config.bottleneck.dtype = "float32"
+    config.bottleneck.engine = "auto"
     config.model.pool = "avg_std"
     config.model.pool_from = "auto"
     config.optim.name = "exact"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from jaxcat.bottlenecks.engines import converted
 from jaxcat.errors import CacheError, ConfigError, one_line
 from jaxcat.system import cli
 from jaxcat.system.console import Console
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 
 
 def entries(root: Path) -> Iterator[Entry]:
-    """All entries of the cache: bottlenecks, then compiled programs, then what else is kept of files, then weights."""
+    """All entries: bottlenecks, converted networks, compiled programs, what else is kept of files, then weights."""
     groups: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in sorted((root / "bottlenecks").glob("*")):
         if folder.is_dir():
@@ -52,6 +53,8 @@ def entries(root: Path) -> Iterator[Entry]:
             groups.setdefault(_group(key) or folder.name, []).append((folder, key))
     for name, members in sorted(groups.items()):
         yield Entry(name, [folder for folder, _ in members], _about(members), True)
+    for folder, about in converted.folders(root):
+        yield Entry(folder.name, [folder], about, True)
     for folder in sorted(root.glob("xla*")):
         if folder.is_dir():
             flags = "" if folder.name == "xla" else ", for other XLA_FLAGS"
@@ -82,6 +85,7 @@ def _group(key: Mapping[str, Any]) -> str:
         if not (key["pool"] and isinstance(key["numbers"], list)):
             return ""
         shared = {**key, "stages": 0, "pool": key["pool"][1], "numbers": key["numbers"][0]}
+        shared |= {"plan": 0} if "plan" in key else {}  # of LiteRT: that of the last block
         text = json.dumps(shared, sort_keys=True)
         return f"pooled-{key['image_size']}px-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     except (KeyError, TypeError, IndexError):

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from jaxcat import configs
+from jaxcat.bottlenecks.engines.names import AUTO, CHOICES, XLA, unsupported
 from jaxcat.config import check_name, check_stored, flatten
 from jaxcat.data.augment import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
@@ -42,6 +43,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "data.resize": RESIZES,
     "data.augment": AUGMENTATIONS,
     "model.backbone": BACKBONES,
+    "bottleneck.engine": CHOICES,
     "optim.name": OPTIMIZERS,
     "optim.schedule": SCHEDULES,
 }
@@ -184,6 +186,8 @@ def _check_combinations(config: ConfigDict) -> None:
             f"{model.backbone}: set --config.model.backbone={owner}, or choose other weights"
         )
     check_division(config)
+    if config.bottleneck.engine not in (AUTO, XLA) and (why := unsupported(config)):
+        raise ConfigError(f"--config.bottleneck.engine={config.bottleneck.engine}: {why}; set it to {XLA}")
     if config.bottleneck.views and model.train_from == BACKBONES[model.backbone].stages[0]:
         raise ConfigError(
             f"--config.bottleneck.views={config.bottleneck.views} keeps the output of frozen blocks, but "

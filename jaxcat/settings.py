@@ -240,6 +240,7 @@ SETTINGS: dict[str, Setting] = {
         meaning="type of the bottlenecks on disk",
         choices={"float16": "half the space", "float32": "as computed"},
     ),
+    "bottleneck.engine": Setting("xla", before="xla", meaning="what computes bottlenecks of frozen blocks"),
     # checkpoint -------------------------------------------------------------------------------------------------------
     "checkpoint.every_steps": Setting(
         0, before=0, meaning="also save after so many steps; 0: after each epoch only", may_change=True

@@ -40,8 +40,11 @@ def made(config) -> BottleneckSource:
     data = open_data(config)
     net = small.network(config, classes=len(data.classes))
     frozen, _ = net.split(*net.initialize(0))
-    keys = keys_of(config, net, frozen_digests=meta.digests(frozen))
-    return BottleneckSource(config, data, network=net, frozen=frozen, keys=keys, mesh=make_mesh())
+    digests = meta.digests(frozen)
+    keys = keys_of(config, net, frozen_digests=digests)
+    return BottleneckSource(
+        config, data, network=net, frozen=frozen, keys=keys, frozen_digests=digests, mesh=make_mesh()
+    )
 
 
 def opened(config) -> BottleneckSource:

@@ -20,6 +20,7 @@ from small_bottlenecks import SILENT, config_of, made, opened, prepared, rows_of
 from jaxcat import cache
 from jaxcat.bottlenecks import rows, source
 from jaxcat.bottlenecks.compute import Blocks
+from jaxcat.bottlenecks.engines import xla
 from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.rows import Rows, identities
 from jaxcat.bottlenecks.versions import step_versions
@@ -49,7 +50,7 @@ def test_a_second_run_computes_nothing_and_decodes_nothing(folder, monkeypatch):
     assert opened(config).to_compute == 2 * 24 + 12
     prepared(config)
     monkeypatch.setattr(Store, "prepare", None)
-    monkeypatch.setattr(source, "jit", None)
+    monkeypatch.setattr(xla, "jit", None)
     assert prepared(config).to_compute == 0
     moved = folder.with_name("elsewhere")
     shutil.move(folder, moved)
@@ -146,7 +147,7 @@ def test_the_key_names_everything_that_shapes_a_row(folder):
 
 @pytest.mark.slow
 def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_cache, monkeypatch):
-    config, compile = config_of(folder), source.jit
+    config, compile = config_of(folder), xla.jit
 
     def rows_with_memory_for(most: int) -> tuple[np.ndarray, list[int]]:
         sizes = []
@@ -162,7 +163,7 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_
 
             return call
 
-        monkeypatch.setattr(source, "jit", limited)
+        monkeypatch.setattr(xla, "jit", limited)
         shutil.rmtree(empty_cache, ignore_errors=True)
         return rows_of(prepared(config).train(0, first=0), config, 0), sizes
 
@@ -181,9 +182,13 @@ def test_another_arithmetic_is_another_key(folder, monkeypatch):
     keys = [key(config, net, frozen_digests={})]
     with jax.default_matmul_precision("highest"):
         keys.append(key(config, net, frozen_digests={}))
-    for name, value in [("compiler_options", {"option": "1"}), ("installed_versions", {"jax": "0"})]:
+    changed = [
+        ("system.compilation.compiler_options", {"option": "1"}),
+        ("bottlenecks.key.installed_versions", {"jax": "0"}),
+    ]
+    for name, value in changed:
         with monkeypatch.context() as patch:
-            patch.setattr(f"jaxcat.bottlenecks.key.{name}", lambda *_, value=value: value)
+            patch.setattr(f"jaxcat.{name}", lambda *_, value=value: value)
             keys.append(key(config, net, frozen_digests={}))
     for conventions in (Conventions(ZERO_TO_ONE, False), Conventions(MINUS_ONE_TO_ONE, True)):
         keys.append(key(config, small.network(config, conventions=conventions), frozen_digests={}))

@@ -16,6 +16,7 @@ from rich.console import Console
 from small_bottlenecks import SILENT, config_of, made, opened, prepared
 
 from jaxcat.bottlenecks import compute, rows, source
+from jaxcat.bottlenecks.engines import xla
 from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import Parts
 from jaxcat.bottlenecks.rows import Rows
@@ -67,7 +68,7 @@ def test_another_recipe_computes_only_what_is_missing(folder, written, monkeypat
     wider.prepare(SILENT)
     assert written == dict.fromkeys(("mixed1-avg", "mixed1-std"), NUMBER)
     monkeypatch.setattr(Store, "prepare", None)
-    monkeypatch.setattr(source, "jit", None)
+    monkeypatch.setattr(xla, "jit", None)
     for config in (
         pooling(folder, "mixed0", "stem"),
         pooling(folder, "mixed1", "mixed0"),
@@ -297,7 +298,7 @@ def test_runs_with_parts_in_common_never_wait_for_each_other(folder):
 def test_a_part_is_computed_by_the_blocks_up_to_it(folder, monkeypatch):
     """What is compiled for averages of the first block has no parameters of the second."""
     prepared(pooling(folder, "mixed1", "mixed1"))
-    seen, compiled = [], source.jit
+    seen, compiled = [], xla.jit
 
     def noted(function, **arguments):
         def call(frozen, images):
@@ -307,7 +308,7 @@ def test_a_part_is_computed_by_the_blocks_up_to_it(folder, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(source, "jit", noted)
+    monkeypatch.setattr(xla, "jit", noted)
     prepared(pooling(folder, "mixed1", "stem", **{"model.pool": "avg"}))  # lacks the stem and mixed0
     assert set(seen) == {5 + 7}
 

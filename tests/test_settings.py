@@ -211,7 +211,9 @@ def test_every_name_of_every_table_is_accepted():
     for name in flags.TABLES:
         for choice in choices_of(name):
             exact = choice == "exact"
-            config = request(optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(exact))
+            config = request(
+                optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(exact or name == "bottleneck.engine")
+            )
             config.data.name = "cats_vs_dogs"
             config.update_from_flattened_dict({name: choice, "data.table": "t.csv" if choice == "table" else ""})
             validate(config)

@@ -1,35 +1,22 @@
-"""Computes bottlenecks: runs images through the frozen prefix and adds the outputs to the cache in blocks of rows."""
+"""Has an engine run images through the frozen prefix, and adds the bottlenecks to the cache in blocks of rows."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax import Array
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxcat.bottlenecks.rows import Rows, cannot_write
-from jaxcat.data.batches import batches
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
 from jaxcat.system.locks import locked
 from jaxcat.wording import counted
 
-logger = logging.getLogger(__name__)
-
-# Images in a batch for each device; larger batches are no faster on a CPU.
-IMAGES_PER_DEVICE = {"cpu": 32}
-IMAGES_PER_ACCELERATOR = 256
-
-# Takes uint8 (P, size, size, 3), split over the mesh; gives (P, …) for each part, the same in every process.
-Prefix = Callable[[Array], tuple[Array, ...]]
 Output = tuple[np.ndarray, ...]  # for a batch, the rows of each part
 
 
@@ -52,6 +39,31 @@ class Request(NamedTuple):
     view: int
 
 
+class Engine(Protocol):
+    """What computes the rows of requests; see engines/.
+
+    Attributes:
+        asks_often: whether work can end after each output, not only after one that completed blocks.
+    """
+
+    asks_often: bool
+
+    def begin(self) -> None:
+        """Begins what can go on beside other work, such as decoding; called as soon as rows are missing."""
+
+    def ready(self, console: Console, *, stop: Callable[[], int]) -> int:
+        """Waits until `outputs` can be called. Gives 0, or what `stop` returned if that is not 0."""
+
+    def outputs(self, request: Request, *, report: Callable[[int], None]) -> Iterator[Output]:
+        """Yields the rows of the parts in `request.lacking`, for the records in order, some at a time.
+
+        `report` is called with the number of records of each output.
+        """
+
+    def close(self) -> None:
+        """Ends what `begin` began, and gives memory back."""
+
+
 def request_of(store: Store, missing: np.ndarray, *, identities: Sequence[bytes], augment: str, view: int) -> Request:
     """The request for all rows that are missing, bool (parts, records)."""
     records = np.flatnonzero(missing.any(axis=0))
@@ -63,10 +75,7 @@ def extract(
     parts: Sequence[Rows],
     requests: Sequence[Request],
     *,
-    prefix: Callable[[tuple[int, ...]], Prefix],
-    size: int,
-    seed: int,
-    mesh: Mesh,
+    engine: Engine,
     console: Console,
     stop: Callable[[], int],
 ) -> int:
@@ -74,10 +83,9 @@ def extract(
 
     Args:
         parts: the rows of every part of a bottleneck.
-        prefix: takes numbers of parts in ascending order, gives the function that computes them.
-        size: side of the images that the network sees.
-        seed: the seed of the augmentation.
-        stop: called after each batch that completed blocks; the work ends if it does not return 0.
+        engine: computes them; it is ready.
+        stop: called after each output that completed blocks, or after every one if `engine.asks_often`; the work ends
+            if it does not return 0.
 
     Returns:
         0, or what `stop` returned if that is not 0.
@@ -88,15 +96,17 @@ def extract(
     began, total = time.perf_counter(), sum(len(request.records) for request in requests)
     with progress_of("bottlenecks", total=total, console=console) as report:
         for request in requests:
-            outputs = _outputs(request, prefix(tuple(request.lacking)), size=size, seed=seed, mesh=mesh, report=report)
-            if status := _write(parts, request, outputs, stop=stop):
+            outputs = engine.outputs(request, report=report)
+            if status := _write(parts, request, outputs, asks_often=engine.asks_often, stop=stop):
                 return status
     seconds = time.perf_counter() - began
     console.print(f"bottlenecks: {counted(total, 'row')} in {seconds:.1f} s, {total / seconds:.3g} images/s")
     return 0
 
 
-def _write(parts: Sequence[Rows], request: Request, outputs: Iterable[Output], *, stop: Callable[[], int]) -> int:
+def _write(
+    parts: Sequence[Rows], request: Request, outputs: Iterable[Output], *, asks_often: bool, stop: Callable[[], int]
+) -> int:
     """Adds to each part the rows that it lacks, in blocks. Gives 0, or what `stop` returned if that is not 0."""
     waiting = {
         part: Blocks(parts[part], [request.identities[record] for record in request.records[lacks]])
@@ -105,7 +115,7 @@ def _write(parts: Sequence[Rows], request: Request, outputs: Iterable[Output], *
     done = 0
     for output in outputs:
         count = len(output[0])
-        added = False
+        added = asks_often
         for (part, lacks), values in zip(request.lacking.items(), output, strict=True):
             added |= waiting[part].add(values[lacks[done : done + count]])
         done += count
@@ -144,58 +154,6 @@ class Blocks:
     def _block(self, values: np.ndarray) -> None:
         self._rows.add(self._identities[self._written : self._written + len(values)], values)
         self._written += len(values)
-
-
-def _outputs(
-    request: Request,
-    prefix: Prefix,
-    *,
-    size: int,
-    seed: int,
-    mesh: Mesh,
-    report: Callable[[int], None],
-) -> Iterator[Output]:
-    """Yields the prefix's output for the records in order, batch by batch; the devices compute one batch ahead.
-
-    If the devices have no memory for a batch, it is tried again at half the size, but only in a run of one process.
-    `report` is called with the number of images of each batch.
-    """
-    per_device, done = IMAGES_PER_DEVICE.get(jax.default_backend(), IMAGES_PER_ACCELERATOR), 0
-    while done < len(request.records):
-        left = request._replace(records=request.records[done:])
-        try:
-            for output in _pass(left, prefix, batch_size=per_device * mesh.size, size=size, seed=seed, mesh=mesh):
-                done += len(output[0])
-                report(len(output[0]))
-                yield output
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or per_device == 1 or jax.process_count() > 1:
-                raise
-            per_device //= 2
-            logger.warning("out of memory on the device: going on with %s at a time", counted(per_device, "image"))
-
-
-def _pass(request: Request, prefix: Prefix, *, batch_size: int, size: int, seed: int, mesh: Mesh) -> Iterator[Output]:
-    """Yields the same as `_outputs`, all with one batch size."""
-    images = batches(
-        request.store,
-        request.store.split.labels,
-        request.records,
-        batch_size=batch_size,
-        size=size,
-        mesh=mesh,
-        augment=request.augment,
-        seed=seed,
-        view=request.view,
-    )
-    left, ahead = len(request.records), None
-    for batch in itertools.chain(images, [None]):
-        following = None if batch is None else prefix(batch["image"])
-        if ahead is not None:
-            count = min(batch_size, left)
-            yield tuple(np.asarray(values)[:count] for values in ahead)
-            left -= count
-        ahead = following
 
 
 @contextlib.contextmanager

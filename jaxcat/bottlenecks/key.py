@@ -2,6 +2,8 @@
 
 Maps have one key for each end of the prefix. Pooled features have one for each block and statistic, whatever other
 blocks are pooled beside it and wherever the pass that computes it ends, so that runs share what they have in common.
+
+This module imports no framework: the keys of a LiteRT engine need none, so that its rows are found without JAX.
 """
 
 from __future__ import annotations
@@ -9,15 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 from ml_collections import ConfigDict
 
+from jaxcat.bottlenecks.engines.conversion import plan_of_run
+from jaxcat.bottlenecks.engines.litert import DELEGATE, required_interpreter
+from jaxcat.bottlenecks.engines.names import XLA, engine_of
+from jaxcat.bottlenecks.engines.tensorflow_graph import GRAPH_VERSION
 from jaxcat.bottlenecks.versions import step_versions
-from jaxcat.models.network import Network
-from jaxcat.system.compilation import compiler_options, installed_versions, xla_flags
+from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.versions import installed_versions
+
+if TYPE_CHECKING:
+    from jaxcat.models.network import Network
 
 FORMAT = 1  # of the cache: raise it if the identity of a row or the layout of a block changes
 
@@ -34,54 +44,124 @@ def keys_of(config: ConfigDict, net: Network, *, frozen_digests: Mapping[str, st
     Returns:
         A key for each of `net.parts`, in their order, if the prefix ends with "pool"; else one key.
     """
+    if config.bottleneck.engine != XLA:
+        return litert_keys(config, net.conventions, frozen_digests)
     if not net.prefix_pools:
-        return [_key(config, net, numbers=_hash(frozen_digests), stages=net.prefix_stages, pool=None)]
-    of_blocks = [
-        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1] == block})
-        for block in net.blocks
-    ]
-    keys = []
+        return [
+            _common(config, net.conventions, stages=net.prefix_stages)
+            | {"numbers": _hash(frozen_digests), "pool": None}
+            | _of_xla(config)
+        ]
+    of_blocks, keys = _of_blocks(frozen_digests, net.blocks), []
     for part in net.parts:
         count = 1 + net.blocks.index(part.block)
-        pool = [part.statistic, config.model.pool_grid]
-        keys.append(_key(config, net, numbers=of_blocks[:count], stages=net.blocks[:count], pool=pool))
+        keys.append(
+            _common(config, net.conventions, stages=net.blocks[:count])
+            | {"numbers": of_blocks[:count], "pool": [part.statistic, config.model.pool_grid]}
+            | _of_xla(config)
+        )
     return keys
+
+
+def litert_keys(
+    config: ConfigDict, conventions: Conventions, frozen_digests: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Everything that shapes a row of a LiteRT engine except the image, as plain JSON: a key for each part, in order.
+
+    Args:
+        config: the complete config, as a run stores it.
+        conventions: those of the run's weights.
+        frozen_digests: see `keys_of`.
+
+    Raises:
+        EngineError: no interpreter is installed.
+    """
+    found = required_interpreter()
+    keys = []
+    for computation in computations(config, conventions, frozen_digests):
+        key = _common(config, conventions, stages=computation["stages"]) | computation
+        key["delegate"], key["machine"] = DELEGATE, platform.machine()
+        key["versions"] = installed_versions("numpy", "pillow") | {found.package: found.version}
+        if config.data.augment != "none":
+            key["augmented_by"] = _of_augmentation()
+        keys.append(key)
+    return keys
+
+
+def computations(
+    config: ConfigDict, conventions: Conventions, frozen_digests: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What shapes each part of a converted prefix, in their order, as plain JSON; the arguments are as above."""
+    engine_of(config.bottleneck.engine)
+    plan, blocks = plan_of_run(config, conventions), BACKBONES[config.model.backbone].up_to(config.model.cut)
+    of_blocks, found = _of_blocks(frozen_digests, blocks), []
+    for part in plan.parts:
+        count = 1 + blocks.index(part.block)
+        found.append(
+            {
+                "engine": config.bottleneck.engine,
+                "plan": plan.up_to(part.block).digest(),
+                "stages": list(blocks[:count]),
+                "numbers": of_blocks[:count],
+                "pool": [part.statistic, config.model.pool_grid],
+                "converter": {"graph": GRAPH_VERSION, **installed_versions("tensorflow", "tensorflow-cpu")},
+            }
+        )
+    return found
+
+
+def _of_blocks(frozen_digests: Mapping[str, str], blocks: Sequence[str]) -> list[str]:
+    """A digest of the arrays of each block."""
+    return [
+        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1] == block})
+        for block in blocks
+    ]
 
 
 def _hash(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def _key(
-    config: ConfigDict,
-    net: Network,
-    *,
-    numbers: str | list[str],
-    stages: Sequence[str],
-    pool: list[str | int] | None,
-) -> dict[str, Any]:
-    """The key of the output of the last of `stages`, or of a statistic of it on a grid, `pool`."""
+def _common(config: ConfigDict, conventions: Conventions, *, stages: Sequence[str]) -> dict[str, Any]:
+    """The entries that do not depend on what computes the output of the last of `stages`."""
     model, data = config.model, config.data
     return {
         "format": FORMAT,
         "steps": step_versions(),
-        "numbers": numbers,
         "backbone": model.backbone,
         "stages": list(stages),
         "width": model.width,
-        "pool": pool,
-        **net.conventions.to_dict(),
+        **conventions.to_dict(),
         "image_size": data.image_size,
         "resize": data.resize,
         **({} if data.grey_bits in (0, 16) else {"grey_bits": data.grey_bits}),  # 16: as before there was a scale
         "augment": data.augment,
         "seed": None if data.augment == "none" else config.seed,
         "compute_dtype": model.dtype,
-        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "dtype": config.bottleneck.dtype,
+    }
+
+
+def _of_xla(config: ConfigDict) -> dict[str, Any]:
+    """The entries of a row that XLA computes."""
+    import jax
+
+    from jaxcat.system.compilation import compiler_options, xla_flags
+
+    return {
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "platform": [jax.default_backend(), jax.devices()[0].device_kind],
         "compiler_options": compiler_options(),
         "xla_flags": xla_flags(),
-        "tensorflow_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),  # changes a few last bits of colours
+        "tensorflow_onednn": _onednn(),
         "versions": installed_versions("jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow", "tensorflow-cpu"),
     }
+
+
+def _of_augmentation() -> dict[str, Any]:
+    """The entries of an augmented image: TensorFlow moves the colours."""
+    return {"tensorflow_onednn": _onednn(), **installed_versions("tensorflow", "tensorflow-cpu")}
+
+
+def _onednn() -> str:
+    return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")  # changes a few last bits of colours

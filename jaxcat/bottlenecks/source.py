@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxcat.bottlenecks.compute import Prefix, alone, extract, request_of
+from jaxcat.bottlenecks.compute import Engine, alone, extract, request_of
+from jaxcat.bottlenecks.engines.interpreted import LiteRT
+from jaxcat.bottlenecks.engines.names import XLA as BY_XLA
+from jaxcat.bottlenecks.engines.xla import XLA
 from jaxcat.bottlenecks.parts import PartReader, Parts, Reader, parts_of
 from jaxcat.bottlenecks.reading import batches_of, chunks, evaluated_together, stacked
 from jaxcat.bottlenecks.rows import identities
@@ -31,9 +33,7 @@ from jaxcat.data.streaming import counts, decode_all, stores_of
 from jaxcat.errors import CacheError, DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.pooling import PooledPart
-from jaxcat.system.compilation import jit
 from jaxcat.system.console import progress_of
-from jaxcat.system.devices import replicated
 from jaxcat.system.files import never
 from jaxcat.system.processes import values_of_processes
 from jaxcat.wording import counted, gigabytes
@@ -68,6 +68,7 @@ class BottleneckSource:
         network: Network,
         frozen: Tree,
         keys: Sequence[dict[str, Any]],
+        frozen_digests: Mapping[str, str],
         mesh: Mesh,
     ):
         """Reads and computes nothing.
@@ -78,9 +79,15 @@ class BottleneckSource:
             network: the network of the run.
             frozen: `{"params", "stats"}` of the prefix, on the devices.
             keys: the result of `bottlenecks.key.keys_of`.
+            frozen_digests: the digests of `frozen`.
             mesh: the mesh of all devices.
         """
         self._config, self._network, self._frozen, self._keys, self._mesh = config, network, frozen, keys, mesh
+        self._engine: Engine
+        if config.bottleneck.engine == BY_XLA:
+            self._engine = XLA(config, network=network, frozen=frozen, mesh=mesh)
+        else:
+            self._engine = LiteRT(config, network=network, frozen=frozen, frozen_digests=frozen_digests, mesh=mesh)
         self._classes = data.classes
         self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
         augmented = config.data.augment != "none"
@@ -118,11 +125,27 @@ class BottleneckSource:
         Raises:
             CacheError: the cache cannot be written, or has too little space.
             DataError: images cannot be read.
+            EngineError: the network cannot be converted for the engine that was asked for.
         """
+        try:
+            status = self._make_all(console, stop)
+        finally:
+            self._engine.close()
+        if not status:
+            self._stores = {}
+            in_memory = self._bytes() <= IN_MEMORY
+            self._readers = {
+                each: self.parts.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
+            }
+        return status
+
+    def _make_all(self, console: Console, stop: Callable[[], int]) -> int:
         if status := self.look_up(console, stop=stop):
             return status
         console.print(f"bottlenecks: {self._found('to compute')}")
         if self.to_compute:
+            if status := self._engine.ready(console, stop=stop):
+                return status
             lacking = {part for missing in self._missing().values() for part in np.flatnonzero(missing.any(axis=1))}
             rows = [self.parts.rows[part] for part in lacking]
             with alone(rows, console, stop=stop) as status:
@@ -130,13 +153,7 @@ class BottleneckSource:
                     for each in rows:
                         each.refresh()
                     status = self._compute_missing(console, stop)
-            if status:
-                return status
-        self._stores = {}
-        in_memory = self._bytes() <= IN_MEMORY
-        self._readers = {
-            each: self.parts.reader(wanted, in_memory=in_memory) for each, wanted in self._identities.items()
-        }
+            return status
         return 0
 
     def look_up(self, console: Console, *, stop: Callable[[], int] = never) -> int:
@@ -152,6 +169,7 @@ class BottleneckSource:
             return 0
         if not config.data.skip_bad:  # with it, the number of rows is not known yet
             self._check_space()
+        self._engine.begin()
         self._stores = stores_of(config, self.splits)
         skip_bad, classes = config.data.skip_bad, self._classes
         if status := decode_all(self._stores, console, classes=classes, skip_bad=skip_bad, stop=stop):
@@ -215,24 +233,10 @@ class BottleneckSource:
         return extract(
             self.parts.rows,
             [request for request in requests if len(request.records)],
-            prefix=functools.cache(self._prefix),
-            size=config.data.image_size,
-            seed=config.seed,
-            mesh=self._mesh,
+            engine=self._engine,
             console=console,
             stop=stop,
         )
-
-    def _prefix(self, parts: tuple[int, ...]) -> Prefix:
-        """The function that computes these parts of a batch of images."""
-        network = self._network
-
-        def compute(frozen: Tree, images: Array) -> tuple[Array, ...]:
-            if not network.prefix_pools:
-                return (network.prefix(frozen, images),)
-            return network.pooled_parts(frozen, images, [network.parts[part] for part in parts])
-
-        return functools.partial(jit(compute, out_shardings=replicated(self._mesh)), self._frozen)
 
     def train(self, epoch: int, *, first: int) -> Batches:
         config, split = self._config, self.splits["train"]

@@ -24,7 +24,7 @@ from jaxcat.models.backbone import check_model
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.workdir import checkpoint, way_out
-from jaxcat.system.compilation import installed_versions
+from jaxcat.system.versions import installed_versions
 from jaxcat.wording import counted
 
 FORMAT = 2

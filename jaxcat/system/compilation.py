@@ -1,10 +1,9 @@
-"""Compilation: options for fast convolutions on CPU, the cache of compiled programs, and versions of packages."""
+"""Compilation: options for fast convolutions on CPU, and the cache of compiled programs."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import logging
 import os
 from collections.abc import Callable
@@ -70,17 +69,3 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def installed_versions(*names: str) -> dict[str, str]:
-    """The versions of these packages, without those that are not installed."""
-    found = {name: _version(name) for name in names}
-    return {name: version for name, version in found.items() if version is not None}
-
-
-@functools.cache
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

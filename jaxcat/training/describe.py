@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from rich.table import Table
 from rich.text import Text
 
+from jaxcat.bottlenecks.engines.litert import required_interpreter
+from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.records import printed_order
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
@@ -75,6 +77,7 @@ def describe_run(
         *(_solved(config, run.network) if is_exact(config) else _trained(config, run)),
         ("frozen", f"{_sizes(run.frozen['params'], run.network)}{statistics}"),
         ("devices", f"{mesh.size} × {mesh.devices.flat[0].device_kind}, {config.model.dtype}"),
+        *_engine(config),
         *(() if is_exact(config) else (("batch", f"{config.batch_size}{padding}"),)),
     ):
         table.add_row(name, Text(fact))
@@ -83,6 +86,16 @@ def describe_run(
         console.print(f"warning: {warning}", markup=False)
     if not validated:
         console.print(f"{NOTHING_HELD_OUT}: validation is not measured, and best means the latest step", markup=False)
+
+
+def _engine(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """What computes bottlenecks, if the run has any."""
+    engine = config.bottleneck.engine
+    if config.bottleneck.views and engine == XLA:
+        yield "", "bottlenecks by xla"
+    elif config.bottleneck.views:
+        found = required_interpreter()
+        yield "", f"bottlenecks by {engine}, {found.package} {found.version}"
 
 
 def _trained(config: ConfigDict, run: Start) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training import exact
 from jaxcat.training.describe import describe_run, length_of, next_command
+from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
@@ -62,12 +63,14 @@ def train(config: ConfigDict, workdir: Path) -> int:
                     print(line)
                 print(f"this run is finished: {reason}; {next_command(workdir, meta.history)}")
             return 0
+        check_engine(config, begun=meta is not None)
         if meta is not None:
             meta = check_pixels(config, meta, workdir)
         with said_if_long("looking through the data", console=console):
             data = open_data(config, rules=rules_of(meta))
             check_agreement(data.splits)
             data = settle_grey(config, data)
+            settle_engine(config, data)
         with said_if_long("reading weights", console=console):
             wide = widest(config)
             origin = find_origin(wide, workdir, meta=meta, classes=data.classes)
@@ -96,8 +99,11 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     """The source of batches: bottlenecks if `bottleneck.views` asks for them, else images."""
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
-    keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)
-    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, keys=keys, mesh=mesh)
+    digests = run.meta.frozen_digests
+    keys = keys_of(config, run.network, frozen_digests=digests)
+    return BottleneckSource(
+        config, data, network=run.network, frozen=run.frozen, keys=keys, frozen_digests=digests, mesh=mesh
+    )
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import difference
 from jaxcat.errors import ConfigError
@@ -90,7 +91,7 @@ CAN_BE_FORCED = frozenset(
     {
         *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
-        *("optim.class_weight", "bottleneck.views", "bottleneck.dtype"),
+        *("optim.class_weight", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
     }
 )
 
@@ -119,9 +120,11 @@ def _shown(value: Any) -> str:
 
 
 def _keep_found(config: ConfigDict, before: ConfigDict) -> None:
-    """Puts what the run found in its data in place of settings that ask to find it."""
+    """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
+    if config.bottleneck.engine == AUTO:
+        config.bottleneck.engine = before.bottleneck.engine
     if chooses_blocks(config.model):
         config.model.cut, config.model.pool_from = before.model.cut, before.model.pool_from
 

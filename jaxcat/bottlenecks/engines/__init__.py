@@ -1,0 +1,1 @@
+"""What computes bottlenecks: XLA, or the LiteRT interpreter on a converted prefix."""
