@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
+from jaxcat.inference import ENGINE_HELP
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
         help="write here, not to DIR/evaluation; made if missing",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
@@ -63,25 +66,20 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(arguments: argparse.Namespace) -> int:
     """Evaluates as the flags ask, prints the table and writes the files."""
-    import jax
     import numpy as np
 
     from jaxcat.inference import own_records
     from jaxcat.inference.classifier import load
     from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
-    from jaxcat.system.compilation import enable_compilation_cache
     from jaxcat.system.console import Console, said_if_long
-    from jaxcat.system.devices import make_mesh
-    from jaxcat.system.processes import initialize_distributed
+    from jaxcat.system.processes import initialize_distributed, process_index
 
     initialize_distributed(
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
-    enable_compilation_cache()
-    make_mesh()  # a device that was asked for and is not there is an error of one line
-    console = Console(tables=True, quiet=jax.process_index() != 0)
+    console = Console(tables=True, quiet=process_index() != 0)
     with said_if_long("reading the run", console=console):
-        classifier = load(arguments.workdir, step=arguments.step)
+        classifier = load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
     folder = _results(arguments)
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)
@@ -96,8 +94,9 @@ def measure(arguments: argparse.Namespace) -> int:
         own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
-    summary["step"] = classifier.step
-    if jax.process_index() != 0:
+    computation = classifier.computation()
+    summary |= {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    if process_index() != 0:
         return 0
     show(console, summary, f"{name}, step {classifier.step}")
     written = write_evaluation(
@@ -110,10 +109,9 @@ def measure(arguments: argparse.Namespace) -> int:
 def _opened(classifier: Classifier, split: Split, console: Console) -> Store | CachedSplit:
     """The bottlenecks of the split if the cache has all of them; else its images, decoded once and thereby checked."""
     from jaxcat.data.store import open_stores
-    from jaxcat.inference.evaluation import cached_split
     from jaxcat.system.console import progress_of
 
-    if (cached := cached_split(classifier, split, console=console)) is not None:
+    if (cached := classifier.cached(split, console=console)) is not None:
         console.print(f"bottlenecks: {cached.describe()}")
         return cached
     data = classifier.config.data
@@ -132,14 +130,12 @@ def _opened(classifier: Classifier, split: Split, console: Console) -> Store | C
 
 def _results(arguments: argparse.Namespace) -> Path:
     """The folder to write to. Process 0 checks it, before any image is read, and all processes end if it cannot be."""
-    import jax
-
     from jaxcat.errors import CheckpointError, JaxcatError
     from jaxcat.inference.evaluation import results_folder
-    from jaxcat.system.processes import values_of_processes
+    from jaxcat.system.processes import process_index, values_of_processes
 
     folder, refusal = arguments.results_dir or arguments.workdir / "evaluation", None
-    if jax.process_index() == 0:
+    if process_index() == 0:
         try:
             folder = results_folder(arguments.workdir, arguments.results_dir)
         except JaxcatError as error:

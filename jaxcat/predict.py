@@ -24,12 +24,19 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxcat.bottlenecks.engines.names import AUTO, ENGINES, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.errors import DataError
+from jaxcat.inference import ENGINE_HELP
 from jaxcat.system import cli
+
+if TYPE_CHECKING:
+    from jaxcat.inference.classifier import Classifier
+    from jaxcat.system.console import Console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,46 +53,44 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
     if arguments.wide and arguments.output != "csv":
         parser.error("--wide needs --output csv; JSON lines name the --top classes")
+    if arguments.weights and arguments.engine not in (AUTO, XLA):
+        parser.error(f"--engine {arguments.engine} needs --workdir: xla computes the classes of published weights")
     return write_rows(arguments)
 
 
 def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
     from jaxcat.data.indexing.skipped import Skipped
-    from jaxcat.inference.classifier import load
     from jaxcat.inference.features_file import check_features_path, features_file
-    from jaxcat.inference.prediction import predict
-    from jaxcat.inference.published import describe, published_classifier
-    from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.console import Console, said_if_long
+    from jaxcat.inference.prediction import find, predict
+    from jaxcat.system.console import Console, counting, said_if_long
 
     if arguments.features:
         check_features_path(arguments.features)
-    enable_compilation_cache()
     console = Console(stderr=True)
-    if arguments.weights:
-        with said_if_long("reading weights", console=console):
-            classifier = published_classifier(arguments.weights)
-        print(describe(classifier), file=sys.stderr)
-    else:
-        with said_if_long("reading the run", console=console):
-            classifier = load(arguments.workdir, step=arguments.step)
+    classifier = _classifier(arguments, console)
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
-        keep = None
-        if arguments.features:
-            keep = stack.enter_context(features_file(arguments.features, count=classifier.network.features))
-        results = predict(classifier, arguments.paths, batch_size=size, features=bool(keep), skipped=skipped)
+        images = find(arguments.paths, skipped)
+        ahead = list(itertools.islice(images, 0 if classifier.wanted == XLA else LEAST_RECORDS))
+        width = classifier.computation(len(ahead), console=console).features
+        keep = stack.enter_context(features_file(arguments.features, count=width)) if arguments.features else None
+        results = predict(classifier, itertools.chain(ahead, images), batch_size=size, features=bool(keep))
         with said_if_long("computing the first rows", console=console):
             first = list(itertools.islice(results, 1))
+        hidden = not sys.stdout.isatty()  # on a terminal the rows themselves show how far it is
+        advance = stack.enter_context(counting("images", console=console)) if hidden else None
         for result in itertools.chain(first, results):
+            if advance is not None:
+                advance(1)
             if isinstance(result, DataError):
                 failed = True
                 print(f"error: {result}", file=sys.stderr, flush=True)
@@ -101,6 +106,25 @@ def write_rows(arguments: argparse.Namespace) -> int:
     for line in skipped.lines():
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
+    """The classifier of the run, or of the published weights."""
+    from jaxcat.system.console import said_if_long
+
+    if arguments.weights:
+        from jaxcat.inference.published import describe, published_classifier
+        from jaxcat.system.compilation import enable_compilation_cache
+
+        enable_compilation_cache()
+        with said_if_long("reading weights", console=console):
+            classifier = published_classifier(arguments.weights)
+        print(describe(classifier), file=sys.stderr)
+        return classifier
+    from jaxcat.inference.classifier import load
+
+    with said_if_long("reading the run", console=console):
+        return load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:

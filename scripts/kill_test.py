@@ -34,8 +34,8 @@ import numpy as np
 from PIL import Image
 
 from jaxcat.runs import workdir as workdirs
+from jaxcat.runs.choice import choose
 from jaxcat.runs.meta import read_meta
-from jaxcat.runs.restore import choose
 from jaxcat.system import cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent

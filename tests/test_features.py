@@ -25,7 +25,8 @@ from jaxcat.inference import features_file
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.evaluation import write_predictions
 from jaxcat.models.preprocessing import Conventions
-from jaxcat.runs.meta import new_meta
+from jaxcat.runs.first_meta import new_meta
+from jaxcat.runs.restore import Restored
 
 
 def classifier_of(classes: tuple[str, ...] = ("a", "b", "c"), **model) -> Classifier:
@@ -36,7 +37,7 @@ def classifier_of(classes: tuple[str, ...] = ("a", "b", "c"), **model) -> Classi
     network = small.network(config, classes=len(classes))
     frozen, trained = network.split(*network.initialize(0))
     meta = new_meta(config, classes, conventions=Conventions(), provenance={"source": "scratch"})
-    return Classifier(network, meta, frozen=frozen, trained=trained)
+    return Classifier(meta, restore=lambda: Restored(meta, network, frozen, trained))
 
 
 @pytest.mark.parametrize("train_from", ["head", "mixed0"])

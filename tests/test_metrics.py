@@ -12,7 +12,8 @@ from sklearn.metrics import top_k_accuracy_score
 from small_run import metrics
 
 from jaxcat import evaluate
-from jaxcat.objectives.metrics import METRICS, averages, masked_sums, metrics_for
+from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.objectives.sums import averages, masked_sums
 from jaxcat.train import train
 
 

@@ -23,6 +23,7 @@ from jaxcat.errors import CheckpointError, ConfigError, WeightsError
 from jaxcat.inference.evaluation import name_of
 from jaxcat.runs import checkpoints
 from jaxcat.runs import meta as metas
+from jaxcat.runs.first_meta import new_meta
 from jaxcat.system import files, paths
 from jaxcat.system.console import accept_any_text
 
@@ -262,7 +263,7 @@ def meta_of(saved: dict) -> metas.Meta:
     from jaxcat.models.preprocessing import Conventions
 
     complete(run)
-    meta = metas.new_meta(run, ("cat", "dog"), conventions=Conventions(), provenance={"source": "scratch"})
+    meta = new_meta(run, ("cat", "dog"), conventions=Conventions(), provenance={"source": "scratch"})
     import dataclasses
 
     return dataclasses.replace(meta, step=3, digests=metas.digests(saved))

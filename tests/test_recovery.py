@@ -21,7 +21,7 @@ from test_paths import meta_of, tree
 
 import jaxcat
 from jaxcat.errors import CheckpointError, OtherFormatError
-from jaxcat.runs import checkpoints, recovery, restore
+from jaxcat.runs import checkpoints, choice, recovery
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
@@ -126,9 +126,9 @@ def test_a_missing_best_is_named(copy, caplog):
     best = checkpoint_meta.best_epoch(meta.history)["step"]
     shutil.rmtree(copy / "checkpoints" / str(best))
     if best == steps[-1]:
-        assert restore.choose(copy, "best") == steps[-2]
+        assert choice.choose(copy, "best") == steps[-2]
     else:
-        assert restore.choose(copy, "best") == steps[-1]
+        assert choice.choose(copy, "best") == steps[-1]
         assert any(f"step {best}, is missing" in record.getMessage() for record in caplog.records)
 
 
@@ -229,7 +229,7 @@ def test_a_workdir_or_checkpoints_that_may_not_be_entered_are_one_line(tmp_path,
 
     monkeypatch.setattr(Path, "stat", refusing)
     with pytest.raises(CheckpointError, match=r"checkpoints: cannot be listed: Permission denied; ask its owner"):
-        restore.choose(tmp_path, "latest")
+        choice.choose(tmp_path, "latest")
 
 
 def test_a_tensorboard_that_cannot_be_made_is_one_line(tmp_path, folder):

@@ -11,7 +11,7 @@ import small
 from jaxcat.models import network as networks
 from jaxcat.models.network import Network
 from jaxcat.objectives.losses import losses
-from jaxcat.objectives.metrics import masked_sums
+from jaxcat.objectives.sums import masked_sums
 from jaxcat.system.compilation import compiler_options, jit
 from jaxcat.system.devices import make_mesh, padded_batch_size, place_replicated, replicated, to_global
 from jaxcat.training.optim import make_optimizer

@@ -17,8 +17,8 @@ from small_run import config
 import jaxcat
 from jaxcat import evaluate
 from jaxcat.errors import CheckpointError
+from jaxcat.runs import choice
 from jaxcat.runs import meta as checkpoint_meta
-from jaxcat.runs import restore
 from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
 
@@ -67,7 +67,7 @@ def test_only_what_a_step_has_named_is_put_back(copy, folder):
     assert train(config(folder), copy) == 0
     assert sorted(path.name for path in (copy / "replaced").iterdir()) == ["007", "Documents", "²"]
     with pytest.raises(CheckpointError, match="--step ²"):
-        restore.choose(copy, "²")
+        choice.choose(copy, "²")
 
 
 @pytest.mark.slow

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxcat.bottlenecks.key import keys_of
-from jaxcat.bottlenecks.parts import Parts, parts_of
-from jaxcat.bottlenecks.reading import batches_of, evaluated_together
-from jaxcat.data.batches import Batches
+from jaxcat.bottlenecks.parts import Parts, Reader
 from jaxcat.data.digests import digests_of
 from jaxcat.data.records import Split
-from jaxcat.models.network import Network, Tree
 from jaxcat.system.console import progress_of
 from jaxcat.system.files import NoHomeError
 from jaxcat.system.processes import values_of_processes
@@ -29,65 +23,42 @@ class CachedSplit:
     Attributes:
         split: the records.
         digests: of each record, as `Split.digest` gives it.
-        batch_size: records in a batch of `batches`, over all processes.
+        parts: the rows of all of them.
     """
 
     def __init__(self, split: Split, digests: Sequence[bytes], parts: Parts):
         """Takes `parts` that have the rows of all `digests`."""
-        self.split, self.digests, self._parts = split, digests, parts
-        self.batch_size = evaluated_together(len(split), row_bytes=parts.row_bytes)
+        self.split, self.digests, self.parts = split, digests, parts
 
     def __len__(self) -> int:
         return len(self.split)
 
     def describe(self) -> str:
         """A few words: shape, dtype, size, and that all were found."""
-        return f"{self._parts.describe(len(self))}, all {len(self)} found"
+        return f"{self.parts.describe(len(self))}, all {len(self)} found"
 
-    def batches(self, mesh: Mesh) -> Batches:
-        """The batches of one pass over all records in order, from memory maps."""
-        return batches_of(
-            self._parts.reader(self.digests, in_memory=False),
-            self._parts,
-            labels=self.split.labels,
-            indices=np.arange(len(self)),
-            batch_size=self.batch_size,
-            mesh=mesh,
-        )
+    def reader(self) -> Reader:
+        """Reads the rows by the number of the record, from memory maps."""
+        return self.parts.reader(self.digests, in_memory=False)
 
 
-def find(
-    split: Split,
-    config: ConfigDict,
-    *,
-    network: Network,
-    frozen: Tree,
-    frozen_digests: Mapping[str, str],
-    console: Console,
-) -> CachedSplit | None:
-    """Looks in the cache for the float32 bottlenecks of all records of a split, as a run would compute them.
+def find(split: Split, parts: Callable[[], Parts | None], *, console: Console) -> CachedSplit | None:
+    """Looks in the cache for the bottlenecks of all records of a split, as a run would compute them.
 
     It decodes nothing, for a row under the digest of an image was computed from a good image of these bytes. It makes
     nothing in the cache; of the blocks with wanted rows, it removes those that are damaged, as a run would.
 
     Args:
         split: N records.
-        config: the complete config of the run.
-        network: the network of the run.
-        frozen: `{"params", "stats"}` of its prefix.
-        frozen_digests: of these arrays, from the meta of the run.
+        parts: gives the parts of the bottlenecks wanted, or None if there can be none.
         console: where progress is shown.
 
     Returns:
-        The bottlenecks; None if nothing of the network is frozen, the run keeps float16 rows, or any process of this
-        command lacks a row or cannot read an image.
+        The bottlenecks; None if there can be none, or any process of this command lacks a row or cannot read an image.
     """
-    if not network.prefix_stages or config.bottleneck.dtype != "float32" or not len(split):
-        return None
     try:
-        keys = keys_of(config, network, frozen_digests=frozen_digests)
-        parts = parts_of(keys, network=network, frozen=frozen, image_size=config.data.image_size)
-        found = _look_up(parts, split, console)
+        wanted = parts() if len(split) else None
+        found = _look_up(wanted, split, console) if wanted else None
     except NoHomeError:  # there is no cache
         found = None
     everywhere = all(values_of_processes(found is not None))

@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import jax
 import numpy as np
 
 from jaxcat.bottlenecks.rows import Rows
-from jaxcat.models.network import Network, Tree
+from jaxcat.models.pooling import PooledPart
 from jaxcat.wording import gigabytes
+
+if TYPE_CHECKING:
+    from jaxcat.models.network import Network, Tree
 
 # Called with two numbers of records: gives the rows from the first up to, not including, the second as float32
 # (n, width). It may be a part of a larger array that is read elsewhere: do not write into it.
@@ -81,6 +83,12 @@ class Parts:
         return _Copied(copied, edges(self.rows))
 
 
+def pooled(keys: Sequence[Mapping[str, Any]], parts: Sequence[PooledPart]) -> Parts:
+    """The parts of pooled features, a key for each of them; reads and makes nothing."""
+    others = len(parts) - 1
+    return Parts([Rows(dict(key), shape=(part.width,), beside=others) for key, part in zip(keys, parts, strict=True)])
+
+
 def parts_of(keys: Sequence[Mapping[str, Any]], *, network: Network, frozen: Tree, image_size: int) -> Parts:
     """The parts of the output of a network's prefix; reads and makes nothing.
 
@@ -91,12 +99,12 @@ def parts_of(keys: Sequence[Mapping[str, Any]], *, network: Network, frozen: Tre
         image_size: pixels a side.
     """
     if network.prefix_pools:
-        shapes: list[tuple[int, ...]] = [(part.width,) for part in network.parts]
-    else:
-        image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
-        shapes = [jax.eval_shape(network.prefix, frozen, image).shape[1:]]
-    others = len(shapes) - 1
-    return Parts([Rows(dict(key), shape=shape, beside=others) for key, shape in zip(keys, shapes, strict=True)])
+        return pooled(keys, network.parts)
+    import jax
+
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
+    (key,) = keys
+    return Parts([Rows(dict(key), shape=jax.eval_shape(network.prefix, frozen, image).shape[1:])])
 
 
 class _Mapped:

@@ -8,67 +8,118 @@ classifier.classes[probabilities[0].argmax()]
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jax import Array
 from PIL import Image
 
+from jaxcat.bottlenecks.cached import CachedSplit, find
+from jaxcat.bottlenecks.engines.names import AUTO, ENGINES, LEAST_RECORDS, XLA, unsupported
+from jaxcat.bottlenecks.parts import Parts
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
-from jaxcat.errors import ConfigError, DataError
+from jaxcat.data.records import Split
+from jaxcat.errors import CacheError, CheckpointError, ConfigError, DataError, EngineError
+from jaxcat.inference.computation import Computation, computed_by
+from jaxcat.inference.litert import LiteRTComputation
 from jaxcat.models.backbone import pooled_blocks
-from jaxcat.models.network import Network, Tree
-from jaxcat.runs.meta import Meta
-from jaxcat.runs.restore import restore
-from jaxcat.system.compilation import jit
-from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
+from jaxcat.runs.choice import choose, existing
+from jaxcat.runs.head_file import Head, read_head
+from jaxcat.runs.meta import Meta, pixel_changes, read_meta
+from jaxcat.system.console import Console
+from jaxcat.system.files import NoHomeError
 from jaxcat.system.paths import expanded
-from jaxcat.training.start import pixel_changes
-from jaxcat.training.steps import boundary_input, make_eval_step
-from jaxcat.wording import counted, first_to_last, printable
+from jaxcat.system.processes import process_count
+from jaxcat.wording import counted, first_to_last, not_one_of, printable
+
+if TYPE_CHECKING:
+    from jaxcat.inference.xla import XLAComputation
+    from jaxcat.models.network import Network, Tree
+    from jaxcat.runs.restore import Restored
 
 BATCH_SIZE = 32
 NAMED = 10  # classes whose names the classifier shows
 logger = logging.getLogger(__name__)
 
 
-def load(workdir: str | os.PathLike, step: str | int = "best") -> Classifier:
-    """Restores the classifier that a training run left in `workdir`.
+def load(
+    workdir: str | os.PathLike, step: str | int = "best", *, engine: str = AUTO, keep_compiled: bool = False
+) -> Classifier:
+    """Opens the classifier that a training run left in `workdir`.
 
     Args:
         step: "best" (highest validation accuracy, then lowest loss, then earliest; the latest if the run holds
             nothing out), "latest" or a step number.
+        engine: what computes: "xla", "litert_float32", "litert_int8", or "auto"; see `Classifier.computation`.
+        keep_compiled: whether the programs that JAX compiles are kept in jaxcat's cache, as those of commands are.
 
     Raises:
-        CheckpointError: no run there, no such step, or damaged files.
+        CheckpointError: no run there, no such step, or damaged files. Files that only JAX needs are not read before it
+            is needed.
+        ConfigError: no such engine, or one that cannot compute this run.
     """
-    run = restore(workdir, step)
-    if changes := pixel_changes(run.meta):
+    folder = existing(workdir)
+    meta = read_meta(folder, choose(folder, step))
+    if changes := pixel_changes(meta):
         logger.warning("%s: pixels may differ from those the run was trained on: %s", workdir, ", ".join(changes))
-    return Classifier(run.network, run.meta, frozen=run.frozen, trained=run.trained)
+    restore = functools.partial(_restored, folder, meta, keep_compiled=keep_compiled)
+    classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine)
+    if classifier.wanted == XLA:
+        classifier.computation()  # so that damaged files are reported now
+    return classifier
+
+
+def _restored(folder: Path, meta: Meta, *, keep_compiled: bool) -> Restored:
+    """The network of a run, restored by JAX."""
+    from jaxcat.runs.restore import restore_step
+    from jaxcat.system.compilation import enable_compilation_cache
+
+    if keep_compiled:
+        enable_compilation_cache()
+    return restore_step(folder, meta)
 
 
 class Classifier:
-    """A network with its parameters, class names and preprocessing.
+    """Class names and preprocessing of a run, and what computes its answers.
+
+    JAX is imported when something needs it: the engine xla, a conversion, or the arrays.
 
     Attributes:
         classes: names, in the order of the probabilities.
         config: the configuration of the run.
         meta: the description of the checkpoint: step, provenance of the weights, versions, history.
-        frozen, trained: `{"params", "stats"}` of the prefix and of the suffix, on the devices.
-        params, stats: parameters and BatchNorm statistics of all stages, as nested dictionaries of arrays.
+        wanted: the engine that is asked for or, with "auto", that of the run.
     """
 
-    def __init__(self, network: Network, meta: Meta, *, frozen: Tree, trained: Tree):
-        self.network, self.meta, self.frozen, self.trained = network, meta, frozen, trained
-        self.classes, self.config = meta.classes, meta.config
-        self.mesh = make_mesh()
+    def __init__(self, meta: Meta, *, restore: Callable[[], Restored], workdir: Path | None = None, engine: str = AUTO):
+        """Reads nothing.
+
+        Args:
+            meta: of the checkpoint.
+            restore: gives the network with its arrays, which are then on the devices.
+            workdir: where a file of the head may be.
+            engine: see `load`.
+
+        Raises:
+            ConfigError: no such engine, or one that cannot compute this run.
+        """
+        self.meta, self.classes, self.config = meta, meta.classes, meta.config
+        self._restore, self._workdir, self._asked = restore, workdir, engine
+        self._computation: Computation | None = None
+        if problem := not_one_of(engine, (AUTO, *ENGINES)):
+            raise ConfigError(f"--engine {engine}: {problem}")
+        alone = process_count() == 1
+        self.wanted = engine if engine != AUTO else meta.config.bottleneck.engine if alone else XLA
+        reason = "" if self.wanted == XLA else unsupported(computed_by(meta.config, self.wanted))
+        if engine not in (AUTO, XLA) and (reason or not alone):
+            raise ConfigError(f"--engine {engine}: {reason or 'it runs in one process'}; use --engine xla")
+        if reason:
+            self.wanted = XLA
 
     def __repr__(self) -> str:
         names = ", ".join(printable(name) for name in self.classes[:NAMED]) + (", …" * (len(self.classes) > NAMED))
@@ -78,32 +129,117 @@ class Classifier:
         )
 
     @property
+    def step(self) -> int:
+        return self.meta.step
+
+    # arrays -----------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def xla(self) -> XLAComputation:
+        """The network with its arrays on the devices, and the programs that JAX compiles for it."""
+        from jaxcat.inference.xla import XLAComputation
+
+        return XLAComputation(self._restore())
+
+    @property
+    def network(self) -> Network:
+        return self.xla.run.network
+
+    @property
+    def frozen(self) -> Tree:
+        """`{"params", "stats"}` of the prefix, on the devices."""
+        return self.xla.run.frozen
+
+    @property
+    def trained(self) -> Tree:
+        """`{"params", "stats"}` of the suffix, on the devices."""
+        return self.xla.run.trained
+
+    @property
     def params(self) -> Tree:
+        """Parameters of all stages, as nested dictionaries of arrays."""
         return {**self.frozen["params"], **self.trained["params"]}
 
     @property
     def stats(self) -> Tree:
+        """BatchNorm statistics of all stages, as nested dictionaries of arrays."""
         return {**self.frozen["stats"], **self.trained["stats"]}
 
-    @property
-    def step(self) -> int:
-        return self.meta.step
+    def _head(self) -> Head:
+        """The arrays of the head: from their file or, if that cannot be used, from the checkpoint."""
+        try:
+            found = read_head(self._workdir, self.meta) if self._workdir else None
+        except CheckpointError as error:
+            logger.warning("%s", error)
+            found = None
+        return found or self.xla.host_arrays(self.trained["params"])
+
+    # what computes ----------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _step(self) -> Callable[..., tuple[Array, dict[str, Array]]]:
-        step = make_eval_step(self.network, self.meta.metrics)
-        return jit(step, out_shardings=replicated(self.mesh))
+    def _litert(self) -> LiteRTComputation:
+        return LiteRTComputation(self.meta, self.wanted, head=self._head())
 
-    @functools.cached_property
-    def _feature_step(self) -> Callable[..., tuple[Array, Array]]:
-        def step(trained: Tree, stats: Tree, frozen: Tree, batch: dict[str, Array]) -> tuple[Array, Array]:
-            return self.network.logits_and_features(trained, stats, boundary_input(self.network, frozen, batch))
+    def computation(self, images: int = 0, *, console: Console | None = None) -> Computation:
+        """What computes the answers; chosen by the first call, and by methods that need it.
 
-        return jit(step, out_shardings=replicated(self.mesh))
+        It is the engine wanted. With "auto", an engine other than xla is taken only if its converted prefix is in the
+        cache, or if it pays to convert it for the number of images asked for; else xla, and `console` says why.
 
-    def evaluate_batch(self, batch: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
-        return self._step(self.trained["params"], self.trained["stats"], self.frozen, batch)
+        Args:
+            images: how many are asked for, as far as is known.
+            console: also says that the prefix is being converted.
+
+        Raises:
+            EngineError, CacheError: the engine asked for cannot be used.
+        """
+        if self._computation is None:
+            self._computation = self._chosen(images, console or Console(quiet=True))
+        return self._computation
+
+    def _chosen(self, images: int, console: Console) -> Computation:
+        if self.wanted == XLA:
+            return self.xla
+        convert = self._asked != AUTO or images >= LEAST_RECORDS
+        try:
+            if self._litert.open(arrays=self._arrays if convert else None, console=console):
+                return self._litert
+            reason = (
+                f"its converted prefix is not in the cache, and converting pays from {LEAST_RECORDS} images on; "
+                f"--engine {self.wanted} converts it now"
+            )
+        except (EngineError, CacheError, NoHomeError) as error:
+            if self._asked != AUTO:
+                raise
+            reason = str(error)
+        console.print(f"engine: xla, not the run's {self.wanted}: {reason}")
+        return self.xla
+
+    def _arrays(self) -> Tree:
+        """The frozen arrays, which a conversion needs."""
+        return self.xla.host_arrays(self.frozen)
+
+    def cached(self, split: Split, *, console: Console) -> CachedSplit | None:
+        """The bottlenecks of all records of a split, if the cache has them as float32; see `bottlenecks.cached.find`.
+
+        With "auto", those of the run's engine are enough to choose it: no converted prefix is needed then. If they are
+        not there, `computation` chooses for all these images.
+        """
+        if self._computation is None and self.wanted != XLA:
+            if (found := find(split, self._litert_parts, console=console)) is not None:
+                self._computation = self._litert
+                return found
+            self.computation(len(split), console=console)
+        computation = self.computation(len(split), console=console)
+        return find(split, computation.parts, console=console) if computation.engine == XLA else None
+
+    def _litert_parts(self) -> Parts | None:
+        try:
+            return self._litert.parts()
+        except EngineError:  # no interpreter
+            return None
+
+    # answers ----------------------------------------------------------------------------------------------------------
 
     def predict(self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Class probabilities, float32 (number of images, number of classes).
@@ -116,6 +252,7 @@ class Classifier:
             DataError: an image cannot be read; the message names it.
         """
         pixels = self._prepared(images, "predict")
+        self.computation(operator.length_hint(images))
         return np.concatenate(
             [np.zeros((0, len(self.classes)), np.float32), *self.predict_pixels(pixels, batch_size=batch_size)]
         )
@@ -133,8 +270,9 @@ class Classifier:
             DataError: an image cannot be read; the message names it.
         """
         pixels = self._prepared(images, "features")
+        width = self.computation(operator.length_hint(images)).features
         rows = [features for _, features in self.outputs_of_pixels(pixels, batch_size=batch_size)]
-        return np.concatenate([np.zeros((0, self.network.features), np.float32), *rows])
+        return np.concatenate([np.zeros((0, width), np.float32), *rows])
 
     def _prepared(self, images: Sequence[Any], method: str) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
@@ -160,32 +298,16 @@ class Classifier:
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""
-        for count, batch in self._padded(pixels, batch_size):
-            logits, _ = self.evaluate_batch(batch)
-            yield probabilities(np.asarray(logits)[:count])
+        for logits, _ in self.computation().outputs(pixels, batch_size=batch_size, features=False):
+            yield probabilities(logits)
 
     def outputs_of_pixels(
         self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same, and what the head sees: (probabilities float32 (b, classes), features float32 (b, features))."""
-        for count, batch in self._padded(pixels, batch_size):
-            logits, features = self._feature_step(self.trained["params"], self.trained["stats"], self.frozen, batch)
-            yield probabilities(np.asarray(logits)[:count]), np.asarray(features)[:count]
-
-    def _padded(self, pixels: Iterable[np.ndarray], batch_size: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Yields the number of images in each batch, and the batch on the devices.
-
-        All batches have the same compiled shape. If there is only one, it is padded to the next power of two.
-        """
-        whole, single, remaining = padded_batch_size(batch_size, self.mesh), True, iter(pixels)
-        while rows := list(itertools.islice(remaining, batch_size)):
-            enough = padded_batch_size(1 << (len(rows) - 1).bit_length(), self.mesh)
-            padded = min(whole, enough) if single else whole
-            image = np.zeros((padded, *rows[0].shape), np.uint8)
-            image[: len(rows)] = rows
-            batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
-            yield len(rows), to_global(self.mesh, batch)
-            single = False
+        for logits, features in self.computation().outputs(pixels, batch_size=batch_size, features=True):
+            assert features is not None
+            yield probabilities(logits), features
 
 
 def _path(image: str | os.PathLike) -> Path:

@@ -11,16 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 from scipy.special import log_softmax
 from sklearn import metrics
 
-from jaxcat.bottlenecks.cached import CachedSplit, find
-from jaxcat.data.batches import at_most, batches
+from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.labelled import open_labelled
 from jaxcat.data.indexing.table import class_columns, escape_cell
@@ -31,9 +28,8 @@ from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.records import Listed, rules_of
-from jaxcat.system.console import Console, progress_of
+from jaxcat.system.console import Console
 from jaxcat.system.files import replacing
-from jaxcat.training.steps import InLine
 from jaxcat.wording import counted, printable
 
 CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
@@ -46,38 +42,13 @@ def evaluate(
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
     Args:
-        store: images, or bottlenecks found by `cached_split`, which are the same to float precision.
+        store: images, or bottlenecks found by `Classifier.cached`, which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
     """
-    line, mesh = InLine(), classifier.mesh
-    if isinstance(store, CachedSplit):
-        source, batch_size = store.batches(mesh), store.batch_size
-    else:
-        batch_size, size = at_most(len(store), batch_size), classifier.config.data.image_size
-        indices = np.arange(len(store))
-        source = batches(store, store.split.labels, indices, batch_size=batch_size, size=size, mesh=mesh)
-    rows: list[jax.Array] = []
-    with progress_of("images", total=len(store), console=console or Console(quiet=True)) as advance:
-        for batch in source:
-            logits, _ = classifier.evaluate_batch(batch)
-            line.add(logits)
-            rows.append(logits)
-            advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
-    outputs = np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
-    return log_softmax(with_zero_logit(outputs.astype(np.float64)), axis=1)
-
-
-def cached_split(classifier: Classifier, split: Split, *, console: Console) -> CachedSplit | None:
-    """The bottlenecks of all records of a split, if the cache has them as float32; see `bottlenecks.cached.find`."""
-    return find(
-        split,
-        classifier.config,
-        network=classifier.network,
-        frozen=classifier.frozen,
-        frozen_digests=classifier.meta.frozen_digests,
-        console=console,
-    )
+    console = console or Console(quiet=True)
+    logits = classifier.computation(len(store), console=console).logits(store, batch_size=batch_size, console=console)
+    return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -112,9 +83,7 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
 def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Every metric of `METRICS` that is meaningful for this number of classes."""
     names = metrics_for(log_probabilities.shape[1])
-    with jax.enable_x64(True):  # in float32, close values tie: accuracy would not fit `confusion`
-        logits, rows = jnp.asarray(log_probabilities), jnp.asarray(labels)
-        return {name: float(np.mean(np.asarray(METRICS[name].of_rows(logits, rows)))) for name in names}
+    return {name: float(np.mean(METRICS[name].of_rows(log_probabilities, np.asarray(labels)))) for name in names}
 
 
 def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -54,17 +54,9 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    classifier: Classifier,
-    paths: Sequence[Path],
-    *,
-    batch_size: int = 32,
-    features: bool = False,
-    skipped: Skipped | None = None,
+    classifier: Classifier, images: Iterable[Path | DataError], *, batch_size: int = 32, features: bool = False
 ) -> Iterator[Prediction | DataError]:
-    """A prediction or an error for each image below `paths`, in order, a batch at a time.
-
-    Other files in directories are added to `skipped`.
-    """
+    """A prediction or an error for each of `images`, which `find` gives, in order, a batch at a time."""
 
     def prepare(item: Path | DataError) -> np.ndarray | DataError:
         if isinstance(item, DataError):
@@ -82,7 +74,7 @@ def predict(
             for rows in classifier.predict_pixels(pixels, batch_size=batch_size):
                 yield from ((row, None) for row in rows)
 
-    remaining = find(paths, skipped)
+    remaining = iter(images)
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(remaining, batch_size)):
             prepared = list(threads.map(prepare, chunk))

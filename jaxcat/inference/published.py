@@ -6,8 +6,8 @@ from jaxcat.config import default
 from jaxcat.inference.classifier import Classifier
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.completion import complete
-from jaxcat.runs.meta import new_meta
-from jaxcat.runs.restore import network_of
+from jaxcat.runs.first_meta import new_meta
+from jaxcat.runs.restore import Restored, network_of
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.weights.load import load_pretrained
 
@@ -36,7 +36,8 @@ def published_classifier(weights: str) -> Classifier:
     network = network_of(meta, top=row.top)
     params, stats = ({stage: tree.get(stage, {}) for stage in network.stages} for tree in (loaded.params, loaded.stats))
     frozen, trained = place_replicated(mesh, network.split(params, stats))
-    return Classifier(network, meta, frozen=frozen, trained=trained)
+    restored = Restored(meta, network, frozen, trained)
+    return Classifier(meta, restore=lambda: restored)
 
 
 def describe(classifier: Classifier) -> str:

@@ -1,36 +1,37 @@
-"""The table of metrics besides the loss; each is a sum over rows, divided by their number at the end.
+"""The table of metrics besides the loss; each is a sum over rows, divided by their number at the end (sums.py).
 
 A new metric is one function and one row of `METRICS`. A run keeps the metrics that it began with, so older runs go on.
+The functions take arrays of NumPy or JAX, and this module imports no framework.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxcat.objectives.losses import losses
-
-Batch = Mapping[str, Array]
+# An array of NumPy or JAX, also one that is being traced. Its functions are those of its own library.
+AnyArray = Any
 
 
-def predictions(logits: Array) -> Array:
+def predictions(logits: AnyArray) -> AnyArray:
     """Predicted class of every row, (B,); with one logit, the second class is the positive one."""
-    return (logits[:, 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else jnp.argmax(logits, axis=-1)
+    if logits.shape[-1] == 1:
+        return (logits[:, 0] > 0).astype(np.int32)
+    return logits.__array_namespace__().argmax(logits, axis=-1)
 
 
-def correct(logits: Array, labels: Array) -> Array:
+def correct(logits: AnyArray, labels: AnyArray) -> AnyArray:
     """Whether the predicted class is the label, bool (B,)."""
     return predictions(logits) == labels
 
 
-def among_five(logits: Array, labels: Array) -> Array:
+def among_five(logits: AnyArray, labels: AnyArray) -> AnyArray:
     """Whether the label is among the five highest logits, bool (B,); of equal logits, the first counts as higher."""
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    higher = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1]) < labels[:, None]))
+    library = logits.__array_namespace__()
+    own = library.take_along_axis(logits, labels[:, None], axis=-1)
+    higher = (logits > own) | ((logits == own) & (library.arange(logits.shape[-1]) < labels[:, None]))
     return higher.sum(axis=-1) < 5
 
 
@@ -44,7 +45,7 @@ class Metric(NamedTuple):
     """
 
     sum: str
-    of_rows: Callable[[Array, Array], Array]
+    of_rows: Callable[[AnyArray, AnyArray], AnyArray]
     least_classes: int = 2
 
 
@@ -57,31 +58,3 @@ METRICS: dict[str, Metric] = {
 def metrics_for(classes: int) -> tuple[str, ...]:
     """Names of the metrics that are meaningful for this number of classes."""
     return tuple(name for name, metric in METRICS.items() if classes >= metric.least_classes)
-
-
-def zero_sums(metrics: Iterable[str]) -> dict[str, np.ndarray]:
-    """`loss` float32, `count` and a sum for each metric int32, all 0."""
-    names = ["count", *(METRICS[name].sum for name in metrics)]
-    return {"loss": np.zeros((), np.float32)} | {name: np.zeros((), np.int32) for name in names}
-
-
-def masked_sums(
-    logits: Array, batch: Batch, metrics: Iterable[str], *, class_weights: Array | None = None
-) -> dict[str, Array]:
-    """The sums of `zero_sums` over the rows where `batch["mask"]` is True."""
-    mask, labels = batch["mask"], batch["label"]
-    loss = losses(logits, labels)
-    if class_weights is not None:
-        loss = loss * class_weights[labels]
-    of_rows = {METRICS[name].sum: METRICS[name].of_rows(logits, labels) for name in metrics}
-    return {
-        "loss": jnp.sum(jnp.where(mask, loss, 0.0)),  # not loss × mask: a NaN in a padded row must not count
-        "count": jnp.sum(mask, dtype=jnp.int32),
-        **{name: jnp.sum(jnp.where(mask, hits, False), dtype=jnp.int32) for name, hits in of_rows.items()},
-    }
-
-
-def averages(sums: Mapping[str, float], metrics: Iterable[str]) -> dict[str, float]:
-    """`loss` and every metric, from sums over `sums["count"]` rows (0 rows: 0)."""
-    count = max(1, int(sums["count"]))
-    return {"loss": float(sums["loss"]) / count} | {name: int(sums[METRICS[name].sum]) / count for name in metrics}

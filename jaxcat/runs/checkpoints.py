@@ -15,8 +15,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.network import Tree
+from jaxcat.runs.head_file import keep_heads, write_head
 from jaxcat.runs.meta import Meta, check_digests, digests, rank, read_meta
 from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import REPLACED, checkpoint, numbered, way_out
@@ -83,6 +85,8 @@ class Checkpoints:
                 if list(read_meta(self.workdir, meta.step).history) == self._history:
                     return
                 self._replace(meta.step)
+            if meta.config.bottleneck.engine != XLA and jax.process_index() == 0:
+                write_head(self.workdir, meta.step, items["model"]["params"])
             trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
             plain = ocp.args.JsonSave(meta.to_json())
             self._manager.save(meta.step, args=ocp.args.Composite(**trees, meta=plain), force=True)
@@ -110,6 +114,8 @@ class Checkpoints:
         with _reported(self.workdir):
             for step in sorted(set(there[:-2]) - set(ranked[: self.keep])):
                 self._manager.delete(step)
+            if jax.process_index() == 0:
+                keep_heads(self.workdir, self._manager.all_steps())
 
 
 @contextlib.contextmanager

@@ -9,22 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxcat.bottlenecks.engines.names import engine_of
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import check_stored, completed
 from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_line
 from jaxcat.models.backbone import check_model
 from jaxcat.models.preprocessing import Conventions
-from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.objectives.metrics import METRICS
 from jaxcat.runs.workdir import checkpoint, way_out
-from jaxcat.system.versions import installed_versions
 from jaxcat.wording import counted
 
 FORMAT = 2
@@ -120,22 +119,6 @@ class Meta:
         return plain | {"meta_digest": meta_digest(plain)}
 
 
-def new_meta(
-    config: ConfigDict, classes: tuple[str, ...], *, conventions: Conventions, provenance: dict[str, Any]
-) -> Meta:
-    """The meta of a run that begins now, with this version of jaxcat; its frozen tree has no digests yet."""
-    return Meta(
-        config=config,
-        classes=classes,
-        conventions=conventions,
-        provenance=provenance,
-        frozen_digests={},
-        versions=package_versions(),
-        step_versions=step_versions(),
-        metrics=metrics_for(len(classes)),
-    )
-
-
 def parse(plain: Any) -> Meta:
     """The inverse of `Meta.to_json`, also for checkpoints from before a field existed.
 
@@ -166,6 +149,7 @@ def parse(plain: Any) -> Meta:
     try:
         config = completed(plain["config"])
         check_stored(config)
+        engine_of(config.bottleneck.engine)
         check_model(config.model, image_size=config.data.image_size)
         conventions = Conventions.from_dict(plain)
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -220,21 +204,42 @@ def read_meta(workdir: Path, step: int) -> Meta:
         ) from error
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that affect results, and the kind of device."""
-    names = ("jaxcat", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    return dict.fromkeys(names, "not installed") | installed_versions(*names) | {"backend": jax.default_backend()}
+def pixel_changes(meta: Meta) -> list[str]:
+    """The changes that make pixels differ from those that a run was trained on, such as `resize version 1 → 2`."""
+    before, now = meta.step_versions, step_versions()
+    return [
+        f"{name} version {before[name]} → {now[name]}" for name in ("decode", "resize") if before[name] != now[name]
+    ]
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """Path of every leaf → SHA-256 of its dtype, shape and bytes."""
+    """Path of every array in a tree, such as `params/logits/kernel` → SHA-256 of its dtype, shape and bytes.
+
+    Args:
+        tree: arrays of NumPy or JAX in dictionaries, named tuples, tuples and lists, as a checkpoint has them.
+    """
     result = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    for path, leaf in _leaves(tree, ()):
         array = np.ascontiguousarray(leaf)
         header = f"{array.dtype} {array.shape} ".encode()
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        result[name] = hashlib.sha256(header + array.tobytes()).hexdigest()
+        result["/".join(path)] = hashlib.sha256(header + array.tobytes()).hexdigest()
     return result
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each array with its path: JAX's `tree_flatten_with_path` for the kinds of trees that a checkpoint has."""
+    if isinstance(tree, Mapping):
+        inner = [(str(key), tree[key]) for key in sorted(tree)]
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        inner = list(zip(tree._fields, tree, strict=True))
+    elif isinstance(tree, (tuple, list)):
+        inner = [(str(index), value) for index, value in enumerate(tree)]
+    else:
+        if tree is not None:  # None is an empty tree
+            yield path, tree
+        return
+    for name, value in inner:
+        yield from _leaves(value, (*path, name))
 
 
 def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Path, way_out: str) -> None:

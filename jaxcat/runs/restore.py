@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +10,9 @@ from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.models.backbone import Top
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints
-from jaxcat.runs.meta import Meta, best_epoch, is_validated, read_meta
-from jaxcat.runs.workdir import REPLACED, STEP, numbered, steps
+from jaxcat.runs.choice import choose, existing
+from jaxcat.runs.meta import Meta, read_meta
 from jaxcat.system.devices import make_mesh, replicated
-from jaxcat.system.paths import typed
-
-logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -42,16 +38,17 @@ def restore(workdir: str | os.PathLike, step: str | int = "best") -> Restored:
     Raises:
         CheckpointError: no run there, no such step, or damaged files.
     """
-    folder = typed(workdir)
-    if not os.path.isdir(folder):
-        raise CheckpointError(f"--workdir {workdir}: no such directory")
+    folder = existing(workdir)
+    return restore_step(folder, read_meta(folder, choose(folder, step)))
+
+
+def restore_step(folder: Path, meta: Meta) -> Restored:
+    """The same from the checkpoint that `meta` describes, in the workdir `folder`."""
     sharding = replicated(make_mesh())
-    number = choose(folder, step)
-    meta = read_meta(folder, number)
     try:
         network = network_of(meta)
     except ConfigError as error:
-        raise CheckpointError(f"{folder}: step {number} describes an impossible network: {error}") from error
+        raise CheckpointError(f"{folder}: step {meta.step} describes an impossible network: {error}") from error
     frozen, trained = network.split(*network.shapes())
     frozen = checkpoints.restore_frozen(folder, shapes=frozen, wanted=meta.frozen_digests, sharding=sharding)
     return Restored(meta, network, frozen, checkpoints.restore_model(folder, meta, shapes=trained, sharding=sharding))
@@ -66,47 +63,3 @@ def network_of(meta: Meta, *, top: Top | None = None) -> Network:
         conventions=meta.conventions,
         top=top,
     )
-
-
-def choose(workdir: Path, step: str | int) -> int:
-    """`best`, `latest` or a step number → the step of a finished checkpoint.
-
-    Raises:
-        CheckpointError: there is no checkpoint, or not this one; the message lists those there are.
-    """
-    there = steps(workdir)
-    for number, old in numbered(workdir / REPLACED).items():
-        if number not in there:
-            logger.warning("%s was moved aside and is not used: the train command of this run moves it back", old)
-    if not there:
-        raise CheckpointError(
-            f"--workdir {workdir}: no finished checkpoint there: give the workdir of a training run; if this run was "
-            "interrupted, run its train command again, which continues it"
-        )
-    if step == "latest":
-        return there[-1]
-    if step == "best":
-        return _best(workdir, there)
-    if STEP.fullmatch(str(step)) and int(step) in there:
-        return int(step)
-    raise CheckpointError(
-        f"--step {step}: not in {workdir}, which has {', '.join(map(str, there))}; or use best or latest"
-    )
-
-
-def _best(workdir: Path, there: list[int]) -> int:
-    """The best step of those that are there; warns if a better one is missing."""
-    history = read_meta(workdir, there[-1]).history
-    best, found = best_epoch(history), best_epoch([entry for entry in history if entry["step"] in there])
-    if best is not None and not is_validated(best):
-        return there[-1]
-    if best is None or found is None:
-        if best is not None:
-            logger.warning("%s: no checkpoint of a whole epoch is left; using step %d", workdir, there[-1])
-        return there[-1]
-    if best["step"] != found["step"]:
-        logger.warning(
-            "%s: the best checkpoint, step %d, is missing; using step %d, the best of those there",
-            *(workdir, best["step"], found["step"]),
-        )
-    return found["step"]

@@ -4,12 +4,13 @@
     DIR/checkpoints/STEP/model      trained parameters and their BatchNorm statistics: all that evaluation needs
     DIR/checkpoints/STEP/training   optimizer state, step, sums of the epoch
     DIR/checkpoints/STEP/meta       the description of the checkpoint, JSON; see meta.py
+    DIR/heads/STEP.safetensors      the head of a checkpoint whose bottlenecks LiteRT computes; see head_file.py
     DIR/records.jsonl               the records of the run, written once; see records.py
 
     DIR/damaged/STEP                a checkpoint that recovery.py found damaged
     DIR/replaced/STEP               the old checkpoint, while a new one of the same step is written
 
-Nothing in a workdir is ever executed or unpickled: arrays are read by TensorStore, and the rest is JSON.
+Nothing in a workdir is ever executed or unpickled: arrays are read by TensorStore or safetensors, and the rest is JSON.
 """
 
 from __future__ import annotations

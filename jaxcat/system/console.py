@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import rich.console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 SECONDS_UNTIL_SAID = 2.0  # work that takes no longer is not mentioned, if the output is not a terminal
 SECONDS_BETWEEN_LINES = 10.0  # of progress, if the output is not a terminal
@@ -151,6 +159,20 @@ def said_if_long(what: str, *, console: rich.console.Console) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def counting(what: str, *, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal how many are done while the block runs, for work whose whole is not known.
+
+    Yields a function; the block must call it with the number of items that it has just done. What the block prints on
+    standard error stands above the line.
+    """
+    shown = TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} done"), TimeElapsedColumn()
+    terminal = console.is_terminal
+    with Progress(*shown, console=console, transient=True, disable=not terminal, redirect_stdout=False) as line:
+        task = line.add_task(what, total=None)
+        yield lambda count: line.advance(task, count)
 
 
 @contextlib.contextmanager

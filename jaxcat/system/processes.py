@@ -1,12 +1,15 @@
-"""The processes of one run: how they find each other, agree on a value, and wait for each other."""
+"""The processes of one run: how they find each other, agree on a value, and wait for each other.
+
+Only JAX joins processes, so a process that has not imported it is alone. This module imports it only to join them.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxcat.errors import ConfigError
 
@@ -18,11 +21,30 @@ SUMMED_TOGETHER = 2**22  # numbers of each process
 LOST_AFTER = 20  # seconds without a heartbeat after which a process counts as lost and the others end too
 
 
+def process_count() -> int:
+    """How many processes the run has."""
+    jax = sys.modules.get("jax")
+    return jax.process_count() if jax else 1
+
+
+def process_index() -> int:
+    """The number of this process, from 0."""
+    jax = sys.modules.get("jax")
+    return jax.process_index() if jax else 0
+
+
 def values_of_processes(value: int) -> list[int]:
     """The values that the processes of the run pass here, by process number; every process must call it."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return [int(value)]
-    return multihost_utils.process_allgather(np.array(int(value), np.int32)).tolist()
+    return _gathered(np.array(int(value), np.int32)).tolist()
+
+
+def _gathered(array: np.ndarray) -> np.ndarray:
+    """The arrays of one shape that the processes pass here, along a new first dimension."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array)
 
 
 def sum_over_processes(array: np.ndarray) -> np.ndarray:
@@ -31,13 +53,13 @@ def sum_over_processes(array: np.ndarray) -> np.ndarray:
     Every process must call it. The arrays travel as bytes, because JAX would round them to float32; and in pieces,
     because every process receives those of all.
     """
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return array
     flat = np.ascontiguousarray(array, np.float64).reshape(-1)
     total = np.empty_like(flat)
     for start in range(0, len(flat), SUMMED_TOGETHER):
         piece = flat[start : start + SUMMED_TOGETHER]
-        found = multihost_utils.process_allgather(piece.view(np.uint8))
+        found = _gathered(piece.view(np.uint8))
         total[start : start + len(piece)] = np.ascontiguousarray(found).view(np.float64).sum(axis=0)
     return total.reshape(array.shape)
 
@@ -50,7 +72,8 @@ def barrier() -> None:
 def lost_process(error: BaseException) -> str:
     """JAX's message that another process of this run cannot be reached, if that caused `error`; else ""."""
     link: BaseException | None = error
-    while link is not None and jax.process_count() > 1:
+    jax: Any = sys.modules.get("jax")
+    while link is not None and process_count() > 1:
         if isinstance(link, jax.errors.JaxRuntimeError):
             return str(link).strip().partition("\n")[0]
         link = link.__cause__ or link.__context__
@@ -71,7 +94,7 @@ def initialize_distributed(
     Raises:
         ConfigError: only some of the three were given, or the other processes could not be joined.
     """
-    if jax.distributed.is_initialized():
+    if _joined():
         return
     given = f"--coordinator={coordinator} --num-processes={num_processes} --process-id={process_id}"
     named = coordinator not in ("", "auto")
@@ -79,6 +102,8 @@ def initialize_distributed(
         raise ConfigError(f"{given}: give --coordinator=HOST:PORT, --num-processes and --process-id, or none of them")
     if num_processes == 1 or not (coordinator or _several_launched()):
         return
+    import jax
+
     try:
         if named:
             jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=LOST_AFTER)
@@ -89,6 +114,11 @@ def initialize_distributed(
             f"cannot join the other processes of this run ({given}): {error}; "
             "give --coordinator=HOST:PORT, --num-processes and --process-id to every process"
         ) from error
+
+
+def _joined() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _several_launched() -> bool:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxcat.data.streaming import Source
 from jaxcat.errors import TrainingError
-from jaxcat.objectives.metrics import averages
+from jaxcat.objectives.sums import averages
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import replicated
 from jaxcat.training.reporting import Pace, Reporter

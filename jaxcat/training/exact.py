@@ -25,7 +25,8 @@ from jaxcat.models.network import Tree
 from jaxcat.objectives.exact.parts import Part, Processes
 from jaxcat.objectives.exact.solve import Solution, solve_head
 from jaxcat.objectives.intervals import accuracy_interval
-from jaxcat.objectives.metrics import averages, masked_sums, predictions
+from jaxcat.objectives.metrics import predictions
+from jaxcat.objectives.sums import averages, masked_sums
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta
 from jaxcat.system.console import Console, said_steps

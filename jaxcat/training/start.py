@@ -23,7 +23,8 @@ from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs import checkpoints, recovery
 from jaxcat.runs.checkpoints import Checkpoints
-from jaxcat.runs.meta import Meta, digests, new_meta
+from jaxcat.runs.first_meta import new_meta
+from jaxcat.runs.meta import Meta, digests, pixel_changes
 from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import place_replicated, replicated
 from jaxcat.training.optim import is_exact
@@ -160,14 +161,6 @@ def check_pixels(config: ConfigDict, meta: Meta, workdir: Path) -> Meta:
         )
     logger.warning("--config.resume=force: from here on the run sees other pixels (%s)", ", ".join(changes))
     return dataclasses.replace(meta, step_versions=step_versions())
-
-
-def pixel_changes(meta: Meta) -> list[str]:
-    """The changes that make pixels differ from those that a run was trained on, such as `resize version 1 → 2`."""
-    before, now = meta.step_versions, step_versions()
-    return [
-        f"{name} version {before[name]} → {now[name]}" for name in ("decode", "resize") if before[name] != now[name]
-    ]
 
 
 def start(

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
-from jaxcat.objectives.metrics import masked_sums, zero_sums
+from jaxcat.objectives.sums import masked_sums, zero_sums
 
 Batch = dict[str, Array]
 

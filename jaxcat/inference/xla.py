@@ -1,0 +1,123 @@
+"""A classifier's answers, computed by JAX on its devices."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+from jax import Array
+from rich.console import Console
+
+from jaxcat.bottlenecks.cached import CachedSplit
+from jaxcat.bottlenecks.engines.names import XLA
+from jaxcat.bottlenecks.key import keys_of
+from jaxcat.bottlenecks.parts import Parts, parts_of
+from jaxcat.bottlenecks.reading import batches_of, evaluated_together
+from jaxcat.data.batches import Batches, at_most, batches
+from jaxcat.data.store import Store
+from jaxcat.inference.computation import Outputs, computed_by
+from jaxcat.models.network import Tree
+from jaxcat.runs.restore import Restored
+from jaxcat.system.compilation import jit
+from jaxcat.system.console import progress_of
+from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
+from jaxcat.training.steps import InLine, boundary_input, make_eval_step
+
+
+class XLAComputation:
+    """The network of a run as compiled programs; see `Computation`.
+
+    Attributes:
+        run: the network with its parameters and statistics.
+        mesh: of all devices.
+    """
+
+    engine: str = XLA
+    interpreter: dict[str, str] | None = None
+
+    def __init__(self, run: Restored):
+        self.run, self.mesh = run, make_mesh()
+        self.features = run.network.features
+
+    @functools.cached_property
+    def _step(self) -> Callable[..., tuple[Array, dict[str, Array]]]:
+        step = make_eval_step(self.run.network, self.run.meta.metrics)
+        return jit(step, out_shardings=replicated(self.mesh))
+
+    @functools.cached_property
+    def _feature_step(self) -> Callable[..., tuple[Array, Array]]:
+        network = self.run.network
+
+        def step(trained: Tree, stats: Tree, frozen: Tree, batch: dict[str, Array]) -> tuple[Array, Array]:
+            return network.logits_and_features(trained, stats, boundary_input(network, frozen, batch))
+
+        return jit(step, out_shardings=replicated(self.mesh))
+
+    def evaluate_batch(self, batch: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
+        return self._step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
+
+    def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
+        """See `Computation.outputs`."""
+        trained = self.run.trained
+        for count, batch in self._padded(pixels, batch_size):
+            if features:
+                logits, seen = self._feature_step(trained["params"], trained["stats"], self.run.frozen, batch)
+                yield np.asarray(logits)[:count], np.asarray(seen)[:count]
+            else:
+                yield np.asarray(self.evaluate_batch(batch)[0])[:count], None
+
+    def _padded(self, pixels: Iterable[np.ndarray], batch_size: int) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Yields the number of images in each batch, and the batch on the devices.
+
+        All batches have the same compiled shape. If there is only one, it is padded to the next power of two.
+        """
+        whole, single, remaining = padded_batch_size(batch_size, self.mesh), True, iter(pixels)
+        while rows := list(itertools.islice(remaining, batch_size)):
+            enough = padded_batch_size(1 << (len(rows) - 1).bit_length(), self.mesh)
+            padded = min(whole, enough) if single else whole
+            image = np.zeros((padded, *rows[0].shape), np.uint8)
+            image[: len(rows)] = rows
+            batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
+            yield len(rows), to_global(self.mesh, batch)
+            single = False
+
+    def logits(self, store: Store | CachedSplit, *, batch_size: int, console: Console) -> np.ndarray:
+        """See `Computation.logits`; `batch_size` is over all processes, and bottlenecks have their own."""
+        line, rows = InLine(), []
+        source, batch_size = self._source(store, batch_size)
+        with progress_of("images", total=len(store), console=console) as advance:
+            for batch in source:
+                logits, _ = self.evaluate_batch(batch)
+                line.add(logits)
+                rows.append(logits)
+                advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
+        return np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
+
+    def _source(self, store: Store | CachedSplit, batch_size: int) -> tuple[Batches, int]:
+        """The batches of all records in order, and how many records each has."""
+        indices, labels, mesh = np.arange(len(store)), store.split.labels, self.mesh
+        if isinstance(store, CachedSplit):
+            together = evaluated_together(len(store), row_bytes=store.parts.row_bytes)
+            reader = store.reader()
+            return (
+                batches_of(reader, store.parts, labels=labels, indices=indices, batch_size=together, mesh=mesh),
+                together,
+            )
+        batch_size, size = at_most(len(store), batch_size), self.run.meta.config.data.image_size
+        return batches(store, labels, indices, batch_size=batch_size, size=size, mesh=mesh), batch_size
+
+    def parts(self) -> Parts | None:
+        """See `Computation.parts`; None if nothing of the network is frozen, or the run keeps float16 rows."""
+        run, config = self.run, computed_by(self.run.meta.config, XLA)
+        if not run.network.prefix_stages or config.bottleneck.dtype != "float32":
+            return None
+        keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)
+        return parts_of(keys, network=run.network, frozen=run.frozen, image_size=config.data.image_size)
+
+    def host_arrays(self, tree: Tree) -> Tree:
+        """A tree of arrays on the devices → the same tree of NumPy arrays."""
+        return jax.tree.map(np.asarray, tree)
