@@ -132,6 +132,11 @@ class Classifier:
     def step(self) -> int:
         return self.meta.step
 
+    @property
+    def workdir(self) -> Path | None:
+        """The workdir of the run; None for published weights."""
+        return self._workdir
+
     # arrays -----------------------------------------------------------------------------------------------------------
 
     @functools.cached_property
