@@ -55,7 +55,7 @@ def export(
                 run = writer.opened(aside, network)
             parity = _parity(classifier, run, kind, weights=weights, accept=accept, console=console)
             description = description_of(classifier, format=format, weights=weights, parity=parity)
-            writer.describe(aside, text_of(description))
+            writer.describe(aside, text_of(description), classes=classifier.classes)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {one_line(error)}") from error
     return description

@@ -33,7 +33,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
         path.write_bytes(_quantized(network) if weights == INT8 else _whole(network, half=weights == FLOAT16))
 
 
-def describe(path: Path, text: str, *, classes: Sequence[str] = ()) -> None:
+def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
     append(path, text, classes=classes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
     onnx.save(model, path)
 
 
-def describe(path: Path, text: str) -> None:
+def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
     model = onnx.load(path)
     helper.set_model_props(model, {NAME: text})
     onnx.save(model, path)

@@ -6,7 +6,7 @@ The description is in a zip archive that is appended to the program; `jax.export
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -71,8 +71,8 @@ def _without_paths() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def describe(path: Path, text: str) -> None:
-    append(path, text, classes=())
+def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
+    append(path, text, classes=classes)
 
 
 def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
