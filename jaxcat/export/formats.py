@@ -48,7 +48,7 @@ class Format:
 
 FORMATS = {
     "stablehlo": Format("a program for JAX alone (jax.export), for CPUs, GPUs and TPUs", "stablehlo", ".stablehlo"),
-    "savedmodel": Format("a folder for TensorFlow and TensorFlow Serving; takes pixels, or JPEG and PNG", "savedmodel", ""),
+    "savedmodel": Format("a folder for TensorFlow and its server; takes pixels, or JPEG and PNG", "savedmodel", ""),
     "litert": Format(
         "a file for LiteRT (TensorFlow Lite): Android, iOS, Linux boards, browsers",
         "litert",

@@ -9,6 +9,7 @@ from jaxcat.models.backbone import BACKBONES, Top
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.plan import Arrays, Plan, folded, plan_of
 from jaxcat.models.pooling import hidden_layers
+from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import network_of
 
 LOGITS, PROBABILITIES = "logits", "probabilities"  # names of the outputs in all formats
@@ -19,23 +20,29 @@ class ExportedNetwork:
     """A network for a writer.
 
     Attributes:
+        meta: of the checkpoint.
         plan: from the pixels of a prepared image to the logits.
         arrays: of its layers, by name; float32.
         params, stats: the same as jaxcat keeps them, not folded: stage → layer → … → float32 NumPy array.
-        classes: names, in the order of the probabilities.
-        image_size: pixels a side.
-        resize: how an image becomes square; a name in `data.images.resizing.RESIZES`.
-        max_pixels: of the largest image that is read.
+        has_published_top: whether its head is the published classification layers.
     """
 
+    meta: Meta
     plan: Plan
     arrays: dict[str, Arrays]
     params: Tree
     stats: Tree
-    classes: tuple[str, ...]
-    image_size: int
-    resize: str
-    max_pixels: int
+    has_published_top: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the probabilities."""
+        return self.meta.classes
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of a prepared image."""
+        return self.meta.config.data.image_size
 
     @property
     def outputs(self) -> int:
@@ -53,19 +60,18 @@ def top_of(classifier: Classifier) -> Top | None:
 
 def exported(classifier: Classifier) -> ExportedNetwork:
     """Takes a classifier apart. Its arrays are copied from the devices."""
-    config, data = classifier.config, classifier.config.data
+    top = top_of(classifier)
     plan = plan_of(
-        config.model,
-        image_size=data.image_size,
+        classifier.config.model,
+        image_size=classifier.config.data.image_size,
         conventions=classifier.meta.conventions,
         classes=len(classifier.classes),
-        top=top_of(classifier),
+        top=top,
     )
     host = classifier.xla.host_arrays
     params, stats = host(classifier.params), host(classifier.stats)
-    arrays = folded(plan, params, stats)
     return ExportedNetwork(
-        plan, arrays, params, stats, classifier.classes, data.image_size, data.resize, data.max_pixels
+        classifier.meta, plan, folded(plan, params, stats), params, stats, has_published_top=top is not None
     )
 
 

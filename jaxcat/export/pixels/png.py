@@ -31,9 +31,7 @@ def pixels_and_reason(encoded: Any) -> tuple[Any, Any]:
         return data[tf.clip_by_value(tf.cast(place, tf.int64), 0, size - 1)]
 
     def number(place: Any) -> Any:
-        return tf.reduce_sum(
-            tf.stack([byte(place + i) * 256 ** (3 - i) for i in range(4)])
-        )
+        return tf.reduce_sum(tf.stack([byte(place + i) * 256 ** (3 - i) for i in range(4)]))
 
     def step(place, kind, reason, gamma, primaries, srgb):
         kind = tf.strings.substr(encoded, place + 4, 4)

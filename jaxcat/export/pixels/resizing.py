@@ -90,9 +90,7 @@ def _scaled(image: Any, size: tuple[Any, Any], kernel: Filter, *, rows: Any, col
         return tf.transpose(_one_way(tf.transpose(x, [1, 0, 2]), height, kernel, *rows), [1, 0, 2])
 
     columns_first = (tall > height) & (tall - height > 2 * (wide - width))
-    return tf.cond(
-        columns_first, lambda: along_rows(along_columns(image)), lambda: along_columns(along_rows(image))
-    )
+    return tf.cond(columns_first, lambda: along_rows(along_columns(image)), lambda: along_columns(along_rows(image)))
 
 
 def _one_way(image: Any, size: Any, kernel: Filter, start: Any, end: Any) -> Any:

@@ -24,7 +24,7 @@ from jaxcat.models.plan import IMAGE, Dense, Features, Plan
 from jaxcat.system.console import without_lines
 
 # What the converter says of itself; errors are raised.
-NOTICES = ("", )
+NOTICES = ("",)
 
 
 def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
@@ -85,9 +85,7 @@ def _quantized(network: ExportedNetwork) -> bytes:
     plan = network.plan
     prefix = convert(plan.prefix(), network.arrays, quantized=True)
     head = Plan(tuple(layer for layer in plan.layers if isinstance(layer, Features | Dense)), ())
-    specs = [
-        tf.TensorSpec([1, part.width], tf.float32, name=f"part{index}") for index, part in enumerate(plan.parts)
-    ]
+    specs = [tf.TensorSpec([1, part.width], tf.float32, name=f"part{index}") for index, part in enumerate(plan.parts)]
 
     def outputs(*parts: Any) -> dict[str, Any]:
         found = dict(zip(plan.outputs, parts, strict=True))

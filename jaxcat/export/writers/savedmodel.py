@@ -32,7 +32,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
         from jaxcat.export.pixels.decoding import decoded
         from jaxcat.export.pixels.resizing import resized
 
-        side = network.image_size
+        side, data = network.image_size, network.meta.config.data
         module = tf.Module()
         module.arrays = {  # variables: constants would be stored once for each signature
             name: [tf.Variable(array, trainable=False) for array in arrays] for name, arrays in network.arrays.items()
@@ -44,7 +44,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
 
         def of_encoded(encoded: Any) -> dict[str, Any]:
             def prepared(each: Any) -> Any:
-                return resized(decoded(each, max_pixels=network.max_pixels), side, mode=network.resize)
+                return resized(decoded(each, max_pixels=data.max_pixels), side, mode=data.resize)
 
             return of_images(tf.map_fn(prepared, encoded, fn_output_signature=tf.TensorSpec((side, side, 3), tf.uint8)))
 
@@ -52,7 +52,9 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
             "serving_default": tf.function(of_images, autograph=False).get_concrete_function(
                 tf.TensorSpec((None, side, side, 3), tf.uint8, name=IMAGE)
             ),
-            ENCODED: tf.function(of_encoded, autograph=False).get_concrete_function(tf.TensorSpec((None,), tf.string, name=ENCODED)),
+            ENCODED: tf.function(of_encoded, autograph=False).get_concrete_function(
+                tf.TensorSpec((None,), tf.string, name=ENCODED)
+            ),
         }
         options = tf.saved_model.SaveOptions(save_debug_info=False)
         tf.saved_model.save(module, str(path / VERSION), signatures=signatures, options=options)
