@@ -12,7 +12,7 @@ from jaxcat.system.versions import installed_versions
 
 VERSION = 1  # of the description: increase it if an entry comes to mean something else
 PACKAGES = ("jaxcat", "jax", "numpy", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "coremltools")
-UNKNOWN = "not known: that of the weights that the run began with"
+UNKNOWN = "not known: see the provenance"
 
 
 def description_of(classifier: Classifier, *, format: str, weights: str, parity: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def description_of(classifier: Classifier, *, format: str, weights: str, parity:
         parity: how far its answers are from jaxcat's; see `parity.Parity.to_dict`.
     """
     meta, data, model = classifier.meta, classifier.config.data, classifier.config.model
-    provenance = _without_folders(meta.provenance)
+    provenance = without_folders(meta.provenance)
     plain = {
         "description": VERSION,
         "format": format,
@@ -41,8 +41,8 @@ def description_of(classifier: Classifier, *, format: str, weights: str, parity:
         "network": {name: model[name] for name in NETWORK},
         "step": meta.step,
         "provenance": provenance,
-        "licence": provenance.get("licence", UNKNOWN),
-        "attribution": provenance.get("notice", UNKNOWN),
+        "licence": _first(provenance, "licence"),
+        "attribution": _first(provenance, "notice"),
         "versions": {"run": meta.versions, "export": installed_versions(*PACKAGES)},
         "step_versions": meta.step_versions,
         "parity": parity,
@@ -59,12 +59,22 @@ def text_of(description: Mapping[str, Any]) -> str:
     return json.dumps(description, indent=1)
 
 
-def _without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _first(provenance: Mapping[str, Any], name: str) -> str:
+    """An entry of a provenance, or of what came before it: of the run or the file that this one began with."""
+    before: Any = provenance
+    while isinstance(before, Mapping):
+        if name in before:
+            return str(before[name])
+        before = before.get("before")
+    return UNKNOWN
+
+
+def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """A provenance in which a file of this machine has its name only; entries of other files in it alike."""
     plain = dict(provenance)
     for name, value in plain.items():
         if isinstance(value, Mapping):
-            plain[name] = _without_folders(value)
+            plain[name] = without_folders(value)
         elif name in ("source", "init_from", "workdir") and isinstance(value, str) and PurePath(value).is_absolute():
             plain[name] = PurePath(value).name
     return plain

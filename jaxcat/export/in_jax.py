@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -48,11 +48,12 @@ def _output(layer: Layer, inputs: list[Array], arrays: Arrays | None) -> Array:
         case Convolution():
             assert arrays is not None
             strides = (layer.stride, layer.stride)
-            x = lax.conv_general_dilated(x, arrays.kernel, strides, layer.padding, dimension_numbers=DIMENSIONS)
+            kernel = jnp.asarray(arrays.kernel)
+            x = lax.conv_general_dilated(x, kernel, strides, layer.padding, dimension_numbers=DIMENSIONS)
             return jax.nn.relu(x + arrays.bias) if layer.relu else x + arrays.bias
         case MaxPooling():
-            window, strides = (1, layer.window, layer.window, 1), (1, layer.stride, layer.stride, 1)
-            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
+            window, steps = (1, layer.window, layer.window, 1), (1, layer.stride, layer.stride, 1)
+            return lax.reduce_window(x, -jnp.inf, lax.max, window, steps, "VALID")
         case AveragePooling():
             inside = np.ones((1, *x.shape[1:3], 1), np.float32)
             counts = layer.window**2 if layer.counts_padding else _sums(inside, layer.window)
@@ -75,7 +76,7 @@ def _sums(x: Array | np.ndarray, window: int) -> Array:
 def _statistic(layer: Statistic, x: Array) -> Array:
     if layer.kind == "flatten":
         return x.reshape(x.shape[0], -1)
-    reduce = {"avg": jnp.mean, "max": jnp.max, "std": jnp.std}[layer.kind]
+    reduce: Callable[..., Array] = {"avg": jnp.mean, "max": jnp.max, "std": jnp.std}[layer.kind]  # type: ignore[assignment]
     rows, columns = (cells(side, layer.grid) for side in x.shape[1:3])
     found = [reduce(x[:, a:b, c:d], axis=(1, 2)) for a, b in rows for c, d in columns]
     return jnp.concatenate(found, axis=-1)

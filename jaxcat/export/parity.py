@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from jaxcat.bottlenecks.engines.names import LEAST_RECORDS, XLA
 from jaxcat.errors import ExportError
@@ -20,7 +19,7 @@ from jaxcat.export.examples import Examples
 from jaxcat.export.formats import FLOAT16, FLOAT32, INT8
 from jaxcat.export.network import reference_of
 from jaxcat.inference.classifier import Classifier, probabilities
-from jaxcat.system.console import progress_of
+from jaxcat.system.console import Console, progress_of
 from jaxcat.wording import counted
 
 # uint8 images (N, S, S, 3) → logits float32 (N, outputs) and probabilities float32 (N, classes)
@@ -61,8 +60,8 @@ class Parity:
         answers: how many different answers they have.
         probability: largest difference of a probability.
         logit: largest difference of a logit, relative to the logits' standard deviation over the images.
-        changed: answers on validation, counted for float16 and int8; for runs of another engine than XLA, those that
-            differ from that engine's too.
+        changed: answers on validation that differ from XLA's, and for a run of another engine, from that engine's;
+            not counted if all weights are float32 and the run's engine is XLA.
     """
 
     images: int
@@ -134,7 +133,7 @@ def measured(classifier: Classifier, run: Run, *, examples: Examples, weights: s
     expected, (logits, found) = reference.logits(examples.few), run(examples.few)
     wanted = probabilities(expected)
     changed: tuple[Changed, ...] = ()
-    if weights != FLOAT32 and examples.validation is not None:
+    if examples.validation is not None and (weights != FLOAT32 or classifier.wanted != XLA):
         changed = _changed(classifier, run, reference, examples=examples, console=console)
     return Parity(
         images=len(expected),

@@ -1,7 +1,7 @@
-"""The writers of exported files, one module for each format.
+"""The writers of exported files, one module for each format, with three functions.
 
-Each module has three functions. `write(path, network, weights=…)` writes the file or folder. `describe(path, text, classes=…)`
-adds a description, which is JSON. `opened(path, network)` gives a function that runs the file in its own runtime,
-uint8 images (N, S, S, 3) → (logits float32 (N, outputs), probabilities float32 (N, classes)); None if there is no
-runtime here.
+- `write(path, network, weights=…)` writes the file or folder.
+- `opened(path, network)` gives a function that runs it in its own runtime, uint8 images (N, S, S, 3) → (logits float32
+  (N, outputs), probabilities float32 (N, classes)); None if there is no runtime here.
+- `describe(path, text, classes=…)` adds the description, which is JSON, to what `write` wrote.
 """

@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxcat.errors import ConfigError
 from jaxcat.export.appended import DESCRIPTION
+from jaxcat.export.description import without_folders
 from jaxcat.export.in_jax import logits_of
 from jaxcat.export.network import ExportedNetwork
 from jaxcat.inference.classifier import probabilities
@@ -35,7 +36,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
             "begin with this one, --config.init_from=DIR"
         )
     kept = tuple(network.params) if network.has_published_top else stages
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for tree in (network.params, network.stats):
         tensors |= flatten_dict({stage: tree[stage] for stage in kept if stage in tree}, sep="/")
     description = {
@@ -43,7 +44,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
         **meta.conventions.to_dict(),
         "evaluation": meta.provenance.get("evaluation"),
         "classes": list(meta.classes) if network.has_published_top else None,
-        "provenance": meta.provenance,
+        "provenance": without_folders(meta.provenance),
     }
     safetensors_file.write(path, tensors, description)
 

@@ -81,7 +81,8 @@ def program_of(network: ExportedNetwork, *, weights: str) -> Any:
     def program(image: Any) -> Any:
         outputs = {IMAGE: image}
         for layer in network.plan.layers:
-            inputs, arrays = [outputs[name] for name in layer.inputs], network.arrays.get(layer.name)
+            inputs: list[Any] = [outputs[name] for name in layer.inputs]
+            arrays: Any = network.arrays.get(layer.name)
             if isinstance(layer, Convolution) and arrays is not None:
                 kernel = np.ascontiguousarray(arrays.kernel.transpose(3, 2, 0, 1))
                 arrays = (_in_8_bits(mb, kernel) if weights == INT8 else kernel, arrays.bias)

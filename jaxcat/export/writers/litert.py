@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.bottlenecks.engines.conversion import convert
-from jaxcat.bottlenecks.engines.litert import interpreter
+from jaxcat.bottlenecks.engines.litert import cores, interpreter
 from jaxcat.bottlenecks.engines.tensorflow_graph import outputs_of
 from jaxcat.export.appended import append
 from jaxcat.export.formats import FLOAT16, INT8
@@ -23,13 +23,10 @@ from jaxcat.export.network import LOGITS, PROBABILITIES, ExportedNetwork
 from jaxcat.models.plan import IMAGE, Dense, Features, Plan
 from jaxcat.system.console import without_lines
 
-# What the converter says of itself; errors are raised.
-NOTICES = ("",)
-
 
 def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_lines(*NOTICES):
+    with without_lines(""):  # what the converter notes; its errors are raised
         path.write_bytes(_quantized(network) if weights == INT8 else _whole(network, half=weights == FLOAT16))
 
 
@@ -40,8 +37,9 @@ def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
 def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
     if (found := interpreter()) is None:
         return None
-    runtime = found.Interpreter(model_path=str(path), num_threads=os.cpu_count())
-    runtime.allocate_tensors()
+    with without_lines("XNNPACK delegate for CPU"):
+        runtime = found.Interpreter(model_path=str(path), num_threads=cores())
+        runtime.allocate_tensors()
     (image,) = runtime.get_input_details()
     outputs = {each["name"]: each["index"] for each in runtime.get_output_details()}
 
@@ -99,7 +97,8 @@ def _quantized(network: ExportedNetwork) -> bytes:
             found[layer.name] = tf.nn.relu(x) if isinstance(layer, Dense) and layer.relu else x
         return {LOGITS: found[LOGITS], PROBABILITIES: with_probabilities(found[LOGITS])}
 
-    return joined(prefix, _converted(outputs, specs), [(name, spec.name) for name, spec in zip(plan.outputs, specs)])
+    pairs = [(name, spec.name) for name, spec in zip(plan.outputs, specs, strict=True)]
+    return joined(prefix, _converted(outputs, specs), pairs)
 
 
 def _converted(function: Callable[..., dict[str, Any]], inputs: Sequence[Any], *, half: bool = False) -> bytes:
