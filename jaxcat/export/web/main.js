@@ -80,7 +80,10 @@ async function start() {
     }
     try {
         await network;
-        if (!at("answers").children.length) announce("Ready.");
+        if (!at("answers").children.length) { // while a person chooses an image: the first answer takes longer
+            await (await network)(new Uint8ClampedArray(3 * limits.size ** 2));
+            announce("Ready.");
+        }
     } catch (error) {
         announce(`The classifier cannot start: ${error.message}`);
     }
