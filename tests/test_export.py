@@ -25,10 +25,12 @@ from jaxcat.export import export
 from jaxcat.export.__main__ import main
 from jaxcat.export.examples import generated
 from jaxcat.export.formats import FLOAT32, FORMATS
-from jaxcat.export.network import exported
+from jaxcat.export.in_jax import logits_of
+from jaxcat.export.network import ExportedNetwork, exported
 from jaxcat.export.parity import Reference, spread
 from jaxcat.inference.classifier import load, probabilities
 from jaxcat.models.backbone import BACKBONES, Top
+from jaxcat.models.plan import Arrays
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, Conventions, Preprocessing
 from jaxcat.train import train
 
@@ -116,9 +118,23 @@ def test_smaller_weights_change_little(format, weights, tmp_path):
     else:
         logits, _ = writer.opened(paths[weights], network)(images)
     error = np.abs(logits - expected).max() / spread(expected)
-    assert 1e-5 < error < {"float16": 0.02, "int8": 0.3}[weights]
+    assert 1e-5 < error < {"float16": 0.02, "int8": 1.0}[weights]
+    if weights == "int8" and format != "litert":  # which rounds its inputs too
+        exact = logits_of(network.plan, with_rounded_kernels(network), images)
+        error = np.abs(logits - exact).max() / spread(expected)
+        assert error <= {"onnx": 1e-4, "coreml": 0.02}[format]  # Core ML's scales and biases are float16
     smaller, larger = sizes(paths)
-    assert smaller < {"float16": 0.6, "int8": 0.4}[weights] * larger
+    assert smaller < {"float16": 0.7, "int8": 0.5}[weights] * larger
+
+
+def with_rounded_kernels(network: ExportedNetwork) -> dict[str, Arrays]:
+    """The arrays, with the kernels of convolutions that 8 bits stand for; the scale is that of the largest value."""
+    arrays = dict(network.arrays)
+    for name, (kernel, bias) in arrays.items():
+        if kernel.ndim == 4:
+            scale = np.abs(kernel).max(axis=(0, 1, 2)) / 127
+            arrays[name] = Arrays(np.round(kernel / scale) * scale, bias)
+    return arrays
 
 
 def sizes(paths: dict[str, Path]) -> list[int]:
