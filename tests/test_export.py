@@ -320,7 +320,7 @@ def test_a_run_of_the_int8_engine_keeps_its_own_prefix(tmp_path):
     assert found["engine"] == "litert_int8"
     images = generated(8, 75)
     logits, _ = FORMATS["litert"].writer().opened(path, exported(classifier))(images)
-    ((own, _),) = classifier.computation().outputs(iter(images), batch_size=8, features=False)
+    ((own, _),) = classifier.engine.computation().outputs(iter(images), batch_size=8, features=False)
     np.testing.assert_allclose(logits, own, atol=1e-5 * np.abs(own).max())
     assert np.abs(own - Reference(classifier).logits(images)).max() > 100 * np.abs(own - logits).max()
 

@@ -152,7 +152,7 @@ class Expected:
     @functools.cached_property
     def own(self) -> tuple[str, np.ndarray] | None:
         """The name of the run's own engine and its answers; None if that is XLA."""
-        computation = self.classifier.computation(LEAST_RECORDS, console=self._console)
+        computation = self.classifier.engine.computation(LEAST_RECORDS, console=self._console)
         if computation.engine == XLA:
             return None
 
@@ -177,7 +177,7 @@ def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
     examples, wanted = expected.examples, probabilities(expected.few)
     logits, found = run(examples.few)
     changed: tuple[Changed, ...] = ()
-    if examples.validation is not None and (weights != FLOAT32 or expected.classifier.wanted != XLA):
+    if examples.validation is not None and (weights != FLOAT32 or expected.classifier.engine.wanted != XLA):
         answers = expected.answers_of(lambda images: run(images)[1], "the file")
         pairs = [(XLA, expected.answers), *([expected.own] if expected.own else [])]
         changed = tuple(Changed(name, int((answers != each).sum()), len(answers)) for name, each in pairs)
