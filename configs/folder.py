@@ -9,6 +9,10 @@ and the standard deviation over positions. It is not trained but solved: least s
 validation images are used only to measure. The weights are downloaded once; without a network connection, name a file:
 --config.model.weights=FILE.h5
 
+On a CPU, and from 300 images on, the frozen blocks are converted for the LiteRT interpreter and computed with 8-bit
+weights, three to four times as fast as with JAX (bottleneck.engine=auto; docs/benchmarks.md has what it costs). The
+float32 of JAX instead: --config.bottleneck.engine=xla
+
 The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a fifth of the time
 (VGG-19: 160 px, block2 to block4):
 

@@ -28,7 +28,7 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs JAX only when it is used; `import jaxcat` alone is fast."""
+    """Imports what is used only then; `import jaxcat` alone is fast."""
     if name in _MODULE_OF:
         return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'jaxcat' has no attribute {name!r}")

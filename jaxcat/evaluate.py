@@ -9,6 +9,11 @@ on. A run of an older version has no such list: its images are known by their na
 
 If the cache has the bottlenecks of all these images as float32, they are read, and no image is decoded: the same
 figures in seconds.
+
+--engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
+LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
+there are fewer than 300 images.
+NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter".
 """
 
 from __future__ import annotations
@@ -18,8 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
-from jaxcat.inference import ENGINE_HELP
+from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         help="write here, not to DIR/evaluation; made if missing",
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
+    add_engine_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
@@ -94,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> int:
         own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
     summary = summarize(log_probabilities, store.split.labels, classifier.classes)
-    computation = classifier.computation()
+    computation = classifier.engine.computation()
     summary |= {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
     if process_index() != 0:
         return 0
@@ -111,7 +115,7 @@ def _opened(classifier: Classifier, split: Split, console: Console) -> Store | C
     from jaxcat.data.store import open_stores
     from jaxcat.system.console import progress_of
 
-    if (cached := classifier.cached(split, console=console)) is not None:
+    if (cached := classifier.engine.cached(split, console=console)) is not None:
         console.print(f"bottlenecks: {cached.describe()}")
         return cached
     data = classifier.config.data

@@ -12,6 +12,10 @@ formula has an apostrophe before it; JSON lines keep names as they are.
 --features FILE also writes the pooled features that the head sees. FILE.npy is one float32 array (N, features) with a
 row for each printed row, in that order: images that cannot be read have none. FILE.npz holds that array as "features",
 and the paths as "files". The file appears when all images are done.
+
+--engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
+LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
+there are fewer than 300 images.
 """
 
 from __future__ import annotations
@@ -28,10 +32,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcat.bottlenecks.engines.names import AUTO, ENGINES, LEAST_RECORDS, XLA
+from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.errors import DataError
-from jaxcat.inference import ENGINE_HELP
+from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE_HELP)
+    add_engine_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
@@ -80,8 +84,8 @@ def write_rows(arguments: argparse.Namespace) -> int:
     failed, skipped, size = False, Skipped(), arguments.batch_size
     with contextlib.ExitStack() as stack:
         images = find(arguments.paths, skipped)
-        ahead = list(itertools.islice(images, 0 if classifier.wanted == XLA else LEAST_RECORDS))
-        width = classifier.computation(len(ahead), console=console).features
+        ahead = list(itertools.islice(images, 0 if classifier.engine.wanted == XLA else LEAST_RECORDS))
+        width = classifier.engine.computation(len(ahead), console=console).features
         keep = stack.enter_context(features_file(arguments.features, count=width)) if arguments.features else None
         results = predict(classifier, itertools.chain(ahead, images), batch_size=size, features=bool(keep))
         with said_if_long("computing the first rows", console=console):

@@ -1,7 +1,7 @@
 """Names of classes that break programs which paste them into a line, a page, a table or a format string."""
 
 HOSTILE_NAMES = (
-    'a "double" and a \'single\' quote',
+    "a \"double\" and a 'single' quote",
     "</script><script>alert(1)</script>",
     "two\nlines\r\nand a tab\t",
     "cat 🐈‍⬛ naïve 猫",

@@ -32,7 +32,7 @@ def computed(package: Path, image: np.ndarray) -> dict[str, np.ndarray]:
     def value(of: Any) -> Any:
         if isinstance(of, (list, tuple)):
             return [value(each) for each in of]
-        return values[of.name] if of.name in values else of.val
+        return values.get(of.name, of.val)
 
     for op in function.operations:
         if op.op_type == "const" or op.op_type == "classify":

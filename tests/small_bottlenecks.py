@@ -8,7 +8,6 @@ import numpy as np
 import small
 from rich.console import Console
 
-from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.records import order
 from jaxcat.data.sources import open_data
@@ -40,10 +39,8 @@ def made(config) -> BottleneckSource:
     data = open_data(config)
     net = small.network(config, classes=len(data.classes))
     frozen, _ = net.split(*net.initialize(0))
-    digests = meta.digests(frozen)
-    keys = keys_of(config, net, frozen_digests=digests)
     return BottleneckSource(
-        config, data, network=net, frozen=frozen, keys=keys, frozen_digests=digests, mesh=make_mesh()
+        config, data, network=net, frozen=frozen, frozen_digests=meta.digests(frozen), mesh=make_mesh()
     )
 
 

@@ -61,8 +61,8 @@ def test_another_folder_leaves_the_figures_of_the_run_alone(workdir, folder, tmp
 
 def test_a_single_image_is_not_padded_to_a_whole_batch(workdir, monkeypatch):
     classifier, sizes = jaxcat.load(workdir), []
-    compute = classifier.evaluate_batch
-    monkeypatch.setattr(classifier, "evaluate_batch", lambda batch: sizes.append(len(batch["image"])) or compute(batch))
+    xla, compute = classifier.xla, classifier.xla.evaluate_batch
+    monkeypatch.setattr(xla, "evaluate_batch", lambda batch: sizes.append(len(batch["image"])) or compute(batch))
     some = list(small.images(37))
     one, all_of_them = classifier.predict(some[:1]), classifier.predict(some)
     assert sizes == [8, 32, 32]  # eight devices, an image each; and the last batch like the one before it

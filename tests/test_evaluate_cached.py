@@ -17,11 +17,13 @@ from test_exact_run import TINY, events
 import jaxcat
 from jaxcat import evaluate
 from jaxcat.bottlenecks import rows
-from jaxcat.bottlenecks.cached import CachedSplit, find
+from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.records import Split
 from jaxcat.errors import DataError
 from jaxcat.inference import evaluation
-from jaxcat.inference.classifier import with_zero_logit
+from jaxcat.inference.classifier import Classifier, with_zero_logit
+from jaxcat.runs.first_meta import new_meta
+from jaxcat.runs.restore import Restored
 from jaxcat.system.files import NoHomeError
 
 FOUND = "all 12 found"  # 6 images of each class
@@ -80,7 +82,7 @@ def of_images(workdir: Path, files: list[Path]) -> np.ndarray:
     pixels = np.stack([classifier.prepare(path) for path in files])
     padded = np.concatenate([pixels, np.zeros((-len(pixels) % 8, *pixels.shape[1:]), np.uint8)])
     batch = {"image": padded, "label": np.zeros(len(padded), np.int32), "mask": np.ones(len(padded), bool)}
-    logits = np.asarray(classifier.evaluate_batch(batch)[0])[: len(pixels)]
+    logits = np.asarray(classifier.xla.evaluate_batch(batch)[0])[: len(pixels)]
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 
@@ -92,7 +94,7 @@ def found_by(workdir: Path) -> CachedSplit | None:
     """What is in the cache of the run's validation split."""
     classifier = jaxcat.load(workdir)
     split = evaluation.open_split(classifier, split="validation")
-    return evaluation.cached_split(classifier, split, console=SILENT)
+    return classifier.engine.cached(split, console=SILENT)
 
 
 @pytest.mark.parametrize("name", ["exact", "maps"])
@@ -192,7 +194,7 @@ def copied_cache(cache, tmp_path, monkeypatch) -> Path:
 
 def test_a_damaged_block_falls_back(runs, copied_cache, tmp_path, decoded, capsys, caplog):
     before, _ = measured(runs["exact"], tmp_path)
-    part = found_by(runs["exact"])._parts.rows[-1]
+    part = found_by(runs["exact"]).parts.rows[-1]
     (path,) = [path for path in part.folder.glob("*.npy") if len(np.load(path)) == 12]
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
@@ -204,7 +206,7 @@ def test_a_damaged_block_falls_back(runs, copied_cache, tmp_path, decoded, capsy
 
 
 def test_damage_among_rows_of_other_images_is_left_to_those_who_read_them(runs, copied_cache, tmp_path, decoded):
-    part = found_by(runs["exact"])._parts.rows[-1]
+    part = found_by(runs["exact"]).parts.rows[-1]
     (path,) = [path for path in part.folder.glob("*.npy") if len(np.load(path)) == 24]
     path.write_bytes(b"")
     measured(runs["exact"], tmp_path)
@@ -217,7 +219,7 @@ def test_a_cleared_cache_falls_back_and_stays_empty(runs, copied_cache, tmp_path
     if cleared == "all":
         shutil.rmtree(copied_cache)
     else:
-        shutil.rmtree(found_by(runs["exact"])._parts.rows[0].folder)
+        shutil.rmtree(found_by(runs["exact"]).parts.rows[0].folder)
     before = snapshot(copied_cache)
     falls_back(runs["exact"], tmp_path, decoded, capsys)
     assert snapshot(copied_cache) == before
@@ -235,9 +237,11 @@ def test_a_run_without_a_frozen_block_falls_back(folder, tmp_path):
     config = small.tiny_config(folder)
     config.model.train_from = "stem"
     network = small.network(config)
+    meta = new_meta(config, ("a", "b"), conventions=network.conventions, provenance={})
+    run = Restored(meta, network, *network.split(*network.initialize(0)))
     split = Split("validation", ("a",), np.zeros(1, np.int32), lambda index: b"")
     assert not network.prefix_stages
-    assert find(split, config, network=network, frozen={}, frozen_digests={}, console=SILENT) is None
+    assert Classifier(meta, restore=lambda: run).engine.cached(split, console=SILENT) is None
 
 
 @pytest.mark.slow

@@ -48,12 +48,13 @@ def refused(result: subprocess.CompletedProcess) -> str:
     ("platform", "command"),
     [
         ("cuda", ("train", "--config", "digits:transfer", "--workdir", "run", *TINY)),
-        ("tpu", ("evaluate", "--workdir", ".")),
-        ("banana", ("predict", "--workdir", ".", "x.jpg")),
+        ("tpu", ("evaluate", "--workdir", "{finished}")),
+        ("banana", ("predict", "--workdir", "{finished}", "x.jpg")),
     ],
 )
 @pytest.mark.slow
-def test_a_device_that_is_asked_for_and_not_there(tmp_path, platform, command):
+def test_a_device_that_is_asked_for_and_not_there(finished, tmp_path, platform, command):
+    command = [argument.format(finished=finished) for argument in command]
     said = refused(jaxcat(*command, cwd=tmp_path, JAX_PLATFORMS=platform))
     assert said.startswith(f"error: JAX_PLATFORMS={platform}: ")
     assert "JAX_PLATFORMS=cpu" in said

@@ -150,7 +150,7 @@ def test_maps_keep_their_key_and_older_folders_their_files(folder, empty_cache):
     """The key of maps as it was written before parts had their own, made by hand from a key of today."""
     config = pooling(folder, "mixed1", "cut", **{"model.train_from": "mixed1"})
     ready = made(config)
-    (key,) = ready._keys
+    (key,) = ready.keys
     digests = {"params/stem/a": "1", "params/mixed0/a": "2"}
     (named,) = keys_of(config, ready._network, frozen_digests=digests)
     assert named["numbers"] == hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -22,6 +22,7 @@ from jaxcat.bottlenecks.compute import Engine, alone, extract, request_of
 from jaxcat.bottlenecks.engines.interpreted import LiteRT
 from jaxcat.bottlenecks.engines.names import XLA as BY_XLA
 from jaxcat.bottlenecks.engines.xla import XLA
+from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import PartReader, Parts, Reader, parts_of
 from jaxcat.bottlenecks.reading import batches_of, chunks, evaluated_together, stacked
 from jaxcat.bottlenecks.rows import identities
@@ -67,7 +68,6 @@ class BottleneckSource:
         *,
         network: Network,
         frozen: Tree,
-        keys: Sequence[dict[str, Any]],
         frozen_digests: Mapping[str, str],
         mesh: Mesh,
     ):
@@ -78,11 +78,11 @@ class BottleneckSource:
             data: the records.
             network: the network of the run.
             frozen: `{"params", "stats"}` of the prefix, on the devices.
-            keys: the result of `bottlenecks.key.keys_of`.
-            frozen_digests: the digests of `frozen`.
+            frozen_digests: the digests of `frozen`, from the meta of the run.
             mesh: the mesh of all devices.
         """
-        self._config, self._network, self._frozen, self._keys, self._mesh = config, network, frozen, keys, mesh
+        self._config, self._network, self._frozen, self._mesh = config, network, frozen, mesh
+        self._frozen_digests = frozen_digests
         self._engine: Engine
         if config.bottleneck.engine == BY_XLA:
             self._engine = XLA(config, network=network, frozen=frozen, mesh=mesh)
@@ -102,10 +102,15 @@ class BottleneckSource:
         self._readers: dict[Pass, Reader] = {}
 
     @functools.cached_property
+    def keys(self) -> list[dict[str, Any]]:
+        """Everything that shapes a row except the image; see `bottlenecks.key.keys_of`."""
+        return keys_of(self._config, self._network, frozen_digests=self._frozen_digests)
+
+    @functools.cached_property
     def parts(self) -> Parts:
         """The rows of all parts on disk; `look_up` opens them."""
         size = self._config.data.image_size
-        return parts_of(self._keys, network=self._network, frozen=self._frozen, image_size=size)
+        return parts_of(self.keys, network=self._network, frozen=self._frozen, image_size=size)
 
     def describe(self) -> str:
         words = f"{counts(self.splits)} bottlenecks, {counted(self.views, 'view')}"

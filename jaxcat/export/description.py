@@ -39,6 +39,7 @@ def description_of(classifier: Classifier, *, format: str, weights: str, parity:
         },
         **meta.conventions.to_dict(),
         "network": {name: model[name] for name in NETWORK},
+        "engine": classifier.config.bottleneck.engine,  # that the run's head was made for
         "step": meta.step,
         "provenance": provenance,
         "licence": _first(provenance, "licence"),

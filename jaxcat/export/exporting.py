@@ -82,14 +82,14 @@ def _parity(
 ) -> Mapping[str, Any]:
     """Compares, prints the figures and gives them. Raises ExportError if the file must not be kept."""
     from jaxcat.export.examples import examples_of
-    from jaxcat.export.parity import measured
+    from jaxcat.export.parity import Expected, measured
 
     if run is None:
         reason = f"not compared with jaxcat: {kind.runtime} is not here"
         console.print(reason, soft_wrap=True)
         return {"not_compared": reason}
     with said_if_long("comparing with jaxcat", console=console):
-        parity = measured(classifier, run, examples=examples_of(classifier), weights=weights, console=console)
+        parity = measured(Expected(classifier, examples_of(classifier), console=console), run, weights=weights)
     for line in parity.lines():
         console.print(line, soft_wrap=True)
     if (problem := parity.problem(weights)) and not (accept and weights != FLOAT32):

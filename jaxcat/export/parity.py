@@ -7,6 +7,7 @@ used.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -127,20 +128,65 @@ class Reference:
         return np.concatenate(found)
 
 
-def measured(classifier: Classifier, run: Run, *, examples: Examples, weights: str, console: Console) -> Parity:
-    """Compares a file that `run` runs with the classifier; `weights` says whether answers are counted too."""
-    reference = Reference(classifier)
-    expected, (logits, found) = reference.logits(examples.few), run(examples.few)
-    wanted = probabilities(expected)
+class Expected:
+    """What jaxcat answers, by XLA on one CPU in float32, and what the run's own engine answers.
+
+    Answers on validation are computed when they are first asked for.
+
+    Attributes:
+        classifier: the classifier.
+        examples: the images.
+        few: logits float32 (n, outputs) of `examples.few`.
+    """
+
+    def __init__(self, classifier: Classifier, examples: Examples, *, console: Console):
+        self.classifier, self.examples, self._console = classifier, examples, console
+        self._reference = Reference(classifier)
+        self.few = self._reference.logits(examples.few)
+
+    @functools.cached_property
+    def answers(self) -> np.ndarray:
+        """Number of the most probable class of each validation image."""
+        return self.answers_of(lambda images: probabilities(self._reference.logits(images)), XLA)
+
+    @functools.cached_property
+    def own(self) -> tuple[str, np.ndarray] | None:
+        """The name of the run's own engine and its answers; None if that is XLA."""
+        computation = self.classifier.engine.computation(LEAST_RECORDS, console=self._console)
+        if computation.engine == XLA:
+            return None
+
+        def run(images: np.ndarray) -> np.ndarray:
+            found = computation.outputs(iter(images), batch_size=len(images), features=False)
+            return np.concatenate([probabilities(logits) for logits, _ in found])
+
+        return computation.engine, self.answers_of(run, computation.engine)
+
+    def answers_of(self, run: Callable[[np.ndarray], np.ndarray], name: str) -> np.ndarray:
+        """The answers on validation of anything that gives probabilities; `name` is for the line of progress."""
+        total, found = len(self.examples.validation or ()), []
+        with progress_of(f"answers of {name}", total=total, console=self._console) as advance:
+            for images in self.examples.many():
+                found.append(run(images).argmax(axis=1))
+                advance(len(images))
+        return np.concatenate([np.zeros(0, int), *found])
+
+
+def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
+    """Compares a file that `run` runs with jaxcat; answers are counted if weights or the run's engine change them."""
+    examples, wanted = expected.examples, probabilities(expected.few)
+    logits, found = run(examples.few)
     changed: tuple[Changed, ...] = ()
-    if examples.validation is not None and (weights != FLOAT32 or classifier.wanted != XLA):
-        changed = _changed(classifier, run, reference, examples=examples, console=console)
+    if examples.validation is not None and (weights != FLOAT32 or expected.classifier.engine.wanted != XLA):
+        answers = expected.answers_of(lambda images: run(images)[1], "the file")
+        pairs = [(XLA, expected.answers), *([expected.own] if expected.own else [])]
+        changed = tuple(Changed(name, int((answers != each).sum()), len(answers)) for name, each in pairs)
     return Parity(
-        images=len(expected),
+        images=len(expected.few),
         generated=examples.generated,
         answers=len(np.unique(wanted.argmax(axis=1))),
         probability=_largest(found - wanted),
-        logit=_largest(logits - expected) / spread(expected),
+        logit=_largest(logits - expected.few) / spread(expected.few),
         changed=changed,
     )
 
@@ -153,23 +199,3 @@ def spread(logits: np.ndarray) -> float:
 def _largest(differences: np.ndarray) -> float:
     largest = float(np.abs(differences).max())
     return largest if np.isfinite(largest) else float("inf")
-
-
-def _changed(
-    classifier: Classifier, run: Run, reference: Reference, *, examples: Examples, console: Console
-) -> tuple[Changed, ...]:
-    """Counts the answers on validation that differ from the reference's and from those of the run's own engine."""
-    assert examples.validation is not None
-    count, changed, of_own = 0, 0, 0
-    own = classifier.computation(LEAST_RECORDS, console=console)
-    with progress_of("comparing answers", total=len(examples.validation), console=console) as advance:
-        for images in examples.many():
-            answers = run(images)[1].argmax(axis=1)
-            changed += int((answers != probabilities(reference.logits(images)).argmax(axis=1)).sum())
-            if own.engine != XLA:
-                (logits,) = [each for each, _ in own.outputs(iter(images), batch_size=len(images), features=False)]
-                of_own += int((answers != probabilities(logits).argmax(axis=1)).sum())
-            count += len(images)
-            advance(len(images))
-    found = Changed(XLA, changed, count)
-    return (found,) if own.engine == XLA else (found, Changed(own.engine, of_own, count))

@@ -18,24 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jaxcat.bottlenecks.cached import CachedSplit, find
-from jaxcat.bottlenecks.engines.names import AUTO, ENGINES, LEAST_RECORDS, XLA, unsupported
-from jaxcat.bottlenecks.parts import Parts
+from jaxcat.bottlenecks.engines.names import AUTO, XLA
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
-from jaxcat.data.records import Split
-from jaxcat.errors import CacheError, CheckpointError, ConfigError, DataError, EngineError
-from jaxcat.inference.computation import Computation, computed_by
-from jaxcat.inference.litert import LiteRTComputation
+from jaxcat.errors import ConfigError, DataError
+from jaxcat.inference.choice import EngineChoice
 from jaxcat.models.backbone import pooled_blocks
 from jaxcat.runs.choice import choose, existing
-from jaxcat.runs.head_file import Head, read_head
 from jaxcat.runs.meta import Meta, pixel_changes, read_meta
-from jaxcat.system.console import Console
-from jaxcat.system.files import NoHomeError
 from jaxcat.system.paths import expanded
-from jaxcat.system.processes import process_count
-from jaxcat.wording import counted, first_to_last, not_one_of, printable
+from jaxcat.wording import counted, first_to_last, printable
 
 if TYPE_CHECKING:
     from jaxcat.inference.xla import XLAComputation
@@ -55,7 +47,7 @@ def load(
     Args:
         step: "best" (highest validation accuracy, then lowest loss, then earliest; the latest if the run holds
             nothing out), "latest" or a step number.
-        engine: what computes: "xla", "litert_float32", "litert_int8", or "auto"; see `Classifier.computation`.
+        engine: what computes: "xla", "litert_float32", "litert_int8", or "auto"; see `EngineChoice.computation`.
         keep_compiled: whether the programs that JAX compiles are kept in jaxcat's cache, as those of commands are.
 
     Raises:
@@ -69,8 +61,8 @@ def load(
         logger.warning("%s: pixels may differ from those the run was trained on: %s", workdir, ", ".join(changes))
     restore = functools.partial(_restored, folder, meta, keep_compiled=keep_compiled)
     classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine)
-    if classifier.wanted == XLA:
-        classifier.computation()  # so that damaged files are reported now
+    if classifier.engine.wanted == XLA:
+        classifier.engine.computation()  # so that damaged files are reported now
     return classifier
 
 
@@ -93,7 +85,8 @@ class Classifier:
         classes: names, in the order of the probabilities.
         config: the configuration of the run.
         meta: the description of the checkpoint: step, provenance of the weights, versions, history.
-        wanted: the engine that is asked for or, with "auto", that of the run.
+        workdir: of the run; None for published weights.
+        engine: which engine computes the answers.
     """
 
     def __init__(self, meta: Meta, *, restore: Callable[[], Restored], workdir: Path | None = None, engine: str = AUTO):
@@ -109,17 +102,8 @@ class Classifier:
             ConfigError: no such engine, or one that cannot compute this run.
         """
         self.meta, self.classes, self.config = meta, meta.classes, meta.config
-        self._restore, self._workdir, self._asked = restore, workdir, engine
-        self._computation: Computation | None = None
-        if problem := not_one_of(engine, (AUTO, *ENGINES)):
-            raise ConfigError(f"--engine {engine}: {problem}")
-        alone = process_count() == 1
-        self.wanted = engine if engine != AUTO else meta.config.bottleneck.engine if alone else XLA
-        reason = "" if self.wanted == XLA else unsupported(computed_by(meta.config, self.wanted))
-        if engine not in (AUTO, XLA) and (reason or not alone):
-            raise ConfigError(f"--engine {engine}: {reason or 'it runs in one process'}; use --engine xla")
-        if reason:
-            self.wanted = XLA
+        self._restore, self.workdir = restore, workdir
+        self.engine = EngineChoice(meta, asked=engine, workdir=workdir, xla=lambda: self.xla)
 
     def __repr__(self) -> str:
         names = ", ".join(printable(name) for name in self.classes[:NAMED]) + (", …" * (len(self.classes) > NAMED))
@@ -131,11 +115,6 @@ class Classifier:
     @property
     def step(self) -> int:
         return self.meta.step
-
-    @property
-    def workdir(self) -> Path | None:
-        """The workdir of the run; None for published weights."""
-        return self._workdir
 
     # arrays -----------------------------------------------------------------------------------------------------------
 
@@ -170,80 +149,6 @@ class Classifier:
         """BatchNorm statistics of all stages, as nested dictionaries of arrays."""
         return {**self.frozen["stats"], **self.trained["stats"]}
 
-    def _head(self) -> Head:
-        """The arrays of the head: from their file or, if that cannot be used, from the checkpoint."""
-        try:
-            found = read_head(self._workdir, self.meta) if self._workdir else None
-        except CheckpointError as error:
-            logger.warning("%s", error)
-            found = None
-        return found or self.xla.host_arrays(self.trained["params"])
-
-    # what computes ----------------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _litert(self) -> LiteRTComputation:
-        return LiteRTComputation(self.meta, self.wanted, head=self._head())
-
-    def computation(self, images: int = 0, *, console: Console | None = None) -> Computation:
-        """What computes the answers; chosen by the first call, and by methods that need it.
-
-        It is the engine wanted. With "auto", an engine other than xla is taken only if its converted prefix is in the
-        cache, or if it pays to convert it for the number of images asked for; else xla, and `console` says why.
-
-        Args:
-            images: how many are asked for, as far as is known.
-            console: also says that the prefix is being converted.
-
-        Raises:
-            EngineError, CacheError: the engine asked for cannot be used.
-        """
-        if self._computation is None:
-            self._computation = self._chosen(images, console or Console(quiet=True))
-        return self._computation
-
-    def _chosen(self, images: int, console: Console) -> Computation:
-        if self.wanted == XLA:
-            return self.xla
-        convert = self._asked != AUTO or images >= LEAST_RECORDS
-        try:
-            if self._litert.open(arrays=self._arrays if convert else None, console=console):
-                return self._litert
-            reason = (
-                f"its converted prefix is not in the cache, and converting pays from {LEAST_RECORDS} images on; "
-                f"--engine {self.wanted} converts it now"
-            )
-        except (EngineError, CacheError, NoHomeError) as error:
-            if self._asked != AUTO:
-                raise
-            reason = str(error)
-        console.print(f"engine: xla, not the run's {self.wanted}: {reason}")
-        return self.xla
-
-    def _arrays(self) -> Tree:
-        """The frozen arrays, which a conversion needs."""
-        return self.xla.host_arrays(self.frozen)
-
-    def cached(self, split: Split, *, console: Console) -> CachedSplit | None:
-        """The bottlenecks of all records of a split, if the cache has them as float32; see `bottlenecks.cached.find`.
-
-        With "auto", those of the run's engine are enough to choose it: no converted prefix is needed then. If they are
-        not there, `computation` chooses for all these images.
-        """
-        if self._computation is None and self.wanted != XLA:
-            if (found := find(split, self._litert_parts, console=console)) is not None:
-                self._computation = self._litert
-                return found
-            self.computation(len(split), console=console)
-        computation = self.computation(len(split), console=console)
-        return find(split, computation.parts, console=console) if computation.engine == XLA else None
-
-    def _litert_parts(self) -> Parts | None:
-        try:
-            return self._litert.parts()
-        except EngineError:  # no interpreter
-            return None
-
     # answers ----------------------------------------------------------------------------------------------------------
 
     def predict(self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE) -> np.ndarray:
@@ -257,7 +162,7 @@ class Classifier:
             DataError: an image cannot be read; the message names it.
         """
         pixels = self._prepared(images, "predict")
-        self.computation(operator.length_hint(images))
+        self.engine.computation(operator.length_hint(images))
         return np.concatenate(
             [np.zeros((0, len(self.classes)), np.float32), *self.predict_pixels(pixels, batch_size=batch_size)]
         )
@@ -275,7 +180,7 @@ class Classifier:
             DataError: an image cannot be read; the message names it.
         """
         pixels = self._prepared(images, "features")
-        width = self.computation(operator.length_hint(images)).features
+        width = self.engine.computation(operator.length_hint(images)).features
         rows = [features for _, features in self.outputs_of_pixels(pixels, batch_size=batch_size)]
         return np.concatenate([np.zeros((0, width), np.float32), *rows])
 
@@ -303,14 +208,14 @@ class Classifier:
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""
-        for logits, _ in self.computation().outputs(pixels, batch_size=batch_size, features=False):
+        for logits, _ in self.engine.computation().outputs(pixels, batch_size=batch_size, features=False):
             yield probabilities(logits)
 
     def outputs_of_pixels(
         self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same, and what the head sees: (probabilities float32 (b, classes), features float32 (b, features))."""
-        for logits, features in self.computation().outputs(pixels, batch_size=batch_size, features=True):
+        for logits, features in self.engine.computation().outputs(pixels, batch_size=batch_size, features=True):
             assert features is not None
             yield probabilities(logits), features
 

@@ -42,12 +42,13 @@ def evaluate(
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
     Args:
-        store: images, or bottlenecks found by `Classifier.cached`, which are the same to float precision.
+        store: images, or bottlenecks found by `EngineChoice.cached`, which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
     """
     console = console or Console(quiet=True)
-    logits = classifier.computation(len(store), console=console).logits(store, batch_size=batch_size, console=console)
+    computation = classifier.engine.computation(len(store), console=console)
+    logits = computation.logits(store, batch_size=batch_size, console=console)
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 

@@ -15,7 +15,7 @@ from jaxcat.bottlenecks.engines.litert import LiteRTPrefix, required_interpreter
 from jaxcat.bottlenecks.key import litert_keys
 from jaxcat.bottlenecks.parts import Parts, pooled
 from jaxcat.data.store import Store
-from jaxcat.errors import CheckpointError
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.computation import Outputs, computed_by
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs.head_file import Head
@@ -53,49 +53,51 @@ class HeadInNumPy:
 class LiteRTComputation:
     """The converted prefix of a run and its head; see `Computation`. Raises EngineError if there is no interpreter."""
 
-    def __init__(self, meta: Meta, engine: str, *, head: Head):
-        """Opens no converted prefix yet: bottlenecks in the cache need none.
+    def __init__(self, meta: Meta, engine: str, *, head: Head, frozen: Callable[[], Mapping[str, Any]]):
+        """Opens no converted prefix: bottlenecks in the cache need none.
 
         Args:
             meta: of the checkpoint.
             engine: a name in the table of engines, other than xla.
             head: the arrays of the head.
+            frozen: gives `{"params", "stats"}` of the prefix, NumPy; only a conversion needs them.
         """
         found = required_interpreter()
         self.engine: str = engine
         self.interpreter: dict[str, str] | None = {"name": found.package, "version": found.version}
-        self._meta, self._config = meta, computed_by(meta.config, engine)
-        plan = plan_of(
-            self._config.model,
-            image_size=self._config.data.image_size,
-            conventions=meta.conventions,
-            classes=len(meta.classes),
-        )
+        self._meta, self._config, self._frozen = meta, computed_by(meta.config, engine), frozen
+        model, size = self._config.model, self._config.data.image_size
+        try:
+            plan = plan_of(model, image_size=size, conventions=meta.conventions, classes=len(meta.classes))
+        except ConfigError as error:
+            raise CheckpointError(f"step {meta.step} describes an impossible network: {error}") from error
         self._parts, self.features = plan.parts, plan.features
         layers = [layer for layer in plan.layers if isinstance(layer, Dense)]
         self._head = HeadInNumPy(layers, head, features=plan.features)
         self._prefix: LiteRTPrefix | None = None
 
-    def open(self, *, arrays: Callable[[], Mapping[str, Any]] | None, console: Console) -> bool:
-        """Opens the converted prefix; whether there is one now.
+    def open(self, *, convert: bool, console: Console) -> bool:
+        """Opens the converted prefix; whether there is one.
 
         Args:
-            arrays: gives `{"params", "stats"}` of the prefix, NumPy, to convert it if the cache lacks it; None: do not
-                convert.
+            convert: whether to convert it if the cache lacks it.
+            console: where is said that it is being converted.
 
         Raises:
             EngineError: it cannot be converted or opened.
             CacheError: the cache cannot be written.
         """
         run = self._config, self._meta.conventions, self._meta.frozen_digests
-        file = converted.find(*run) if arrays is None else converted.make(*run, arrays=arrays, console=console)
+        file = converted.make(*run, arrays=self._frozen, console=console) if convert else converted.find(*run)
         if file is not None:
             self._prefix = LiteRTPrefix(file)
         return file is not None
 
     def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
         """See `Computation.outputs`."""
-        assert self._prefix is not None, "open it first"
+        if self._prefix is None:  # the engine was chosen for bottlenecks in the cache
+            self.open(convert=True, console=Console(quiet=True))
+        assert self._prefix is not None
         rows = (np.concatenate(parts) for parts in self._prefix.rows(pixels))
         while batch := list(itertools.islice(rows, batch_size)):
             seen = np.stack(batch)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.indexing.walking import walk
 from jaxcat.errors import DataError
 from jaxcat.inference.classifier import Classifier
+
+Found: TypeAlias = Path | DataError  # an image, or why there is none
+Prepared: TypeAlias = np.ndarray | DataError  # its pixels, uint8 (S, S, 3)
 
 
 def find(paths: Sequence[Path], skipped: Skipped | None = None) -> Iterator[Path | DataError]:
@@ -54,11 +57,11 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    classifier: Classifier, images: Iterable[Path | DataError], *, batch_size: int = 32, features: bool = False
+    classifier: Classifier, images: Iterable[Found], *, batch_size: int = 32, features: bool = False
 ) -> Iterator[Prediction | DataError]:
     """A prediction or an error for each of `images`, which `find` gives, in order, a batch at a time."""
 
-    def prepare(item: Path | DataError) -> np.ndarray | DataError:
+    def prepare(item: Found) -> Prepared:
         if isinstance(item, DataError):
             return item
         try:
@@ -76,11 +79,20 @@ def predict(
 
     remaining = iter(images)
     with ThreadPoolExecutor() as threads:
-        while chunk := list(islice(remaining, batch_size)):
-            prepared = list(threads.map(prepare, chunk))
-            computed = outputs(item for item in prepared if not isinstance(item, DataError))
-            for item, result in zip(chunk, prepared, strict=True):
+        following = _begun(remaining, batch_size, prepare, threads)
+        while following:
+            chunk = [(item, future.result()) for item, future in following]
+            following = _begun(remaining, batch_size, prepare, threads)  # decoded while this batch is computed
+            computed = outputs(result for _, result in chunk if not isinstance(result, DataError))
+            for item, result in chunk:
                 if isinstance(result, DataError):
                     yield result
                 elif isinstance(item, Path):
                     yield Prediction(item, *next(computed))
+
+
+def _begun(
+    images: Iterator[Found], count: int, prepare: Callable[[Found], Prepared], threads: ThreadPoolExecutor
+) -> list[tuple[Found, Future[Prepared]]]:
+    """The next `count` images, each with its preparation, which has begun."""
+    return [(item, threads.submit(prepare, item)) for item in islice(images, count)]

@@ -11,7 +11,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.images.grey import find_bits
@@ -100,10 +99,7 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
     digests = run.meta.frozen_digests
-    keys = keys_of(config, run.network, frozen_digests=digests)
-    return BottleneckSource(
-        config, data, network=run.network, frozen=run.frozen, keys=keys, frozen_digests=digests, mesh=mesh
-    )
+    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, frozen_digests=digests, mesh=mesh)
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:

@@ -213,7 +213,7 @@ def _wanted(config: ConfigDict, conventions: Conventions, frozen_digests: Mappin
         "image_size": size,
         "parts": {output: _digest(each) for output, each in zip(outputs, found, strict=True)},
     }
-    names = [model.backbone, about["last"], f"{size}px", engine, _digest(about)[:16]]
+    names = [about["last"], f"{size}px", engine.removeprefix("litert_"), _digest(about)[:8]]
     return _Wanted(outputs, cache_dir() / FOLDER / "-".join(names), about)
 
 

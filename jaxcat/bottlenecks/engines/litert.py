@@ -27,6 +27,9 @@ IMAGE = "image"  # the name of the input in a converted file
 # From this many pixels a side on, interpreters of one thread each are faster than half as many of two: 18.9 and 23.1 ms
 # an image at 299 px on 2 cores, but 9.3 and 6.4 at 176 px.
 ONE_THREAD_FROM = 224
+MOST_INTERPRETERS = (
+    16  # each keeps the weights of the network once more: 25 MB of Inception-v3 in 8 bits, 90 in float32
+)
 AHEAD = 2  # images that wait for each interpreter
 
 
@@ -187,4 +190,5 @@ def cores() -> int:
 def division(threads: int, *, image_size: int) -> tuple[int, int]:
     """How many interpreters there are, and how many threads each of them has, so that all cores are busy."""
     each = 1 if image_size >= ONE_THREAD_FROM else min(2, threads)
+    each = max(each, -(-threads // MOST_INTERPRETERS))
     return -(-threads // each), each
