@@ -31,10 +31,10 @@ FLAGS = (
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--remote-debugging-pipe"),
 )
 # The browser reads from the file descriptor 3 and writes to 4.
-AS_3_AND_4 = """import os, sys
-read, write = int(sys.argv[1]), int(sys.argv[2])
-read, write = os.dup(read), os.dup(write)
-os.dup2(read, 3); os.dup2(write, 4)
+AS_3_AND_4 = """import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])"""
 PATIENCE = 60.0  # seconds
 

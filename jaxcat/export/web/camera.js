@@ -6,17 +6,18 @@ import {sentence, showBars} from "./answers.js";
 const PAUSE = 30; // milliseconds between frames, for the page to react to keys and touches
 
 export function cameraOf({button, panel, video, bars}, {classes, classify, announce}) {
-    let stream = null;
+    let stream = null, starting = false;
 
     async function start() {
-        button.disabled = true;
+        if (starting) return; // the button is not disabled meanwhile: it would lose the keyboard's focus
+        starting = true;
         try {
             stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
         } catch (error) {
             announce(`No camera: ${error.message || error.name}`);
             return;
         } finally {
-            button.disabled = false;
+            starting = false;
         }
         video.srcObject = stream;
         await video.play();
