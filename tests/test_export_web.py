@@ -272,7 +272,7 @@ def test_every_kind_of_image_has_the_same_pixels_or_a_note_or_is_refused(chromiu
                 continue
             assert not isinstance(found, str), (name, found)
             difference = np.abs(decode(encoded, name).astype(int) - found).max()
-            assert difference <= (1 if pixels_of.note else 0), name
+            assert difference <= (20 if "20 of 255" in pixels_of.note else 1 if pixels_of.note else 0), name
             exact += not pixels_of.note
     assert exact > 70
 

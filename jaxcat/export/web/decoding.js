@@ -10,26 +10,27 @@ export async function decoded(file, limits) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const {kind, problem, note} = kindOf(bytes, limits.grey_bits);
     if (problem) throw new Error(kind === "file" ? problem : `${kind}, ${problem}`);
-    let bitmap;
+    const address = URL.createObjectURL(new Blob([bytes])), picture = new Image();
     try {
-        bitmap = await createImageBitmap(new Blob([bytes]));
-    } catch {
-        throw new Error(`${kind}, which this browser cannot read: damaged, too large, or of a kind that it lacks`);
-    }
-    try {
-        if (bitmap.width * bitmap.height > limits.max_pixels) {
-            throw new Error(`${bitmap.width}×${bitmap.height} pixels are more than ${limits.max_pixels}`);
+        picture.src = address; // createImageBitmap would give other levels for some images with transparency
+        await picture.decode().catch(() => {
+            throw new Error(`${kind}, which this browser cannot read: damaged, too large, or of a kind that it lacks`);
+        });
+        const {naturalWidth: width, naturalHeight: height} = picture;
+        if (width * height > limits.max_pixels) {
+            throw new Error(`${width}×${height} pixels are more than the ${limits.max_pixels} that are allowed`);
         }
-        return {image: levelsOf(bitmap, bitmap.width, bitmap.height), note};
+        return {image: levelsOf(picture, width, height), note};
     } finally {
-        bitmap.close();
+        URL.revokeObjectURL(address);
     }
 }
 
-// {width, height, channels: 4, levels} of a bitmap or of a video's frame, read in strips.
+// {width, height, channels: 4, levels} of an image or of a video's frame, read in strips.
 export function levelsOf(source, width, height) {
     const rows = Math.max(1, Math.min(height, Math.floor(AT_ONCE / width)));
     const pen = penOf(width, rows), levels = new Uint8ClampedArray(4 * width * height);
+    pen.imageSmoothingEnabled = false;
     for (let top = 0; top < height; top += rows) {
         const some = Math.min(rows, height - top);
         pen.fillStyle = "white";

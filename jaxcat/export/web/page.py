@@ -26,11 +26,11 @@ SCRIPTS = (
 )
 
 FOLDER_POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'; img-src blob: data:; "
     "base-uri 'none'; form-action 'none'"
 )
 FILE_POLICY = (
-    "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; img-src data:; "
+    "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; img-src blob: data:; "
     "base-uri 'none'; form-action 'none'"
 )
 OF_FOLDER = "The page loads its own files and nothing else: its security policy forbids every other address."

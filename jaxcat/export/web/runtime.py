@@ -108,7 +108,12 @@ def _by_npm() -> dict[str, bytes]:
         raise ConfigError(f"--format web gets {PACKAGE} by npm, which is not here: install Node.js, or {BY_HAND}")
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [npm, "pack", PACKAGE, "--silent"], cwd=folder, capture_output=True, text=True, errors="replace", check=False
+            [npm, "pack", PACKAGE, "--silent"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         archives = list(Path(folder).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
