@@ -252,6 +252,16 @@ def test_a_missing_extra_is_one_line(format, module, extra, tmp_path, monkeypatc
         main(arguments)
 
 
+def test_an_error_of_a_writer_is_one_that_names_the_file(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no space\nleft")
+
+    monkeypatch.setattr("onnx.save", fails)
+    with pytest.raises(ExportError, match=r"a.onnx: cannot be written: RuntimeError: no space left$"):
+        export(classifier_of(), tmp_path / "a.onnx", format="onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_its_runtime_a_file_is_written_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxcat.export.writers.onnx_file.installed_versions", lambda *_: {})
     found = export(classifier_of(), tmp_path / "a.onnx", format="onnx")
