@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.config import default
 from jaxcat.errors import ConfigError
 from jaxcat.export.examples import examples_of, generated
@@ -167,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
     made: list[tuple[str, Callable[[], Classifier]]] = []
     for each in arguments.run:
         name, _, folder = each.partition("=")
-        made.append((name, lambda folder=folder: load(Path(folder), engine="auto")))
+        made.append((name, lambda folder=folder: load(Path(folder), engine=XLA)))
     if arguments.random:
         made.append(("1,000 classes, 299", lambda: random_classifier("inception_v3", 1000)))
         made.append(("VGG-19, 10 classes", lambda: random_classifier("vgg19", 10)))

@@ -182,15 +182,19 @@ def started() -> Iterator[Browser]:
                 browser.process.wait()
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        return None
+class _Noting(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *arguments: Any, asked: list[str], **options: Any):
+        self.asked = asked
+        super().__init__(*arguments, **options)
+
+    def log_message(self, format: str, *values: object) -> None:
+        self.asked.append(format % values)
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder on 127.0.0.1."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+def served(folder: Path, asked: list[str] | None = None) -> Iterator[str]:
+    """The address of a folder on 127.0.0.1; what is asked for goes into `asked`."""
+    handler = functools.partial(_Noting, directory=str(folder), asked=[] if asked is None else asked)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcat.errors import ConfigError, ExportError, one_line
+from jaxcat.errors import ConfigError, ExportError, JaxcatError, one_line
 from jaxcat.export.formats import FLOAT32, SINGLE_FILE, Format, format_of
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.files import placing
@@ -55,7 +56,7 @@ def export(
     try:
         with placing(target) as aside:
             network = exported(classifier)
-            with said_if_long(f"writing {format}", console=console):
+            with said_if_long(f"writing {format}", console=console), _reported(target):
                 writer.write(aside, network, weights=weights)
                 run = writer.opened(aside, network)
             parity = _parity(classifier, run, kind, weights=weights, accept=accept, console=console)
@@ -66,14 +67,28 @@ def export(
     return description
 
 
+@contextlib.contextmanager
+def _reported(target: Path) -> Iterator[None]:
+    """Makes errors of another program's writer, which can be of any kind, errors that name the file."""
+    try:
+        yield
+    except (JaxcatError, OSError):
+        raise
+    except Exception as error:
+        raise ExportError(f"{target}: cannot be written: {type(error).__name__}: {one_line(error)}") from error
+
+
 def _target(path: Path, format: str, suffix: str) -> Path:
     """The path to write, if it fits the format and is free. Raises ConfigError."""
     if path.suffix.lower() != suffix and suffix:
         raise ConfigError(f"--output {path}: --format {format} writes NAME{suffix}")
     if os.path.lexists(path):
         raise ConfigError(f"--output {path}: is there already: remove it, or give another name")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path}: there is no folder {path.absolute().parent}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--output {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {path}: {folder} cannot be written: give another folder")
     return path
 
 

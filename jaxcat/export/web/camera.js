@@ -19,6 +19,7 @@ export function cameraOf({button, panel, video, bars}, {classes, classify, annou
         } finally {
             starting = false;
         }
+        stream.getTracks().forEach((track) => track.addEventListener("ended", stop)); // unplugged, or forbidden
         video.srcObject = stream;
         await video.play();
         panel.hidden = false;

@@ -10,10 +10,12 @@ export async function decoded(file, limits) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const {kind, problem, note} = kindOf(bytes, limits.grey_bits);
     if (problem) throw new Error(kind === "file" ? problem : `${kind}, ${problem}`);
-    const address = URL.createObjectURL(new Blob([bytes])), picture = new Image();
+    const content = new Blob([bytes]), address = URL.createObjectURL(content), picture = new Image();
     try {
-        picture.src = address; // createImageBitmap would give other levels for some images with transparency
-        await picture.decode().catch(() => {
+        picture.src = address;
+        // The bitmap is only made because damage is an error there; its levels may differ under transparency.
+        const bitmap = createImageBitmap(content).then((made) => made.close());
+        await Promise.all([picture.decode(), bitmap]).catch(() => {
             throw new Error(`${kind}, which this browser cannot read: damaged, too large, or of a kind that it lacks`);
         });
         const {naturalWidth: width, naturalHeight: height} = picture;

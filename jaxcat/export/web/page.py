@@ -25,14 +25,10 @@ SCRIPTS = (
     MAIN,
 )
 
-FOLDER_POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'; img-src blob: data:; "
-    "base-uri 'none'; form-action 'none'"
-)
-FILE_POLICY = (
-    "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; img-src blob: data:; "
-    "base-uri 'none'; form-action 'none'"
-)
+# Chosen images are shown from addresses blob:, which are places in the browser's memory.
+POLICY = "default-src 'none'; img-src blob: data:; base-uri 'none'; form-action 'none'; script-src 'wasm-unsafe-eval'"
+FOLDER_POLICY = f"{POLICY} 'self'; style-src 'self'; connect-src 'self'"
+FILE_POLICY = f"{POLICY} 'sha256-{{script}}'; style-src 'sha256-{{style}}'"
 OF_FOLDER = "The page loads its own files and nothing else: its security policy forbids every other address."
 OF_FILE = "The page is one file, whose security policy forbids the network altogether."
 STARTING = "Starting …"
