@@ -26,7 +26,7 @@ import numpy as np
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.config import default
 from jaxcat.errors import ConfigError
-from jaxcat.export.examples import examples_of, generated
+from jaxcat.export.examples import MOST, examples_of, generated
 from jaxcat.export.formats import FORMATS
 from jaxcat.export.network import exported
 from jaxcat.export.parity import Expected, measured
@@ -64,10 +64,10 @@ class Row(NamedTuple):
         return f"| {' | '.join((*cells, self.changed, *times))} |"
 
 
-def rows_of(name: str, classifier: Classifier, formats: Sequence[str], *, repetitions: int) -> Iterator[Row]:
+def rows_of(name: str, classifier: Classifier, formats: Sequence[str], *, repetitions: int, most: int) -> Iterator[Row]:
     """Yields jaxcat itself, then every format with every type of weights."""
     network, console = exported(classifier), Console(stderr=True)
-    expected = Expected(classifier, examples_of(classifier), console=console)
+    expected = Expected(classifier, examples_of(classifier, most=most), console=console)
     images = generated(TOGETHER, network.image_size)
 
     def jaxcat(images: np.ndarray) -> None:
@@ -162,6 +162,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keras", action="store_true", help="also Keras's network by TensorFlow's converter")
     parser.add_argument("--formats", default=",".join(FORMATS), help=f"default: {','.join(FORMATS)}")
     parser.add_argument("--repetitions", type=int, default=11, help="of every measurement of time; default: 11")
+    parser.add_argument("--images", type=int, default=MOST, help=f"validation images, at most; default: {MOST}")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
@@ -173,7 +174,9 @@ def main(argv: Sequence[str]) -> int:
         made.append(("1,000 classes, 299", lambda: random_classifier("inception_v3", 1000)))
         made.append(("VGG-19, 10 classes", lambda: random_classifier("vgg19", 10)))
     for name, make in made:
-        for row in rows_of(name, make(), arguments.formats.split(","), repetitions=arguments.repetitions):
+        for row in rows_of(
+            name, make(), arguments.formats.split(","), repetitions=arguments.repetitions, most=arguments.images
+        ):
             print(row, flush=True)
         jax.clear_caches()
     if arguments.keras:

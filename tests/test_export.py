@@ -208,6 +208,19 @@ def test_canonical_refuses_a_part_of_a_backbone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_without_validation_answers_on_generated_images_count(tmp_path, monkeypatch):
+    classifier = classifier_of()
+    network = exported(classifier)
+    kernel, bias = network.arrays["logits"]
+    network.arrays["logits"] = Arrays(-kernel, -bias)
+    monkeypatch.setattr("jaxcat.export.network.exported", lambda _: network)
+    with pytest.raises(ExportError, match=r"have changed.*--accept.*on generated images differ"):
+        export(classifier, tmp_path / "a.onnx", format="onnx", weights="int8")
+    assert not list(tmp_path.iterdir())
+    found = export(classifier, tmp_path / "a.onnx", format="onnx", weights="int8", accept=True)
+    assert found["parity"]["changed"][0]["of"] == "generated images"
+
+
 def test_a_file_that_is_not_exact_is_not_left(tmp_path, monkeypatch):
     classifier = classifier_of()
     network = exported(classifier)

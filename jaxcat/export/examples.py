@@ -15,7 +15,7 @@ from jaxcat.inference.evaluation import open_split
 from jaxcat.inference.own_records import listed_records
 
 FEW, ENOUGH = 32, 64  # images whose probabilities are compared: at least, at most
-MOST = 1000  # images whose answers are compared
+MOST = 1000  # validation images whose answers are compared
 TOGETHER = 32  # images in memory at once
 SEED = 0
 
@@ -27,7 +27,7 @@ class Examples:
     Attributes:
         few: (n, S, S, 3), at least `FEW` and at most `ENOUGH`.
         generated: how many of them are generated, the last ones.
-        validation: records of validation, at most `MOST`; None if the run's data cannot be found.
+        validation: records of validation, evenly spread; None if the run's data cannot be found.
     """
 
     few: np.ndarray
@@ -41,15 +41,15 @@ class Examples:
             yield from batches(self.classifier, self.validation)
 
 
-def examples_of(classifier: Classifier) -> Examples:
-    """Finds the images. Reads those of `few`."""
+def examples_of(classifier: Classifier, *, most: int = MOST) -> Examples:
+    """Finds the images, of validation at most so many. Reads those of `few`."""
     validation, size = _validation(classifier), classifier.config.data.image_size
     few = np.zeros((0, size, size, 3), np.uint8)
     if validation is not None:
         few = np.concatenate([few, *batches(classifier, _spread(validation, ENOUGH))])
     lacking = max(0, FEW - len(few)) if len(few) else ENOUGH
     made = [few, generated(lacking, size)] if lacking else [few]
-    return Examples(np.concatenate(made), lacking, validation and _spread(validation, MOST), classifier)
+    return Examples(np.concatenate(made), lacking, validation and _spread(validation, most), classifier)
 
 
 def generated(count: int, size: int) -> np.ndarray:

@@ -37,19 +37,21 @@ class Changed:
 
     Attributes:
         engine: what the file is compared with.
-        answers: how many differ, of so many `images` of validation.
+        answers: how many differ, of so many `images`.
+        of: what these images are.
     """
 
     engine: str
     answers: int
     images: int
+    of: str = "validation"
 
     @property
     def share(self) -> float:
         return self.answers / self.images if self.images else 0.0
 
     def __str__(self) -> str:
-        return f"{self.answers} of {counted(self.images, 'answer')} on validation differ from {self.engine}'s"
+        return f"{self.answers} of {counted(self.images, 'answer')} on {self.of} differ from {self.engine}'s"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Parity:
         answers: how many different answers they have.
         probability: largest difference of a probability.
         logit: largest difference of a logit, relative to the logits' standard deviation over the images.
-        changed: answers on validation that differ from XLA's, and for a run of another engine, from that engine's;
-            not counted if all weights are float32 and the run's engine is XLA.
+        changed: answers on validation, or on the compared images if there is no validation, that differ from XLA's,
+            and for a run of another engine, from that engine's; not counted if all weights are float32 and the run's
+            engine is XLA.
     """
 
     images: int
@@ -181,6 +184,9 @@ def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
         answers = expected.answers_of(lambda images: run(images)[1], "the file")
         pairs = [(XLA, expected.answers), *([expected.own] if expected.own else [])]
         changed = tuple(Changed(name, int((answers != each).sum()), len(answers)) for name, each in pairs)
+    elif weights != FLOAT32:
+        differ = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+        changed = (Changed(XLA, differ, len(wanted), "generated images"),)
     return Parity(
         images=len(expected.few),
         generated=examples.generated,

@@ -32,11 +32,11 @@ class Header(NamedTuple):
 
 def header_of(encoded: Any) -> Header:
     """Reads the segments before the first scan."""
-    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
+    data = tf.io.decode_raw(encoded, tf.uint8)
     size = tf.size(data)
 
     def byte(place: Any) -> Any:
-        return data[tf.clip_by_value(place, 0, size - 1)]
+        return tf.cast(tf.gather(data, tf.clip_by_value(place, 0, size - 1)), tf.int32)
 
     def word(place: Any) -> Any:
         return 256 * byte(place) + byte(place + 1)

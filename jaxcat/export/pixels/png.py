@@ -24,11 +24,11 @@ COLOURS = "colours that are not sRGB's: export the image in sRGB"
 
 def pixels_and_reason(encoded: Any) -> tuple[Any, Any]:
     """Width times height, float64, and why the image is refused; "" if it need not be."""
-    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)
+    data = tf.io.decode_raw(encoded, tf.uint8)
     size = tf.size(data, out_type=tf.int64)
 
     def byte(place: Any) -> Any:
-        return data[tf.clip_by_value(tf.cast(place, tf.int64), 0, size - 1)]
+        return tf.cast(data[tf.clip_by_value(tf.cast(place, tf.int64), 0, size - 1)], tf.int64)
 
     def number(place: Any) -> Any:
         return tf.reduce_sum(tf.stack([byte(place + i) * 256 ** (3 - i) for i in range(4)]))

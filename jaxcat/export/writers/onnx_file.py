@@ -96,7 +96,9 @@ def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple
         return None
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else threads that wait keep cores busy
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: tuple(session.run([LOGITS, PROBABILITIES], {IMAGE: images}))
 
 
