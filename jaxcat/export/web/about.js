@@ -4,7 +4,7 @@ import {element} from "./answers.js";
 
 const NAMED = 12; // classes that are named at the top
 
-export function showAbout({classes, image, weights, step, licence, attribution, versions, parity}) {
+export function showAbout({classes, image, weights, step, provenance, licence, attribution, versions, parity}) {
     const names = classes.slice(0, NAMED).map((name) => element("li", {dir: "auto", title: name}, name));
     if (classes.length > NAMED) names.push(element("li", {}, `and ${classes.length - NAMED} more`));
     document.getElementById("classes").append(...names);
@@ -12,6 +12,7 @@ export function showAbout({classes, image, weights, step, licence, attribution, 
         "Classes": String(classes.length),
         "Image": `${image.size}×${image.size} pixels, ${image.resize}`,
         "Weights": `${weights}, step ${step}`,
+        "Origin of the weights": String(provenance.source ?? provenance.init_from ?? "not known"),
         "Licence of the weights": licence,
         "Attribution": attribution,
         "Made by": Object.entries(versions.export).map(([name, version]) => `${name} ${version}`).join(", "),
