@@ -424,7 +424,15 @@ def test_a_page_has_its_licences_and_its_policy(exports):
     assert "connect-src" not in re.search(r'Content-Security-Policy" content="([^"]*)"', file)[1]
     assert "MIT License" in (folder / "onnxruntime-LICENSE.txt").read_text()
     assert {each.name for each in folder.iterdir()} == {
-        *("index.html", "style.css", "model.onnx", "onnxruntime-LICENSE.txt", *pages.SCRIPTS, *runtimes.HASHES)
+        *(
+            "index.html",
+            "style.css",
+            "model.onnx",
+            "onnxruntime-LICENSE.txt",
+            *pages.SCRIPTS,
+            pages.WORKER,
+            runtimes.PROGRAM,
+        )
     }
 
 

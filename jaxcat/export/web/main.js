@@ -2,7 +2,7 @@
 
 import {resized} from "./pixels.js";
 import {decoded, readsExactly} from "./decoding.js";
-import {opened} from "./network.js";
+import {THREADS, opened} from "./network.js";
 import {card, sentence} from "./answers.js";
 import {cameraOf, withoutCamera} from "./camera.js";
 import {showAbout} from "./about.js";
@@ -17,17 +17,22 @@ async function classify(image) {
     return (await network)(resized(image, limits.size, limits.resize).levels);
 }
 
-let last = Promise.resolve(); // files are answered one after the other, in the order in which they came
+// As many files at once as the network has threads; answers are announced in the order in which files came.
+const lanes = Array.from({length: THREADS}, () => Promise.resolve());
+let taken = 0, said = Promise.resolve();
 
 function take(files) {
     for (const file of files) {
         const shown = card(file.name || "pasted image");
         at("answers").append(shown.node);
-        last = last.then(() => answer(file, shown));
+        const lane = taken++ % THREADS, done = lanes[lane].then(() => answer(file, shown));
+        lanes[lane] = done;
+        said = said.then(async () => announce(await done));
     }
     at("clear").hidden = !at("answers").children.length;
 }
 
+// Fills the card of a file. Returns what is announced.
 async function answer(file, shown) {
     const name = file.name || "pasted image";
     try {
@@ -37,12 +42,11 @@ async function answer(file, shown) {
         const probabilities = await (await network)(square.levels);
         shown.answer(classes, probabilities);
         if (note) shown.note(note);
-        announce(`${name}: ${sentence(classes, probabilities)}`);
+        return `${name}: ${sentence(classes, probabilities)}`;
     } catch (error) {
         shown.problem(`No answer: ${error.message}`);
-        announce(`${name}: no answer: ${error.message}`);
+        return `${name}: no answer: ${error.message}`;
     }
-    await new Promise((resolve) => setTimeout(resolve)); // the page draws what it has
 }
 
 function listen() {
@@ -80,10 +84,7 @@ async function start() {
     }
     try {
         await network;
-        if (!at("answers").children.length) { // while a person chooses an image: the first answer takes longer
-            await (await network)(new Uint8ClampedArray(3 * limits.size ** 2));
-            announce("Ready.");
-        }
+        if (!at("answers").children.length) announce("Ready.");
     } catch (error) {
         announce(`The classifier cannot start: ${error.message}`);
     }

@@ -1,18 +1,40 @@
-// The network: the file model.onnx, run by ONNX Runtime Web in this page, on one core.
+// The network: the file model.onnx, run by ONNX Runtime Web in threads of its own, one image in each.
 
-import {InferenceSession, Tensor, env} from "./ort.wasm.bundle.min.mjs";
 import {asset} from "./assets.js";
+
+export const THREADS = Math.min(2, navigator.hardwareConcurrency || 1); // each holds the network once
 
 // Returns a function: levels of a square image of 3 channels → probabilities, float32, in the order of the classes.
 export async function opened(size) {
-    const [runtime, model] = await Promise.all([asset("ort-wasm-simd-threaded.wasm"), asset("model.onnx")]);
-    env.logLevel = "error";
-    env.wasm.numThreads = 1; // more need headers that a file and most servers do not send
-    env.wasm.wasmBinary = runtime;
-    const session = await InferenceSession.create(model, {executionProviders: ["wasm"], logSeverityLevel: 3});
-    return async (levels) => {
-        const pixels = new Tensor("uint8", new Uint8Array(levels.buffer), [1, size, size, 3]);
-        const {probabilities} = await session.run({image: pixels}, ["probabilities"]);
-        return probabilities.data;
+    const [code, runtime, model] = await Promise.all(
+        ["worker.js", "ort-wasm-simd-threaded.wasm", "model.onnx"].map(asset),
+    );
+    const address = URL.createObjectURL(new Blob([code], {type: "text/javascript"}));
+    const threads = Array.from({length: THREADS}, () => threadOf(address));
+    await Promise.all(threads.map((thread) => thread.ask({runtime, model, size})));
+    return (levels) => {
+        const free = threads.reduce((best, thread) => (thread.busy() < best.busy() ? thread : best));
+        return free.ask({levels});
     };
+}
+
+function threadOf(address) {
+    const worker = new Worker(address), asked = new Map();
+    let last = 0;
+    worker.onmessage = ({data: {number, probabilities, problem}}) => {
+        const {resolve, reject} = asked.get(number);
+        asked.delete(number);
+        if (problem) reject(new Error(problem));
+        else resolve(probabilities);
+    };
+    worker.onerror = (event) => {
+        for (const {reject} of asked.values()) reject(new Error(event.message || "its thread does not start"));
+        asked.clear();
+    };
+    const ask = (message) => new Promise((resolve, reject) => {
+        last += 1;
+        asked.set(last, {resolve, reject});
+        worker.postMessage({number: last, ...message});
+    });
+    return {ask, busy: () => asked.size};
 }

@@ -18,15 +18,18 @@ from jaxcat.errors import ExportError
 from jaxcat.export.web.runtime import PROGRAM, SCRIPT, licence
 
 HERE = Path(__file__).parent
-MODEL, PAGE, STYLE, MAIN = "model.onnx", "index.html", "style.css", "main.js"
+MODEL, PAGE, STYLE, MAIN, WORKER = "model.onnx", "index.html", "style.css", "main.js", "worker.js"
 # In an order in which each only imports what comes before it.
 SCRIPTS = (
     *("pixels.js", "kinds.js", "decoding.js", "assets.js", "network.js", "answers.js", "camera.js", "about.js"),
     MAIN,
 )
 
-# Chosen images are shown from addresses blob:, which are places in the browser's memory.
-POLICY = "default-src 'none'; img-src blob: data:; base-uri 'none'; form-action 'none'; script-src 'wasm-unsafe-eval'"
+# Addresses blob: are places in the browser's memory: of chosen images, and of the worker, which has the same policy.
+POLICY = (
+    "default-src 'none'; img-src blob: data:; worker-src blob:; base-uri 'none'; form-action 'none'; "
+    "script-src 'wasm-unsafe-eval'"
+)
 FOLDER_POLICY = f"{POLICY} 'self'; style-src 'self'; connect-src 'self'"
 FILE_POLICY = f"{POLICY} 'sha256-{{script}}'; style-src 'sha256-{{style}}'"
 OF_FOLDER = "The page loads its own files and nothing else: its security policy forbids every other address."
@@ -52,14 +55,15 @@ def folder_files(description: str, runtime: Mapping[str, bytes]) -> dict[str, by
         network=OF_FOLDER,
         starting=NOT_BY_DOUBLE_CLICK,
     )
-    own = {name: (HERE / name).read_bytes() for name in (STYLE, *SCRIPTS)}
-    return {PAGE: page, **own, **runtime, "onnxruntime-LICENSE.txt": licence().encode()}
+    files = {name: (HERE / name).read_bytes() for name in (STYLE, *SCRIPTS)}
+    files |= {PAGE: page, WORKER: _worker(runtime).encode(), PROGRAM: runtime[PROGRAM]}
+    return {**files, "onnxruntime-LICENSE.txt": licence().encode()}
 
 
 def single_file(description: str, runtime: Mapping[str, bytes], network: bytes) -> bytes:
     """The page with everything in it; `network` is an ONNX file."""
-    script, style = for_script(joined_scripts(runtime[SCRIPT].decode())), _text(STYLE)
-    kept = {PROGRAM: runtime[PROGRAM], MODEL: network}
+    script, style = for_script("\n".join(_own_module(name) for name in SCRIPTS)), _text(STYLE)
+    kept = {WORKER: _worker(runtime).encode(), PROGRAM: runtime[PROGRAM], MODEL: network}
     return _page(
         policy=FILE_POLICY.format(script=_digest(script), style=_digest(style)),
         style=f"<style>{style}</style>",
@@ -85,18 +89,21 @@ def for_script(text: str) -> str:
     return text
 
 
-def joined_scripts(runtime: str) -> str:
-    """All modules as one: each becomes a function that is called once and gives what the module exports."""
-    exported = LAST_EXPORT.search(runtime)
+def _worker(runtime: Mapping[str, bytes]) -> str:
+    """ONNX Runtime Web and the worker as one classic script: a page opened as a file may start no module."""
+    text = runtime[SCRIPT].decode().replace("import.meta.url", "self.location.href")
+    exported = LAST_EXPORT.search(text)
     if exported is None:
         raise ExportError(f"{SCRIPT} does not end with what it exports")
     pairs = (entry.split(" as ") for entry in exported[1].split(","))
-    made = [_module(SCRIPT, runtime[: exported.start()], {name.strip(): own.strip() for own, name in pairs})]
-    for name in SCRIPTS:
-        text = IMPORT.sub(lambda found: f"const {{{found[1]}}} = {_variable(found[2])};", _text(name))
-        own = {found[2]: found[2] for found in EXPORT.finditer(text)}
-        made.append(_module(name, EXPORT.sub(r"\1 \2", text), own))
-    return "\n".join(made)
+    names = {outside.strip(): own.strip() for own, outside in pairs}
+    return f"{_module(SCRIPT, text[: exported.start()], names)}\n{_own_module(WORKER)}"
+
+
+def _own_module(name: str) -> str:
+    """A module of this folder as a function that is called once and gives what the module exports."""
+    text = IMPORT.sub(lambda found: f"const {{{found[1]}}} = {_variable(found[2])};", _text(name))
+    return _module(name, EXPORT.sub(r"\1 \2", text), {found[2]: found[2] for found in EXPORT.finditer(text)})
 
 
 def _module(name: str, body: str, exported: Mapping[str, str]) -> str:
