@@ -367,14 +367,16 @@ def test_nothing_can_be_sent(kind, chromium, addresses, tmp_path):
         image.src = "%s?image";
         const fetched = await fetch("%s?fetch", {mode: "no-cors"}).then(() => true, () => false);
         navigator.sendBeacon("%s?beacon", "x");
-        return [fetched, await shown];
+        const code = "fetch('%s?worker', {mode: 'no-cors'}).then(() => postMessage(true), () => postMessage(false))";
+        const worker = new Worker(URL.createObjectURL(new Blob([code])));
+        return [fetched, await shown, (await new Promise((resolve) => (worker.onmessage = resolve))).data];
     })()"""
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
     asked: list[str] = []
     with browser.served(tmp_path, asked) as elsewhere, chromium.page(addresses[kind]) as page:
         page.wait_for(READY)
         address = f"{elsewhere}a.png"
-        assert page.run(sent % (address, address, address)) == [False, False]
+        assert page.run(sent % (address, address, address, address)) == [False, False, False]
         assert sum("Content Security Policy" in text for text in page.complaints()) >= 3
         assert asked == []
 

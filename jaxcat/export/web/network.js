@@ -10,8 +10,14 @@ export async function opened(size) {
         ["worker.js", "ort-wasm-simd-threaded.wasm", "model.onnx"].map(asset),
     );
     const address = URL.createObjectURL(new Blob([code], {type: "text/javascript"}));
-    const threads = Array.from({length: THREADS}, () => threadOf(address));
-    await Promise.all(threads.map((thread) => thread.ask({runtime, model, size})));
+    const threads = [];
+    const add = async () => {
+        const thread = threadOf(address);
+        await thread.ask({runtime, model, size});
+        threads.push(thread);
+    };
+    await add();
+    if (THREADS > 1) add().catch(() => {}); // one is enough, where memory is short
     return (levels) => {
         const free = threads.reduce((best, thread) => (thread.busy() < best.busy() ? thread : best));
         return free.ask({levels});
