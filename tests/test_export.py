@@ -43,6 +43,8 @@ FIVE = ("a", "b", "c", "d", "e")
 TOP = Top(pool="flatten", hidden={"fc1": 7, "fc2": 5}, image_size=None, classes=9)
 VGG = {"model__backbone": "vgg19", "data__image_size": 66}
 
+LARGE = "to the end, padding counted, grid of 3, odd width"
+
 VARIANTS = {
     "one logit": ({}, {}),
     "many classes, deviations, blocks": (
@@ -54,7 +56,7 @@ VARIANTS = {
         {"conventions": Conventions(IMAGENET)},
     ),
     "flattened, BGR": ({"model__pool": "flatten", "model__cut": "mixed1"}, {"conventions": BGR, "classes": FIVE}),
-    "to the end, padding counted, grid of 3, odd width": (
+    LARGE: (
         {
             "model__cut": "mixed10",
             "model__pool_from": "mixed5",
@@ -73,7 +75,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(each, marks=[pytest.mark.slow] * (each == LARGE)) for each in VARIANTS]
+)
 @pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("canonical", "web")])
 def test_every_head_and_option_gives_the_same_probabilities(variant, format, tmp_path):
     settings, others = VARIANTS[variant]
@@ -351,6 +355,7 @@ def test_a_run_of_the_int8_engine_keeps_its_own_prefix(tmp_path):
     assert np.abs(own - Reference(classifier).logits(images)).max() > 100 * np.abs(own - logits).max()
 
 
+@pytest.mark.slow
 def test_a_terminated_export_leaves_nothing(run, tmp_path):
     command = [sys.executable, "-m", "jaxcat.export", "--workdir", run, "--format", "savedmodel", "--output"]
     process = subprocess.Popen([*map(str, command), str(tmp_path / "model")], stderr=subprocess.PIPE)
