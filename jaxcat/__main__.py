@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -11,13 +12,14 @@ from jaxcat.errors import ConfigError
 from jaxcat.system import cli
 from jaxcat.wording import did_you_mean
 
-# Name → what it does. The command is `main` of the module of that name, or of that package's `__main__`, which is
-# imported only when it is used.
+# Name → what it does. The command is `main` of the module of that name, or of `__main__` in the package of that name,
+# which is imported only when it is used.
 COMMANDS = {
     "train": "train a classifier on your images, or continue a run",
     "evaluate": "measure a trained classifier on every image of a split, or of another folder",
     "predict": "classify images",
     "study": "find out what your images can tell: blocks to use, accuracy, labels that look wrong, copies",
+    "export": "write a trained classifier as a file for other programs",
     "check": "look through a folder of images before training",
     "cache": "show what is kept on disk, and free space",
 }
@@ -35,8 +37,13 @@ def main(argv: Sequence[str]) -> int | None:
     if name not in COMMANDS:
         names = ", ".join(COMMANDS)
         raise ConfigError(f"{name} is no command of jaxcat; these are: {names}{did_you_mean(name, COMMANDS)}")
-    module = "jaxcat.study.__main__" if name == "study" else f"jaxcat.{name}"
-    return importlib.import_module(module).main(arguments)
+    return importlib.import_module(_module_of(name)).main(arguments)
+
+
+def _module_of(name: str) -> str:
+    found = importlib.util.find_spec(f"jaxcat.{name}")
+    is_package = found is not None and found.submodule_search_locations is not None
+    return f"jaxcat.{name}.__main__" if is_package else f"jaxcat.{name}"
 
 
 def listing() -> str:

@@ -49,6 +49,10 @@ class EngineError(JaxcatError):
     """An engine for bottlenecks that is not installed, or that cannot convert or run the network."""
 
 
+class ExportError(JaxcatError):
+    """An exported file that cannot be written, or that does not compute what jaxcat computes."""
+
+
 def one_line(error: BaseException, *, most: int = 200) -> str:
     """The operating system's message for an error, else the text of the error, else its type; in one line."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

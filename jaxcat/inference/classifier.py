@@ -84,6 +84,7 @@ class Classifier:
         classes: names, in the order of the probabilities.
         config: the configuration of the run.
         meta: the description of the checkpoint: step, provenance of the weights, versions, history.
+        workdir: of the run; None for published weights.
         engine: which engine computes the answers.
     """
 
@@ -100,7 +101,7 @@ class Classifier:
             ConfigError: no such engine, or one that cannot compute this run.
         """
         self.meta, self.classes, self.config = meta, meta.classes, meta.config
-        self._restore = restore
+        self._restore, self.workdir = restore, workdir
         self.engine = EngineChoice(meta, asked=engine, workdir=workdir, xla=lambda: self.xla)
 
     def __repr__(self) -> str:

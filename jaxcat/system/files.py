@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +69,29 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """Yields a new name beside `path` for a file or a folder; at the end of the block it becomes `path`.
+
+    If the block raises an error, or something has come to be at `path` meanwhile, what was made is removed.
+
+    Raises:
+        FileExistsError: there is something at `path`.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}{ASIDE}{path.suffix}")  # some writers look at the suffix
+    try:
+        yield aside
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.rename(aside, path)
+    except BaseException:
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
         raise
 
 

@@ -1,0 +1,81 @@
+"""What an exported file says of itself, as JSON: classes, the image that it takes, its origin, versions and parity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from jaxcat.inference.classifier import Classifier
+from jaxcat.system.versions import installed_versions
+
+VERSION = 1  # of the description: increase it if an entry comes to mean something else
+PACKAGES = ("jaxcat", "jax", "numpy", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "coremltools")
+UNKNOWN = "not known: see the provenance"
+
+
+def description_of(classifier: Classifier, *, format: str, weights: str, parity: Mapping[str, Any]) -> dict[str, Any]:
+    """The description, as plain JSON.
+
+    Args:
+        format, weights: of the file.
+        parity: how far its answers are from jaxcat's; see `parity.Parity.to_dict`.
+    """
+    meta, data, model = classifier.meta, classifier.config.data, classifier.config.model
+    provenance = without_folders(meta.provenance)
+    plain = {
+        "description": VERSION,
+        "format": format,
+        "weights": weights,
+        "classes": list(classifier.classes),
+        "image": {
+            "size": data.image_size,
+            "resize": data.resize,
+            "channels": "RGB",
+            "values": "0 to 255; the file scales them",
+            "grey_bits": data.grey_bits or 16,
+            "max_pixels": data.max_pixels,
+        },
+        **meta.conventions.to_dict(),
+        "network": {name: model[name] for name in NETWORK},
+        "engine": classifier.config.bottleneck.engine,  # that the run's head was made for
+        "step": meta.step,
+        "provenance": provenance,
+        "licence": _first(provenance, "licence"),
+        "attribution": _first(provenance, "notice"),
+        "versions": {"run": meta.versions, "export": installed_versions(*PACKAGES)},
+        "step_versions": meta.step_versions,
+        "parity": parity,
+    }
+    return json.loads(json.dumps(plain))
+
+
+# The settings of the network that the file computes; the others of `model` are for training.
+NETWORK = ("backbone", "cut", "pool_from", "pool", "pool_grid", "hidden", "width", "dtype")
+
+
+def text_of(description: Mapping[str, Any]) -> str:
+    """The description as JSON in ASCII, so that no name of a class is more than any format can hold."""
+    return json.dumps(description, indent=1)
+
+
+def _first(provenance: Mapping[str, Any], name: str) -> str:
+    """An entry of a provenance, or of what came before it: of the run or the file that this one began with."""
+    before: Any = provenance
+    while isinstance(before, Mapping):
+        if name in before:
+            return str(before[name])
+        before = before.get("before")
+    return UNKNOWN
+
+
+def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A provenance in which a file of this machine has its name only; entries of other files in it alike."""
+    plain = dict(provenance)
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            plain[name] = without_folders(value)
+        elif name in ("source", "init_from", "workdir") and isinstance(value, str) and PurePath(value).is_absolute():
+            plain[name] = PurePath(value).name
+    return plain
