@@ -7,7 +7,7 @@ import pytest
 from exact_data import parts_of
 from sklearn.decomposition import PCA
 
-from jaxcat.objectives.near_duplicates import pairs_alike, whiten
+from jaxcat.objectives.near_duplicates import LEAST_IMAGES, pairs_alike, whiten
 
 
 def features(count: int, width: int = 80, seed: int = 0) -> np.ndarray:
@@ -68,5 +68,8 @@ def test_an_image_unlike_all_others_is_the_farthest():
     assert whitened(rows).distances.argmax() == 77
 
 
-def test_very_few_images():
-    assert not len(pairs_alike(whitened(features(4)).directions).first)
+@pytest.mark.parametrize("count", [1, 4, 20, LEAST_IMAGES - 1, LEAST_IMAGES, LEAST_IMAGES + 1])
+def test_few_images(count):
+    found = pairs_alike(whitened(features(count)).directions)
+    assert len(found.first) <= 5
+    assert count >= LEAST_IMAGES or not len(found.first)

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 SCRIPTS = ("scripts/quickstart.sh", "scripts/test.sh")
-OWN_IMAGES = ("jaxcat.check", "jaxcat.train", "jaxcat.evaluate", "jaxcat.predict")
+OWN_IMAGES = tuple(f"jaxcat.{name}" for name in ("check", "train", "evaluate", "predict", "study", "export"))
 
 
 def blocks(language: str) -> list[str]:
@@ -51,7 +51,8 @@ def test_the_commands_for_ones_own_images_run(shared, tmp_path):
         (images / name).mkdir(parents=True)
         for file in sorted((shared / "data/cats_vs_dogs/train" / name).iterdir())[:10]:
             shutil.copy(file, images / name)
-    values = {"DIR": str(images), "IMAGE_OR_DIRECTORY": str(images / "cats"), "runs/mine": str(tmp_path / "mine")}
+    places = {name: str(tmp_path / name) for name in ("runs/mine", "studies/mine", "mine.tflite")}
+    values = {"DIR": str(images), "IMAGE_OR_DIRECTORY": str(images / "cats"), **places}
     weights = shared / "weights/inception_v3_nsfw_notop.h5"
     more = [f"--config.model.weights={weights}", "--config.data.image_size=150"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -59,16 +60,17 @@ def test_the_commands_for_ones_own_images_run(shared, tmp_path):
     for command, *words in of_own_images():
         arguments = [command] if command.startswith("scripts/") else ["-m", command]
         arguments += [word.replace("=DIR", f"={images}") if "=" in word else values.get(word, word) for word in words]
-        arguments += more if command == "jaxcat.train" else []
+        arguments += more if command in ("jaxcat.train", "jaxcat.study") else []
         ran = subprocess.run(
             [sys.executable, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
         )
         assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("cats/") == 10, "a row for each image"
+        assert command != "jaxcat.predict" or ran.stdout.count("cats/") == 10, "a row for each image"
+    assert Path(places["mine.tflite"]).is_file()
 
     (snippet,) = blocks("python")
     shutil.copy(next((images / "cats").iterdir()), tmp_path / "cat.jpg")
-    snippet = snippet.replace('"runs/mine"', '"mine"') + "\nprint(probabilities.shape, classifier.classes)"
+    snippet += "\nprint(probabilities.shape, classifier.classes)"
     ran = subprocess.run(
         [sys.executable, "-c", snippet], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )

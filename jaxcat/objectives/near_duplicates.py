@@ -19,6 +19,7 @@ from jaxcat.objectives.exact.parts import Part
 
 MOST_DIRECTIONS, RECORDS_PER_DIRECTION = 256, 8
 TAIL = (1e-3, 1e-4)  # shares of pairs above: few enough to be near the threshold, more than there are copies
+LEAST_IMAGES = 64  # with fewer there are fewer than 8 directions, in which unlike images are alike
 LEAST_PAIRS = 20  # above the second quantile: with fewer, the first is taken where so many are
 BINS = 20_000  # of the histogram of cosines, from -1 to 1
 TOGETHER = 1024  # records at a time
@@ -97,6 +98,8 @@ def pairs_alike(
 ) -> Pairs:
     """The pairs whose cosine is above the threshold at which `false_pairs` pairs of different images are expected.
 
+    Of fewer than `LEAST_IMAGES` none is found.
+
     Args:
         directions: (N, r), of length 1.
         progress: called often.
@@ -104,7 +107,7 @@ def pairs_alike(
     count = len(directions)
     total = count * (count - 1) // 2
     nothing = np.zeros(0, np.int64)
-    if total < LEAST_PAIRS:
+    if count < LEAST_IMAGES:
         return Pairs(nothing, nothing, np.zeros(0), 1.0, total)
     histogram = np.zeros(BINS, np.int64)
     for _, cosines, later in _products(directions, progress):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from jaxcat.objectives.near_duplicates import LEAST_IMAGES
 from jaxcat.study.advice import CONFIG_FILE, command
 from jaxcat.study.curve import in_words
 from jaxcat.study.images import Alike, Image
@@ -121,6 +122,9 @@ def _labels(results: Results) -> Iterator[str]:
 
 def _duplicates(results: Results) -> Iterator[str]:
     copies = results.copies
+    if sum(map(len, results.collected.splits.values())) < LEAST_IMAGES:
+        yield f"Near duplicates: not looked for, since that needs at least {LEAST_IMAGES} images"
+        return
     new = [pair for pair in copies.pairs if not pair.known]
     across, labels = sum(pair.across for pair in new), sum(pair.labels for pair in new)
     yield (
