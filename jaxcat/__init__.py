@@ -25,10 +25,13 @@ _MODULE_OF = {
     "Run": "jaxcat.api",
     "fit": "jaxcat.api",
 }
+_PACKAGES = ("export", "study")
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is used only then; `import jaxcat` alone is fast."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"jaxcat.{name}")
     if name in _MODULE_OF:
         return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'jaxcat' has no attribute {name!r}")

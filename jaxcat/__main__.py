@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a classifier on your images, or continue a run",
     "evaluate": "measure a trained classifier on every image of a split, or of another folder",
     "predict": "classify images",
+    "study": "find out what your images can tell: blocks to use, accuracy, labels that look wrong, copies",
     "export": "write a trained classifier as a file for other programs",
     "check": "look through a folder of images before training",
     "cache": "show what is kept on disk, and free space",

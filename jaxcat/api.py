@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcat import configs, flags
-from jaxcat.config import check_name, flatten
-from jaxcat.errors import ConfigError
-from jaxcat.system.console import accept_any_text
-from jaxcat.system.paths import typed
+from jaxcat import flags
+from jaxcat.recipes import config_of, prepare_process, workdir_of
 from jaxcat.training.writers import CANDIDATES
 
 if TYPE_CHECKING:
@@ -74,49 +69,16 @@ def fit(
         JaxcatError: the request, data, weights or workdir cannot be used, or training fails; the error says what to do.
         KeyboardInterrupt: the run was interrupted.
     """
-    config = _config(recipe, settings or {})
+    config = config_of(recipe, settings or {})
     flags.validate(config)
-    try:
-        folder = typed(workdir)
-    except ConfigError as error:
-        raise ConfigError(f"workdir {error}") from error
-    accept_any_text(sys.stdout, sys.stderr)
+    folder = workdir_of(workdir)
+    prepare_process()
 
-    import jax
-
-    from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.processes import initialize_distributed
     from jaxcat.training import loop
 
-    initialize_distributed()
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # the program's own choice stays
-        enable_compilation_cache()
     if loop.train(config, folder):
         raise KeyboardInterrupt("what is done is saved; the same call of jaxcat.fit continues it")
     return Run(folder, _history(folder))
-
-
-def _config(recipe: str | os.PathLike[str] | ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
-    """The config of a recipe with the settings, its names checked and its paths absolute."""
-    if isinstance(recipe, ConfigDict):
-        config = recipe.copy_and_resolve_references()
-    elif isinstance(recipe, (str, os.PathLike)):
-        config = configs.execute(os.fspath(recipe))
-    else:
-        raise ConfigError(f"recipe {recipe!r}: must be the name or path of a recipe, or a ConfigDict")
-    names = flatten(config)
-    for name in settings:
-        check_name(str(name), names)
-    with config.unlocked(), config.ignore_type():  # types are checked with the other values
-        config.update_from_flattened_dict({name: _plain(value) for name, value in settings.items()})
-    return flags.resolve_paths(config)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of NumPy and paths as the plain values that settings have."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _history(workdir: Path) -> tuple[dict[str, Any], ...]:

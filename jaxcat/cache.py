@@ -28,6 +28,7 @@ from jaxcat.wording import counted
 OTHERS = {  # folder → what it holds
     "pixels": "digests of decoded images",  # data/pixel_groups.py
     "probed": "which HDF5 files were read to their end",  # weights/formats/hdf5_file.py
+    "runtimes": "ONNX Runtime Web, for exported pages",  # export/web/runtime.py
 }
 
 

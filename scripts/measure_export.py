@@ -160,7 +160,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--random", action="store_true", help="also two networks of random arrays")
     parser.add_argument("--keras", action="store_true", help="also Keras's network by TensorFlow's converter")
-    parser.add_argument("--formats", default=",".join(FORMATS), help=f"default: {','.join(FORMATS)}")
+    every = ",".join(name for name in FORMATS if name != "web")  # whose network is that of onnx
+    parser.add_argument("--formats", default=every, help=f"default: {every}")
     parser.add_argument("--repetitions", type=int, default=11, help="of every measurement of time; default: 11")
     parser.add_argument("--images", type=int, default=MOST, help=f"validation images, at most; default: {MOST}")
     arguments = parser.parse_args(argv)

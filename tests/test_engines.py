@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +132,30 @@ def test_images_are_read_only_a_little_ahead(whole):
     rows.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_computes_too(whole, tmp_path):
+    """As a worker of multiprocessing on Linux; here without JAX, whose own threads a fork would break."""
+    program = """
+import os, sys, signal
+from pathlib import Path
+import numpy as np
+from jaxcat.bottlenecks.engines.litert import Converted, LiteRTPrefix
+path, outputs = Path(sys.argv[1]), tuple(sys.argv[2:])
+prefix = LiteRTPrefix(Converted(path, path.read_bytes(), 75, outputs), threads=4)
+images = list(np.random.default_rng(0).integers(0, 256, (9, 75, 75, 3), np.uint8))
+expected = [np.concatenate(row) for row in prefix.rows(images)]
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1] != 0)
+signal.alarm(60)
+os._exit(not np.array_equal([np.concatenate(row) for row in prefix.rows(images)], expected))
+"""
+    converted = whole[1]
+    (tmp_path / "prefix.tflite").write_bytes(converted.content)
+    command = [sys.executable, "-c", program, str(tmp_path / "prefix.tflite"), *converted.outputs]
+    result = subprocess.run(command, timeout=120)
+    assert result.returncode == 0
+
+
 def test_an_image_of_another_size_or_dtype_is_refused(whole):
     _, converted = whole
     for image in (small.images(1, 80)[0], small.images(1)[0].astype(np.float32)):
@@ -184,7 +210,7 @@ def test_without_a_package_the_interpreter_is_tensorflows_and_silent(whole, monk
         found = litert.interpreter()
         assert found.package == "tensorflow"
         assert side_by_side(LiteRTPrefix(converted).rows(images)).shape[0] == 1
-        monkeypatch.setitem(sys.modules, "tensorflow", None)
+        monkeypatch.setattr(litert, "_of_tensorflow", lambda: importlib.import_module("no_such_package"))
         litert.interpreter.cache_clear()
         assert litert.interpreter() is None
         with pytest.raises(EngineError, match="pip install 'ai-edge-litert"):
@@ -192,6 +218,28 @@ def test_without_a_package_the_interpreter_is_tensorflows_and_silent(whole, monk
     finally:
         litert.interpreter.cache_clear()
     assert not [warning for warning in recwarn if "lite" in str(warning.message)]
+
+
+def test_an_interpreter_that_cannot_be_imported_is_none(monkeypatch):
+    def broken() -> None:
+        raise TypeError("Descriptors cannot be created directly")  # of protobuf, if its version does not fit
+
+    monkeypatch.setattr(litert, "_own_package", broken)
+    monkeypatch.setattr(litert, "_of_tensorflow", broken)
+    litert.interpreter.cache_clear()
+    try:
+        assert litert.interpreter() is None
+    finally:
+        litert.interpreter.cache_clear()
+
+
+def test_the_interpreter_of_tensorflow_says_nothing():
+    program = (
+        "import sys; sys.modules['ai_edge_litert'] = None; from jaxcat.bottlenecks.engines import litert;"
+        "assert litert.interpreter().package == 'tensorflow'"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_reading_and_looking_up_import_no_framework():

@@ -20,8 +20,9 @@ from test_exact_run import TINY
 
 import jaxcat
 from jaxcat import evaluate, predict
+from jaxcat.bottlenecks.engines import converted
 from jaxcat.bottlenecks.engines import litert as interpreters
-from jaxcat.errors import CheckpointError, ConfigError, EngineError
+from jaxcat.errors import CacheError, CheckpointError, ConfigError, EngineError
 from jaxcat.inference import choice
 from jaxcat.inference.evaluation import open_split
 from jaxcat.inference.litert import HeadInNumPy
@@ -212,6 +213,7 @@ def signed(workdir: Path, **changes) -> None:
     plain = json.loads(path.read_text())
     plain["config"]["bottleneck"]["engine"] = changes.get("engine", plain["config"]["bottleneck"]["engine"])
     plain["digests"] |= changes.get("digests", {})
+    plain["frozen_digests"] |= changes.get("frozen_digests", {})
     path.write_text(json.dumps(plain | {"meta_digest": meta_digest(plain)}))
 
 
@@ -228,6 +230,12 @@ def test_a_signed_engine_that_there_is_not_is_refused(int8, engine):
     signed(int8, engine=engine)
     with pytest.raises(CheckpointError, match="config.bottleneck.engine"):
         jaxcat.load(int8)
+
+
+def test_a_signed_digest_of_no_block_changes_nothing(int8, pictures):
+    expected = jaxcat.load(int8).predict(pictures)
+    signed(int8, frozen_digests={"no block": "0", "": "0"})
+    np.testing.assert_array_equal(jaxcat.load(int8).predict(pictures), expected)
 
 
 def test_a_planted_link_in_place_of_the_heads_is_refused(int8, folder, tmp_path):
@@ -316,6 +324,21 @@ def test_without_an_interpreter(int8, pictures, tmp_path, capsys, monkeypatch):
         predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
 
 
+def test_a_failed_conversion_names_the_flag_of_the_command(int8, pictures, rows_only, capsys, monkeypatch):
+    monkeypatch.setattr(converted, "PROGRAM", "json.no_such_program")
+    monkeypatch.setattr(choice, "LEAST_RECORDS", 1)
+    with pytest.raises(EngineError, match="^--engine litert_int8: the network could not .*; or use --engine xla$"):
+        predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
+    assert predict.main(["--workdir", str(int8), str(pictures[0])]) == 0
+    said = capsys.readouterr().err
+    assert "engine: xla, not the run's litert_int8: the network could not be converted for litert_int8: " in said
+    assert "--config" not in said
+    shutil.rmtree(rows_only / "converted")
+    (rows_only / "converted").write_text("a file where a folder should be")
+    with pytest.raises(CacheError, match="^--engine litert_int8: .* cannot be written: .*; or use --engine xla$"):
+        predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
+
+
 def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     with pytest.raises(ConfigError, match=r"--engine litert_int8: --config.model.train_from=mixed0 trains a block"):
         jaxcat.load(finished, engine="litert_int8")
@@ -326,9 +349,19 @@ def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     assert "--engine litert_int8 needs --workdir" in capsys.readouterr().err
 
 
-def test_several_processes_compute_by_xla(int8, monkeypatch):
+@pytest.mark.parametrize("engine", ["auto", "xla"])
+def test_a_loaded_classifier_no_longer_needs_its_workdir(int8, pictures, engine):
+    """A run that goes on removes checkpoints."""
+    expected = jaxcat.load(int8, engine=engine).predict(pictures)
+    classifier = jaxcat.load(int8, engine=engine)
+    shutil.rmtree(int8)
+    np.testing.assert_array_equal(classifier.predict(pictures), expected)
+
+
+def test_several_processes_compute_by_xla(int8, monkeypatch, caplog):
     monkeypatch.setattr(choice, "process_count", lambda: 2)
     assert jaxcat.load(int8).engine.computation().engine == "xla"
+    assert "engine: xla, not the run's litert_int8: it computes in one process" in caplog.text
     with pytest.raises(ConfigError, match="--engine litert_int8: it computes in one process"):
         jaxcat.load(int8, engine="litert_int8")
 

@@ -91,6 +91,15 @@ def test_a_wheel_has_the_recipes_and_the_console_script(installed):
 
 
 @pytest.mark.slow
+def test_a_wheel_has_the_files_of_web_pages(installed):
+    kept, found = (
+        {path.name for path in (root / "jaxcat" / "export" / "web").glob("*.*")} for root in (REPOSITORY, installed)
+    )
+    assert found == kept
+    assert {"page.html", "style.css", "main.js", "onnxruntime_licence.txt"} <= found
+
+
+@pytest.mark.slow
 def test_a_wheel_works_from_another_directory(installed, tmp_path, as_users_have_it):
     (tmp_path / "folder").mkdir()  # a folder of that name beside it changes nothing
     code = "import jaxcat; from jaxcat.configs.cats_vs_dogs import get_config; print(jaxcat.__file__)"

@@ -111,9 +111,9 @@ def computations(
 
 
 def _of_blocks(frozen_digests: Mapping[str, str], blocks: Sequence[str]) -> list[str]:
-    """A digest of the arrays of each block."""
+    """A digest of the arrays of each block. Names may be anything: a meta may come from anywhere."""
     return [
-        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1] == block})
+        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1:2] == [block]})
         for block in blocks
     ]
 

@@ -13,8 +13,9 @@ import argparse
 import os
 import signal
 from collections.abc import Sequence
+from typing import Any
 
-from jaxcat.export.formats import FLOAT32, FORMATS, WEIGHTS, format_of
+from jaxcat.export.formats import FLOAT32, FORMATS, RUNTIME, SINGLE_FILE, WEIGHTS, format_of
 from jaxcat.system import cli
 
 
@@ -32,8 +33,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--accept", action="store_true", help="keep float16 or int8 files that change many answers")
+    parser.add_argument("--single-file", action="store_true", help="web: one HTML file instead of a folder")
+    parser.add_argument(
+        "--runtime", type=cli.path, metavar="PATH", help="web: the npm package of ONNX Runtime Web, if npm is not here"
+    )
     arguments = parser.parse_args(argv)
-    format_of(arguments.format, arguments.weights)
+    format_of(arguments.format, arguments.weights, _options(arguments))
     return write(arguments)
 
 
@@ -55,9 +60,16 @@ def write(arguments: argparse.Namespace) -> int:
         weights=arguments.weights,
         accept=arguments.accept,
         console=console,
+        **_options(arguments),
     )
     print(f"written: {arguments.output}")
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that only some formats take, as far as they are given."""
+    given = {SINGLE_FILE: arguments.single_file or None, RUNTIME: arguments.runtime}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _ended(number: int, frame: object) -> None:

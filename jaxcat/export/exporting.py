@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxcat.errors import ConfigError, ExportError, JaxcatError, one_line
-from jaxcat.export.formats import FLOAT32, FORMATS, Format, format_of
+from jaxcat.export.formats import FLOAT32, SINGLE_FILE, Format, format_of
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.files import placing
 
@@ -25,15 +25,19 @@ def export(
     weights: str = FLOAT32,
     accept: bool = False,
     console: Console | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Writes a classifier for other programs, completely or not at all.
 
     Args:
-        path: the file or folder to write, which must not be there yet. Its suffix is that of the format.
+        path: the file or folder to write, which must not be there yet. Its suffix is that of the format, or .html for a
+            single file.
         format: a name in `formats.FORMATS`.
         weights: "float32", "float16" or "int8", as far as the format has them.
         accept: whether to keep a file of float16 or int8 weights that changes more answers than is usual.
         console: where figures and progress are shown.
+        options: of the format "web". `single_file=True` writes one HTML file instead of a folder; `runtime` is the path
+            of the npm package of ONNX Runtime Web, where there is no npm to get it.
 
     Returns:
         The description that is in the file.
@@ -43,8 +47,9 @@ def export(
         ExportError: the file cannot be written, or computes something else than jaxcat. Nothing is left.
     """
     console = console or Console(quiet=True)
-    kind, target = format_of(format, weights), _target(Path(path), format)
-    writer = kind.writer()
+    kind = format_of(format, weights, options)
+    target = _target(Path(path), format, ".html" if options.get(SINGLE_FILE) else kind.suffix)
+    writer = kind.writer(console, **options)
     from jaxcat.export.description import description_of, text_of
     from jaxcat.export.network import exported
 
@@ -73,11 +78,10 @@ def _reported(target: Path) -> Iterator[None]:
         raise ExportError(f"{target}: cannot be written: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _target(path: Path, format: str) -> Path:
+def _target(path: Path, format: str, suffix: str) -> Path:
     """The path to write, if it fits the format and is free. Raises ConfigError."""
-    kind = FORMATS[format]
-    if path.suffix.lower() != kind.suffix and kind.suffix:
-        raise ConfigError(f"--output {path}: --format {format} writes NAME{kind.suffix}")
+    if path.suffix.lower() != suffix and suffix:
+        raise ConfigError(f"--output {path}: --format {format} writes NAME{suffix}")
     if os.path.lexists(path):
         raise ConfigError(f"--output {path}: is there already: remove it, or give another name")
     folder = path.absolute().parent

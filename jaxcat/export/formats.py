@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
 from jaxcat.errors import ConfigError
 from jaxcat.wording import not_one_of
 
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
+SINGLE_FILE, RUNTIME = "single_file", "runtime"  # names of options
 
 WEIGHTS = {
     FLOAT32: "as trained",
@@ -31,6 +33,7 @@ class Format:
         modules: what must be installed to write it, by the names that Python imports.
         extra: the extra of jaxcat that installs them.
         runtime: what runs the file where it is compared with jaxcat.
+        options: further options that its writer takes, by name; its module has `with_options`.
     """
 
     meaning: str
@@ -40,10 +43,12 @@ class Format:
     modules: tuple[str, ...] = ()
     extra: str = ""
     runtime: str = ""
+    options: tuple[str, ...] = ()
 
-    def writer(self) -> Any:
-        """The module of the writer; see jaxcat.export.writers."""
-        return importlib.import_module(f"jaxcat.export.writers.{self.module}")
+    def writer(self, console: Any = None, **options: Any) -> Any:
+        """The module of the writer, or an object with the same functions; see jaxcat.export.writers."""
+        module = importlib.import_module(f"jaxcat.export.writers.{self.module}")
+        return module.with_options(console=console, **options) if self.options else module
 
 
 FORMATS = {
@@ -65,6 +70,16 @@ FORMATS = {
         "export",
         "onnxruntime",
     ),
+    "web": Format(
+        "a web page that classifies images and the camera in the browser: a folder, or one file with --single-file",
+        "web",
+        "",
+        (FLOAT32, FLOAT16, INT8),
+        ("onnx",),
+        "export",
+        "onnxruntime",
+        (SINGLE_FILE, RUNTIME),
+    ),
     "coreml": Format(
         "a package for Apple's Core ML: iOS 16 and macOS 13 on",
         "coreml",
@@ -80,8 +95,8 @@ FORMATS = {
 }  # fmt: skip
 
 
-def format_of(name: str, weights: str) -> Format:
-    """The row of a format that can have these weights, and whose packages are installed.
+def format_of(name: str, weights: str, options: Iterable[str] = ()) -> Format:
+    """The row of a format that can have these weights and options, and whose packages are installed.
 
     Raises:
         ConfigError: there is none; it says what there is, or what to install.
@@ -91,6 +106,10 @@ def format_of(name: str, weights: str) -> Format:
     found = FORMATS[name]
     if problem := not_one_of(weights, found.weights):
         raise ConfigError(f"--weights {weights}: with --format {name} it {problem}")
+    for option in options:
+        if option not in found.options:
+            takes = ", ".join(each for each, row in FORMATS.items() if option in row.options)
+            raise ConfigError(f"--{option.replace('_', '-')}: --format {name} does not take it; {takes or 'none'} does")
     if lacking := [module for module in found.modules if importlib.util.find_spec(module) is None]:
         raise ConfigError(f"--format {name} needs {', '.join(lacking)}: pip install 'jaxcat[{found.extra}]'")
     return found

@@ -61,7 +61,18 @@ class EngineChoice:
         if reason and asked != AUTO:
             raise ConfigError(f"--engine {asked}: {reason}; use --engine {XLA}")
         if reason:
+            logger.warning("engine: xla, not the run's %s: %s", self.wanted, reason)
             self.wanted = XLA
+
+    def prepare(self) -> None:
+        """Reads the files that will be needed, so that damage is reported now, and they may be gone later.
+
+        These are the head's or, for xla, all. Raises CheckpointError.
+        """
+        if self.wanted == XLA:
+            self.computation()
+        else:
+            self._head  # noqa: B018
 
     def computation(self, images: int = 0, *, console: Console | None = None) -> Computation:
         """What computes the answers.
@@ -92,7 +103,7 @@ class EngineChoice:
             )
         except (EngineError, CacheError, NoHomeError) as error:
             if self._asked != AUTO:
-                raise
+                raise type(error)(f"--engine {self._asked}: {error}; or use --engine {XLA}") from error
             reason = str(error)
         console.print(f"engine: xla, not the run's {self.wanted}: {reason}")
         return self._xla()
@@ -119,12 +130,13 @@ class EngineChoice:
 
     @functools.cached_property
     def _litert(self) -> LiteRTComputation:
-        return LiteRTComputation(self._meta, self.wanted, head=self._head(), frozen=self._frozen)
+        return LiteRTComputation(self._meta, self.wanted, head=self._head, frozen=self._frozen)
 
     def _frozen(self) -> Tree:
         xla = self._xla()
         return xla.host_arrays(xla.run.frozen)
 
+    @functools.cached_property
     def _head(self) -> Head:
         """The arrays of the head: from their file or, if that cannot be used, from the checkpoint."""
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jaxcat.bottlenecks.engines.names import AUTO, XLA
+from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError, DataError
@@ -61,8 +61,7 @@ def load(
         logger.warning("%s: pixels may differ from those the run was trained on: %s", workdir, ", ".join(changes))
     restore = functools.partial(_restored, folder, meta, keep_compiled=keep_compiled)
     classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine)
-    if classifier.engine.wanted == XLA:
-        classifier.engine.computation()  # so that damaged files are reported now
+    classifier.engine.prepare()
     return classifier
 
 

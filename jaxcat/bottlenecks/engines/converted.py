@@ -78,8 +78,9 @@ def make(
         console: where is said that the prefix is being converted.
 
     Raises:
-        EngineError: the conversion fails; it says what to do.
+        EngineError: the conversion fails.
         CacheError: the cache cannot be written.
+        Neither names a flag: that of training is none of evaluate's.
     """
     with contextlib.closing(Making(config, conventions, frozen_digests, arrays=arrays)) as making:
         making.wait(console)
@@ -150,8 +151,8 @@ class Making:
                 return _find(self._wanted) or self._convert()
         except OSError as error:
             raise CacheError(
-                f"{folder}: cannot be written: {one_line(error)}. Free space (python -m jaxcat.cache list), set "
-                "JAXCAT_CACHE to another directory, or do without: --config.bottleneck.engine=xla"
+                f"{folder}: cannot be written: {one_line(error)}; free space (python -m jaxcat.cache list), or set "
+                "JAXCAT_CACHE to another directory"
             ) from error
 
     def _convert(self) -> Converted:
@@ -181,10 +182,8 @@ class Making:
         said, noted = process.communicate(arrays)
         if process.returncode == 0 and (aside / FILE).is_file():
             return
-        raise EngineError(
-            f"--config.bottleneck.engine={self._engine}: the network could not be converted: "
-            f"{_reason(process.returncode, said, noted)}. Compute with JAX instead: --config.bottleneck.engine=xla"
-        )
+        reason = _reason(process.returncode, said, noted)
+        raise EngineError(f"the network could not be converted for {self._engine}: {reason}")
 
 
 class _Wanted(NamedTuple):
@@ -229,13 +228,18 @@ def _find(wanted: _Wanted) -> Converted | None:
         if about.get("format") == FORMAT and wanted.about["parts"].items() <= about["parts"].items():
             able.append((len(about["parts"]), folder, about["sha256"]))
     for _, folder, digest in sorted(able):
-        with contextlib.suppress(FileNotFoundError):  # someone cleared the cache
+        try:
             content = (folder / FILE).read_bytes()
-            if hashlib.sha256(content).hexdigest() == digest:
-                return Converted(folder / FILE, content, wanted.about["image_size"], wanted.outputs)
-            logger.warning("%s is damaged: it is not used, and made again if it is needed", folder / FILE)
-            with contextlib.suppress(OSError):  # another user's
-                (folder / "key.json").unlink()
+        except FileNotFoundError:  # someone cleared the cache
+            continue
+        except OSError as error:  # for example another user's, who lets nobody read it
+            logger.warning("%s is not used: %s", folder / FILE, one_line(error))
+            continue
+        if hashlib.sha256(content).hexdigest() == digest:
+            return Converted(folder / FILE, content, wanted.about["image_size"], wanted.outputs)
+        logger.warning("%s is damaged: it is not used, and made again if it is needed", folder / FILE)
+        with contextlib.suppress(OSError):  # another user's
+            (folder / "key.json").unlink()
     return None
 
 

@@ -15,7 +15,9 @@ from rich.console import Console
 from jaxcat.bottlenecks.compute import Output, Request
 from jaxcat.bottlenecks.engines.converted import Making
 from jaxcat.bottlenecks.engines.litert import LiteRTPrefix
+from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.batches import batches
+from jaxcat.errors import CacheError, EngineError
 from jaxcat.models.network import Network, Tree
 
 TOGETHER = 8  # images whose rows are handed on at a time; between two of them the run can be interrupted
@@ -53,7 +55,13 @@ class LiteRT:
         assert self._making is not None
         if status := self._making.wait(console, stop=stop):
             return status
-        self._prefix = LiteRTPrefix(self._making.result())
+        try:
+            self._prefix = LiteRTPrefix(self._making.result())
+        except (CacheError, EngineError) as error:
+            flag = "--config.bottleneck.engine"
+            raise type(error)(
+                f"{flag}={self._config.bottleneck.engine}: {error}; or compute by JAX: {flag}={XLA}"
+            ) from error
         return 0
 
     def close(self) -> None:

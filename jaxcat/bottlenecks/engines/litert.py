@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcat.data.augment import tensorflow
 from jaxcat.errors import EngineError, one_line
 from jaxcat.system.console import without_lines
 
@@ -29,6 +30,9 @@ IMAGE = "image"  # the name of the input in a converted file
 ONE_THREAD_FROM = 224
 MOST_INTERPRETERS = 16  # each has weights and maps of its own: 42 MB for Inception-v3 at 299 px in 8 bits
 AHEAD = 2  # images that wait for each interpreter
+# Interpreters that a forked process has from its parent. They are kept: to free one would wait for threads that the
+# process does not have.
+_OF_THE_PARENT: list[Any] = []
 
 
 class Found(NamedTuple):
@@ -50,7 +54,7 @@ def interpreter() -> Found | None:
     for package, find in (("ai-edge-litert", _own_package), ("tensorflow", _of_tensorflow)):
         try:
             return Found(package, *find())
-        except (ImportError, OSError, AttributeError) as error:  # not there, or for another system or NumPy
+        except Exception as error:  # not there, or for another system, NumPy or protobuf: these raise any type
             logger.debug("%s has no usable interpreter: %s", package, error)
     return None
 
@@ -62,8 +66,7 @@ def _own_package() -> tuple[str, Any]:
 
 
 def _of_tensorflow() -> tuple[str, Any]:
-    import tensorflow as tf
-
+    tf = tensorflow()
     # TensorFlow says at every use that it will remove the interpreter; what to install instead is in the requirements
     warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated")
     return tf.__version__, tf.lite.Interpreter
@@ -108,9 +111,13 @@ class LiteRTPrefix:
             EngineError: no interpreter is installed, or it cannot open the file.
         """
         self._converted, self._found = converted, required_interpreter()
-        count, self._threads = division(threads or cores(), image_size=converted.image_size)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="litert")
-        self._waiting = AHEAD * count
+        self._count, self._threads = division(threads or cores(), image_size=converted.image_size)
+        self._waiting = AHEAD * self._count
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="litert")
         self._free: queue.LifoQueue[_Opened] = queue.LifoQueue()
         with without_lines("XNNPACK delegate for CPU"):  # said once in a process
             self._free.put(self._open())
@@ -126,6 +133,9 @@ class LiteRTPrefix:
             images: uint8 (S, S, 3) each. It is read only a few images ahead of what is computed.
             parts: numbers of the wanted parts of the configuration that the file was found for; by default all.
         """
+        if self._process != os.getpid():  # forked: it has none of the threads, and would wait for them for ever
+            _OF_THE_PARENT.append((self._pool, self._free))
+            self._start()
         outputs = self._converted.outputs
         wanted = outputs if parts is None else tuple(outputs[part] for part in parts)
         rows: collections.deque[Future[tuple[np.ndarray, ...]]] = collections.deque()

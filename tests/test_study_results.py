@@ -1,0 +1,91 @@
+"""What a study concludes from made-up features: noise, classes that are far apart, groups, and many records."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from measure_study_speed import made_up, study
+
+from jaxcat.study import ranking
+from jaxcat.study.curve import in_words
+from jaxcat.study.images import hardest
+from jaxcat.study.ranking import front_of
+
+WIDTHS = [6, 10, 14]
+
+
+def test_noise_gives_chance_a_flat_curve_and_no_wrong_labels():
+    for seed in range(3):
+        collected = made_up(240, 2, [width + seed for width in WIDTHS], signal=0.0)
+        found = study(collected)
+        assert found.accuracy.low < found.chance < 0.55
+        assert found.accuracy.high < 0.72
+        assert not found.learned
+        assert not found.suspects.confident.any()
+        assert found.curve.flat
+        assert "the curve is flat" in in_words(found.curve)
+        assert not found.curve.predictions
+
+
+def test_classes_far_apart_are_not_called_certain():
+    found = study(made_up(200, 3, WIDTHS, signal=3.0))
+    assert found.learned
+    assert found.accuracy.accuracy > 0.98
+    assert found.accuracy.low < 0.995
+    assert len(found.rows) == 12
+    assert found.validation is None
+    assert not found.suspects.confident.any()
+
+
+def test_groups_are_left_out_whole():
+    """Records of a group are copies of each other, and groups have nothing to do with classes."""
+    collected = made_up(60, 2, WIDTHS, signal=0.0)
+    four = [part._replace(read=_repeated(part.read(0, 60))) for part in collected.parts["train"]]
+    split = collected.splits["train"].take(np.arange(60).repeat(4))
+    alone = collected._replace(splits={"train": split}, parts={"train": four}, groups={"train": np.arange(240)})
+    whole = alone._replace(groups={"train": np.arange(60).repeat(4)})
+    assert study(alone).accuracy.accuracy > 0.9
+    found = study(whole)
+    assert found.accuracy.accuracy < 0.65
+    assert found.accuracy.high - found.accuracy.low > 0.2
+
+
+def _repeated(rows: np.ndarray):
+    repeated = rows.repeat(4, axis=0)
+    return lambda start, stop: repeated[start:stop]
+
+
+def test_many_records_solve_the_best_in_full(monkeypatch):
+    monkeypatch.setattr(ranking, "FULL", 150)
+    monkeypatch.setattr(ranking, "LEAST", 100)
+    monkeypatch.setattr(ranking, "MOST", 120)
+    monkeypatch.setattr(ranking, "IN_FULL", {200: 2})
+    collected = made_up(300, 3, WIDTHS, signal=0.5)
+    found = study(collected)
+    assert found.ranked_on <= 120
+    assert [row.records for row in found.rows][:2] == [300, found.ranked_on]
+    assert found.winner is found.rows[0]
+    assert found.curve.points[-1][0] == 300
+    monkeypatch.setattr(ranking, "FULL", 300)
+    whole = study(collected)
+    same = next(row for row in whole.rows if row.candidate == found.winner.candidate)
+    assert same.accuracy == pytest.approx(found.winner.accuracy, abs=0.02)
+
+
+def test_front():
+    found = study(made_up(200, 2, WIDTHS, signal=0.3))
+    front = front_of(found.rows)
+    assert front == found.front
+    costs = [row.milliseconds for row in front]
+    assert costs == sorted(set(costs))
+    for row in front:
+        ends = [each for each in found.rows if each.candidate.blocks[-1] == row.candidate.blocks[-1]]
+        assert row.squared_error == min(each.squared_error for each in ends)
+
+
+def test_hardest_pairs():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
+    predicted = np.array([1, 0, 0, 0, 1, 2, 2, 2, 2, 0])
+    first, second = hardest(predicted, labels, ("a", "b", "c"))
+    assert (first.first, first.second, first.wrong, first.share) == ("a", "b", 2, 0.4)
+    assert (second.first, second.second, second.wrong) == ("a", "c", 1)
