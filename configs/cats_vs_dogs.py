@@ -27,8 +27,10 @@ that was chosen on the train split of the images of docs/benchmarks.md, with its
 Validation accuracy, measured with stand-in weights (docs/benchmarks.md; not ImageNet's):
 article_mixed7  3 seeds, epochs 4 to 8: 0.8623 ± 0.0178; the article's program in Keras, same files, 0.8657 ± 0.0160
                 1 seed, epochs 16 to 20: 0.8790 ± 0.0183, best 0.8960; Keras, 3 seeds, 0.8776 ± 0.0091
-best            0.948 (95 % interval 0.932 to 0.960), with model.preprocessing=zero_one; leave-one-out on train 0.941
-fast            0.933 (0.916 to 0.947), with model.preprocessing=zero_one; leave-one-out on train 0.927
+best            0.944 (95 % interval 0.928 to 0.957), with model.preprocessing=zero_one; leave-one-out on train 0.945;
+                with bottleneck.engine=xla 0.948 (0.932 to 0.960) and 0.941
+fast            0.935 (0.918 to 0.949), with model.preprocessing=zero_one; leave-one-out on train 0.927;
+                with bottleneck.engine=xla 0.933 (0.916 to 0.947) and 0.927
 default         1 seed, best of 20 epochs: 0.7220; with model.preprocessing=zero_one 0.8130
 finetune        1 seed, epochs 6 to 10: 0.8426 ± 0.0091, best 0.8550: fine-tuning adapts the weights to [-1, 1]
 article         1 seed, epochs 16 to 20: 0.7748 ± 0.0334, best 0.8070
