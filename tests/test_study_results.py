@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from measure_study_speed import made_up, study
 
+from jaxcat.objectives.learning_curve import Prediction
 from jaxcat.study import ranking
-from jaxcat.study.curve import in_words
+from jaxcat.study.curve import LearningCurve, in_words
 from jaxcat.study.images import hardest
 from jaxcat.study.ranking import front_of
 
@@ -25,6 +26,21 @@ def test_noise_gives_chance_a_flat_curve_and_no_wrong_labels():
         assert found.curve.flat
         assert "the curve is flat" in in_words(found.curve)
         assert not found.curve.predictions
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        ((0.042, 0.0, 0.052), "a gain of 4.2 points (0.0 to 5.2), so perhaps none"),
+        ((0.042, 0.01, 0.052), "a gain of 4.2 points (1.0 to 5.2)."),
+        ((0.002, -0.001, 0.052), "the curve is flat"),
+    ],
+)
+def test_a_curve_is_called_flat_only_if_a_small_gain_is_expected(gain, words):
+    some = (Prediction(100, 0.906, 0.88, 0.93), Prediction(200, 0.948, 0.91, 0.97))
+    curve = LearningCurve(points=(), curve=None, predictions=some, gain=gain, per_class={}, choices=1)
+    assert words in in_words(curve)
+    assert curve.flat == ("flat" in words)
 
 
 def test_classes_far_apart_are_not_called_certain():

@@ -82,6 +82,8 @@ def _target(path: Path, format: str, suffix: str) -> Path:
     """The path to write, if it fits the format and is free. Raises ConfigError."""
     if path.suffix.lower() != suffix and suffix:
         raise ConfigError(f"--output {path}: --format {format} writes NAME{suffix}")
+    if path.suffix.lower() == ".html" and not suffix:
+        raise ConfigError(f"--output {path}: --format {format} writes a folder; for one file add --single-file")
     if os.path.lexists(path):
         raise ConfigError(f"--output {path}: is there already: remove it, or give another name")
     folder = path.absolute().parent

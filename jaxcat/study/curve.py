@@ -47,8 +47,13 @@ class LearningCurve:
 
     @property
     def flat(self) -> bool:
-        """Whether twice as many records are not seen to help."""
-        return self.gain is not None and (self.gain[1] < UNSEEN or self.gain[0] < FLAT)
+        """Whether twice as many records are expected to help by less than `FLAT`, or nothing is predicted."""
+        return self.gain is not None and (not self.predictions or self.gain[0] < FLAT)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval of the gain leaves out that more records do not help."""
+        return self.gain is not None and self.gain[1] >= UNSEEN
 
     def to_json(self) -> dict[str, Any]:
         law = None
@@ -137,12 +142,12 @@ def _among_all(measured: Measured, numbers: np.ndarray, count: int) -> Measured:
 
 
 def unpredicted(curve: LearningCurve) -> LearningCurve:
-    """The curve of a study that learned nothing: if it is flat, without predictions.
+    """The curve of a study that learned nothing: without predictions, unless more records are sure to help.
 
     Leave-one-out on noise is below chance where classes are equally large, since an image that is left out lowers the
     share of its own class. So intervals that predict it cover less than they state.
     """
-    return dataclasses.replace(curve, predictions=(), per_class={}) if curve.flat else curve
+    return dataclasses.replace(curve, predictions=(), per_class={}) if curve.flat or not curve.sure else curve
 
 
 def in_words(curve: LearningCurve) -> str:
@@ -160,5 +165,6 @@ def in_words(curve: LearningCurve) -> str:
         )
     return (
         f"Would more images help? Twice as many: {now.accuracy:.3f} → about {twice.accuracy:.3f} ({twice.low:.3f} to "
-        f"{twice.high:.3f}), a gain of {100 * gain:.1f} points ({100 * low:.1f} to {100 * high:.1f})."
+        f"{twice.high:.3f}), a gain of {100 * gain:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+        + ("." if curve.sure else ", so perhaps none: with so few images it is not sure.")
     )

@@ -138,8 +138,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise ConfigError(
-                f"--config.log.wandb={project}: Weights & Biases is not installed; install jaxcat with its extra: "
-                'pip install "jaxcat[wandb]"'
+                f"--config.log.wandb={project}: Weights & Biases is not installed: pip install wandb"
             ) from error
         identity = self._workdir / "wandb-run-id"  # a continued run is the same run there
         with writing_to(self._workdir):

@@ -26,7 +26,7 @@ LIMIT = 2500
 # Records of that subset: so many of each class, between these two.
 OF_CLASS, LEAST_RANKED, MOST_RANKED = 20, 2000, 4000
 NO_SLOPE = "Leave-one-out scores do not rise with the right class, so the head answers with the classes' frequencies."
-SMALLEST = "The penalty {:.3g} is the smallest that is tried; nothing needs to be done."
+SMALLEST = "The penalty {:.3g} is the smallest that is tried, as is usual with few images."
 LARGEST = (
     "The penalty {:.3g} is the largest that is tried: the leave-one-out error is least where scores hardly depend on "
     "the features."
