@@ -18,7 +18,7 @@ from jaxcat import configs, flags
 from jaxcat.config import flatten
 from jaxcat.data.indexing.table import escape_cell, unescape_cell
 from jaxcat.data.sources import open_data
-from jaxcat.errors import ConfigError
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.study import __main__ as command_line
 from jaxcat.study import advice, command
 from jaxcat.system import interruption
@@ -169,6 +169,24 @@ def test_a_directory_with_a_run_is_refused(planted, tmp_path):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     with pytest.raises(ConfigError, match="holds a run"):
         jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": planted})
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"summary": [], "request": [1]}, {"summary": [], "request": {"config": 5}}, {"summary": []}]
+)
+def test_a_file_that_is_no_study_is_named(content, tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"study\.json: is no study of this version: remove it"):
+        jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": tmp_path})
+
+
+def test_training_the_winner_without_its_config_file(tmp_path):
+    words = ["--config", "folder", f"--config.data.dir={tmp_path}"]
+    config = flags.read_config(words[1], words[2:])
+    study = {"summary": [], "request": command.request(config, [])}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    with pytest.raises(CheckpointError, match=r"recommended\.py: not there.*: remove .*study\.json"):
+        command.execute(config, tmp_path, train=True)
 
 
 @pytest.mark.slow
