@@ -153,7 +153,7 @@ def test_a_second_call_shows_the_finished_study(done, planted, capsys, monkeypat
         (["--config", "folder:trained"], "--config.optim.name=rmsprop"),
         (["--config", "folder", "--sizes", "32,x"], "--sizes 32,x"),
         (["--config", "folder", "--sizes", "150,150"], "named twice"),
-        (["--config", "folder", "--sizes", "8"], "--sizes 8: must be from"),
+        (["--config", "folder", "--sizes", "8"], "--sizes 8: must be a whole number from"),
         (["--config", "folder", "--config.model.pool_grid=2"], "pool_grid=2"),
         (["--config", "folder", "--config.data.augment=article"], "augment"),
         (["--config", "folder", "--config.data.table=x.csv"], "needs --config.data.source=table"),
@@ -163,6 +163,12 @@ def test_refused_before_long_work(words, message, tmp_path):
     words = [words[0], words[1], f"--config.data.dir={tmp_path}", *words[2:]]
     with pytest.raises(ConfigError, match=message):
         command_line.main([*words, "--workdir", str(tmp_path / "study")])
+
+
+@pytest.mark.parametrize("size", ["150", 150.5, None, 10**9])
+def test_sizes_from_python(size, tmp_path):
+    with pytest.raises(ConfigError, match=f"--sizes {size}: must be a whole number"):
+        jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": tmp_path}, sizes=[size])
 
 
 def test_a_directory_with_a_run_is_refused(planted, tmp_path):

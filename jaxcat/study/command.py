@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def check(config: ConfigDict, sizes: Sequence[int]) -> None:
         )
     least = BACKBONES[config.model.backbone].least_image_size
     for size in sizes:
-        if not least <= size <= MOST_SIZE:
-            raise ConfigError(f"--sizes {size}: must be from {least}, which the backbone needs, to {MOST_SIZE} pixels")
+        if not isinstance(size, Integral) or not least <= size <= MOST_SIZE:
+            raise ConfigError(
+                f"--sizes {size}: must be a whole number from {least}, which the backbone needs, to {MOST_SIZE} pixels"
+            )
     if len(set(sizes)) < len(sizes):
         raise ConfigError(f"--sizes {','.join(map(str, sizes))}: a size is named twice")
 
@@ -65,7 +68,7 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
 
     if jax.process_count() > 1:
         raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
-    console = Console()
+    console, sizes = Console(), [int(size) for size in sizes]  # NumPy's are no JSON
     asked = request(config, sizes)
     with loop.held(workdir):
         before = read(workdir)
