@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -254,6 +255,7 @@ def test_saturated_probabilities_do_not_hide_wrong_logits(tmp_path, monkeypatch)
     ({"format": "web", "path": "page.html"}, "for one file add --single-file"),
     ({"path": "missing/a.onnx"}, "there is no folder"),
     ({"path": "there.onnx"}, "is there already"),
+    ({"path": "\0a.onnx"}, "--output .*zero byte"),
 ])  # fmt: skip
 def test_requests_that_cannot_be_done(changes, message, tmp_path):
     (tmp_path / "there.onnx").touch()
@@ -285,6 +287,29 @@ def test_without_its_runtime_a_file_is_written_and_says_so(tmp_path, monkeypatch
     monkeypatch.setattr("jaxcat.export.writers.onnx_file.installed_versions", lambda *_: {})
     found = export(classifier_of(), tmp_path / "a.onnx", format="onnx")
     assert found["parity"] == {"not_compared": "not compared with jaxcat: onnxruntime is not here"}
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export(classifier_of(), "~/a.onnx", format="onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_comparing_reports_to_nobody(tmp_path):
+    """ONNX Runtime's file of what it reports is not there."""
+    code = (
+        "import sys; from pathlib import Path; from jaxcat.export.writers.onnx_file import opened; "
+        "print(opened(Path(sys.argv[1]), None))"
+    )
+    export(classifier_of(), tmp_path / "a.onnx", format="onnx")
+    (tmp_path / "scratch").mkdir()
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.onnx")],
+        env=clean | {"TMPDIR": str(tmp_path / "scratch")},
+        check=True,
+    )
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_help_and_wrong_formats_import_no_framework():

@@ -18,7 +18,7 @@ from jaxcat import configs, flags
 from jaxcat.config import flatten
 from jaxcat.data.indexing.table import escape_cell, unescape_cell
 from jaxcat.data.sources import open_data
-from jaxcat.errors import ConfigError
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.study import __main__ as command_line
 from jaxcat.study import advice, command
 from jaxcat.system import interruption
@@ -153,7 +153,7 @@ def test_a_second_call_shows_the_finished_study(done, planted, capsys, monkeypat
         (["--config", "folder:trained"], "--config.optim.name=rmsprop"),
         (["--config", "folder", "--sizes", "32,x"], "--sizes 32,x"),
         (["--config", "folder", "--sizes", "150,150"], "named twice"),
-        (["--config", "folder", "--sizes", "8"], "--sizes 8: must be from"),
+        (["--config", "folder", "--sizes", "8"], "--sizes 8: must be a whole number from"),
         (["--config", "folder", "--config.model.pool_grid=2"], "pool_grid=2"),
         (["--config", "folder", "--config.data.augment=article"], "augment"),
         (["--config", "folder", "--config.data.table=x.csv"], "needs --config.data.source=table"),
@@ -165,10 +165,34 @@ def test_refused_before_long_work(words, message, tmp_path):
         command_line.main([*words, "--workdir", str(tmp_path / "study")])
 
 
+@pytest.mark.parametrize("size", ["150", 150.5, None, 10**9])
+def test_sizes_from_python(size, tmp_path):
+    with pytest.raises(ConfigError, match=f"--sizes {size}: must be a whole number"):
+        jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": tmp_path}, sizes=[size])
+
+
 def test_a_directory_with_a_run_is_refused(planted, tmp_path):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     with pytest.raises(ConfigError, match="holds a run"):
         jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": planted})
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"summary": [], "request": [1]}, {"summary": [], "request": {"config": 5}}, {"summary": []}]
+)
+def test_a_file_that_is_no_study_is_named(content, tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"study\.json: is no study of this version: remove it"):
+        jaxcat.study.study("folder", tmp_path, settings=TINY | {"data.dir": tmp_path})
+
+
+def test_training_the_winner_without_its_config_file(tmp_path):
+    words = ["--config", "folder", f"--config.data.dir={tmp_path}"]
+    config = flags.read_config(words[1], words[2:])
+    study = {"summary": [], "request": command.request(config, [])}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    with pytest.raises(CheckpointError, match=r"recommended\.py: not there.*: remove .*study\.json"):
+        command.execute(config, tmp_path, train=True)
 
 
 @pytest.mark.slow

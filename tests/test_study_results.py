@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from measure_study_speed import made_up, study
@@ -11,6 +13,7 @@ from jaxcat.study import ranking
 from jaxcat.study.curve import LearningCurve, in_words
 from jaxcat.study.images import hardest
 from jaxcat.study.ranking import front_of
+from jaxcat.study.summary import lines
 
 WIDTHS = [6, 10, 14]
 
@@ -105,3 +108,19 @@ def test_hardest_pairs():
     first, second = hardest(predicted, labels, ("a", "b", "c"))
     assert (first.first, first.second, first.wrong, first.share) == ("a", "b", 2, 0.4)
     assert (second.first, second.second, second.wrong) == ("a", "c", 1)
+
+
+def test_pairs_of_two_labels_are_counted_though_they_are_left_out_together():
+    collected = made_up(100, 2, WIDTHS)
+    labels, groups = collected.splits["train"].labels, np.arange(100)
+    first, second = (int(np.flatnonzero(labels == label)[0]) for label in (0, 1))
+    groups[second] = groups[first]
+
+    def copied(part):
+        rows = part.read(0, 100).copy()
+        rows[second] = rows[first]
+        return part._replace(read=lambda start, stop: rows[start:stop])
+
+    parts = [copied(part) for part in collected.parts["train"]]
+    found = study(collected._replace(parts={"train": parts}, groups={"train": groups}))
+    assert "1 with two labels" in "\n".join(lines(found, Path("study")))

@@ -12,6 +12,7 @@ from jaxcat.errors import ConfigError, ExportError, JaxcatError, one_line
 from jaxcat.export.formats import FLOAT32, SINGLE_FILE, Format, format_of
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.files import placing
+from jaxcat.system.paths import typed
 
 if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
@@ -48,7 +49,7 @@ def export(
     """
     console = console or Console(quiet=True)
     kind = format_of(format, weights, options)
-    target = _target(Path(path), format, ".html" if options.get(SINGLE_FILE) else kind.suffix)
+    target = _target(path, format, ".html" if options.get(SINGLE_FILE) else kind.suffix)
     writer = kind.writer(console, **options)
     from jaxcat.export.description import description_of, text_of
     from jaxcat.export.network import exported
@@ -78,8 +79,12 @@ def _reported(target: Path) -> Iterator[None]:
         raise ExportError(f"{target}: cannot be written: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _target(path: Path, format: str, suffix: str) -> Path:
+def _target(wanted: str | os.PathLike, format: str, suffix: str) -> Path:
     """The path to write, if it fits the format and is free. Raises ConfigError."""
+    try:
+        path = typed(wanted)
+    except ConfigError as error:
+        raise ConfigError(f"--output {error}") from error
     if path.suffix.lower() != suffix and suffix:
         raise ConfigError(f"--output {path}: --format {format} writes NAME{suffix}")
     if path.suffix.lower() == ".html" and not suffix:

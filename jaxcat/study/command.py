@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def check(config: ConfigDict, sizes: Sequence[int]) -> None:
         )
     least = BACKBONES[config.model.backbone].least_image_size
     for size in sizes:
-        if not least <= size <= MOST_SIZE:
-            raise ConfigError(f"--sizes {size}: must be from {least}, which the backbone needs, to {MOST_SIZE} pixels")
+        if not isinstance(size, Integral) or not least <= size <= MOST_SIZE:
+            raise ConfigError(
+                f"--sizes {size}: must be a whole number from {least}, which the backbone needs, to {MOST_SIZE} pixels"
+            )
     if len(set(sizes)) < len(sizes):
         raise ConfigError(f"--sizes {','.join(map(str, sizes))}: a size is named twice")
 
@@ -65,15 +68,15 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
 
     if jax.process_count() > 1:
         raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
-    console = Console()
+    console, sizes = Console(), [int(size) for size in sizes]  # NumPy's are no JSON
     asked = request(config, sizes)
     with loop.held(workdir):
         before = read(workdir)
         if before is None and steps(workdir):
             raise ConfigError(f"--workdir {workdir}: holds a run; a study needs a directory of its own")
-        if before is not None and before.get("request") != asked:
+        if before is not None and before["request"] != asked:
             raise ConfigError(
-                f"--workdir {workdir}: holds a study of {_changes(before.get('request') or {}, asked)}; choose another "
+                f"--workdir {workdir}: holds a study of {_changes(before['request'], asked)}; choose another "
                 "--workdir, or ask for the same to see it"
             )
         if before is not None:
@@ -86,6 +89,11 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
         from jaxcat.configs import execute as config_of
         from jaxcat.study.advice import CONFIG_FILE, RUN
 
+        if not (workdir / CONFIG_FILE).is_file():
+            raise CheckpointError(
+                f"{workdir / CONFIG_FILE}: not there, and --train needs it: remove {workdir / FILE} too, and the study "
+                "is made again"
+            )
         return loop.train(config_of(str(workdir / CONFIG_FILE)), workdir / RUN)
     return 0
 
@@ -143,14 +151,24 @@ def read(workdir: Path) -> dict[str, Any] | None:
         raise CheckpointError(
             f"{path}: cannot be read ({one_line(error)}): remove it, and the study is made again"
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("summary"), list):
+    if not _is_study(content):
         raise CheckpointError(f"{path}: is no study of this version: remove it, and the study is made again")
     return content
 
 
+def _is_study(content: Any) -> bool:
+    """Whether what was read has the parts that `execute` looks into."""
+    if not isinstance(content, dict) or not isinstance(content.get("summary"), list):
+        return False
+    asked = content.get("request")
+    return (
+        isinstance(asked, dict) and isinstance(asked.get("config"), dict) and isinstance(asked.get("sizes", []), list)
+    )
+
+
 def _changes(before: dict[str, Any], asked: dict[str, Any]) -> str:
     """The settings in which two requests differ, as they were before."""
-    old, new = before.get("config", {}), asked["config"]
+    old, new = before["config"], asked["config"]
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     words = [f"--config.{name}={old.get(name)}" for name in names]
     if before.get("sizes") != asked["sizes"]:

@@ -125,12 +125,12 @@ def _duplicates(results: Results) -> Iterator[str]:
     if sum(map(len, results.collected.splits.values())) < LEAST_IMAGES:
         yield f"Near duplicates: not looked for, since that needs at least {LEAST_IMAGES} images"
         return
-    new = [pair for pair in copies.pairs if not pair.known]
+    new = [pair for pair in copies.pairs if pair.labels or not pair.known]  # two labels are wrong in a group too
     across, labels = sum(pair.across for pair in new), sum(pair.labels for pair in new)
     yield (
         f"Near duplicates: {counted(len(new), 'pair')} ({across} across splits, {labels} with two labels) besides "
-        "those that are left out together. Images that only share a background may be among them; a cosine near 1 is "
-        "a copy. duplicates.csv has all"
+        "those of one label that are left out together. Images that only share a background may be among them; a "
+        "cosine near 1 is a copy. duplicates.csv has all"
     )
     for pair in new[:EXAMPLES]:
         yield f"  {_words(results, pair)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
 def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
     if not installed_versions("onnxruntime"):
         return None
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would report to Microsoft what is run; read at its import
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
