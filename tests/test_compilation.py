@@ -57,7 +57,7 @@ def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_
         assert train(config, tmp_path / str(views)) == 0
     jaxcat.load(tmp_path / "0").predict(list(small.images(1)))
     for name in (
-        "BottleneckSource._prefix.<locals>.compute",
+        "XLA._compiled.<locals>.compute",
         "make_train_step.<locals>.step",
         "make_eval_step.<locals>.step",
     ):

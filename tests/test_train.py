@@ -101,6 +101,7 @@ def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, 
         "optim.class_weight": "balanced",
         "bottleneck.views": 1,
         "bottleneck.dtype": "float32",
+        "bottleneck.engine": "xla",  # as before: the others need float32
     }
     other |= dict.fromkeys(CAN_BE_FORCED - other.keys(), 0.25)
     config = small_run.config(folder, **other, epochs=4)

@@ -38,11 +38,14 @@ def decoded(encoded: Any, *, max_pixels: int) -> Any:
 
 def _jpeg(encoded: Any, max_pixels: int) -> Any:
     header = jpeg.header_of(encoded)
-    _check(header.reason)
-    _check(tf.where(header.channels == CMYK, "CMYK colours: save the image as RGB", ""))
-    _check_size(header.pixels, max_pixels)
-    # The method that Pillow uses; TensorFlow's default is up to 17 levels off.
-    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    checks = (
+        _check(header.reason),
+        _check(tf.where(header.channels == CMYK, "CMYK colours: save the image as RGB", "")),
+        _check_size(header.pixels, max_pixels),
+    )
+    with tf.control_dependencies(checks):  # else TensorFlow may decode first, and its own error hides the reason
+        # The method that Pillow uses; TensorFlow's default is up to 17 levels off.
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     place = tf.where((header.orientation >= 1) & (header.orientation <= len(UPRIGHT)), header.orientation - 1, 0)
     return tf.switch_case(place, [functools.partial(_turned, image, *moves) for moves in UPRIGHT])
 
@@ -54,14 +57,14 @@ def _turned(image: Any, swapped: bool, rows: bool, columns: bool) -> Any:
 
 def _png(encoded: Any, max_pixels: int) -> Any:
     pixels, reason = png.pixels_and_reason(encoded)
-    _check(reason)
-    _check_size(pixels, max_pixels)
-    return tf.io.decode_png(encoded, channels=3)
+    with tf.control_dependencies((_check(reason), _check_size(pixels, max_pixels))):
+        return tf.io.decode_png(encoded, channels=3)
 
 
-def _check(reason: Any) -> None:
-    tf.debugging.Assert(reason == "", [tf.strings.join(["jaxcat cannot answer for ", reason])])
+def _check(reason: Any) -> Any:
+    """Adds the operation that ends the graph's run if there is a reason, and returns it."""
+    return tf.debugging.Assert(reason == "", [tf.strings.join(["jaxcat cannot answer for ", reason])])
 
 
-def _check_size(pixels: Any, most: int) -> None:
-    _check(tf.where((pixels > 0) & (pixels <= most), "", f"an image of no pixels, or of more than {most:,}"))
+def _check_size(pixels: Any, most: int) -> Any:
+    return _check(tf.where((pixels > 0) & (pixels <= most), "", f"an image of no pixels, or of more than {most:,}"))
