@@ -116,7 +116,8 @@ class Run:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.005)
         self.process.kill()
-        if self.process.wait() not in (-signal.SIGKILL, -signal.SIGSEGV):  # faulthandler may crash as it reads
+        # Besides SIGKILL: faulthandler may crash as it reads; at the end of Python it no longer takes SIGUSR1.
+        if self.process.wait() not in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGUSR1):
             return ""
         return place(self.stacks.read_text() if listening else "")
 

@@ -8,8 +8,6 @@ This module imports no framework: the keys of a LiteRT engine need none, so that
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ from jaxcat.bottlenecks.engines.tensorflow_graph import GRAPH_VERSION
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.files import json_digest
 from jaxcat.system.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def keys_of(config: ConfigDict, net: Network, *, frozen_digests: Mapping[str, st
     if not net.prefix_pools:
         return [
             _common(config, net.conventions, stages=net.prefix_stages)
-            | {"numbers": _hash(frozen_digests), "pool": None}
+            | {"numbers": json_digest(frozen_digests), "pool": None}
             | _of_xla(config)
         ]
     of_blocks, keys = _of_blocks(frozen_digests, net.blocks), []
@@ -113,13 +112,9 @@ def computations(
 def _of_blocks(frozen_digests: Mapping[str, str], blocks: Sequence[str]) -> list[str]:
     """A digest of the arrays of each block. Names may be anything: a meta may come from anywhere."""
     return [
-        _hash({name: digest for name, digest in frozen_digests.items() if name.split("/")[1:2] == [block]})
+        json_digest({name: digest for name, digest in frozen_digests.items() if name.split("/")[1:2] == [block]})
         for block in blocks
     ]
-
-
-def _hash(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _common(config: ConfigDict, conventions: Conventions, *, stages: Sequence[str]) -> dict[str, Any]:

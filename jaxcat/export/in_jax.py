@@ -77,6 +77,6 @@ def _statistic(layer: Statistic, x: Array) -> Array:
     if layer.kind == "flatten":
         return x.reshape(x.shape[0], -1)
     reduce: Callable[..., Array] = {"avg": jnp.mean, "max": jnp.max, "std": jnp.std}[layer.kind]  # type: ignore[assignment]
-    rows, columns = (cells(side, layer.grid) for side in x.shape[1:3])
-    found = [reduce(x[:, a:b, c:d], axis=(1, 2)) for a, b in rows for c, d in columns]
+    height, width = x.shape[1:3]
+    found = [reduce(x[:, a:b, c:d], axis=(1, 2)) for a, b, c, d in cells(height, width, layer.grid)]
     return jnp.concatenate(found, axis=-1)

@@ -33,8 +33,8 @@ class Pool(nnx.Module):
         if part.statistic == "flatten":
             return x.reshape(x.shape[0], -1)
         reduce = _REDUCTIONS[part.statistic]
-        rows, columns = (cells(side, self.grid) for side in x.shape[1:3])
-        values = [reduce(x[:, top:bottom, left:right]) for top, bottom in rows for left, right in columns]
+        height, width = x.shape[1:3]
+        values = [reduce(x[:, top:bottom, left:right]) for top, bottom, left, right in cells(height, width, self.grid)]
         return jnp.stack(values, axis=1).reshape(x.shape[0], -1)
 
 

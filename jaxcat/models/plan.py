@@ -8,7 +8,6 @@ convolution before it: `folded` gives kernels and biases that contain it. This m
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from jaxcat.models.wiring import (
     Table,
     shapes_of,
 )
+from jaxcat.system.files import json_digest
 
 PLAN_VERSION = 1  # increase it if the same description comes to mean another computation
 
@@ -171,7 +171,7 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 of `describe`, as hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
+        return json_digest(self.describe())
 
 
 def plan_of(

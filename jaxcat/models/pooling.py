@@ -34,9 +34,14 @@ def pooled_parts(kind: str, grid: int, shapes: Mapping[str, tuple[int, int, int]
     )
 
 
-def cells(side: int, grid: int) -> list[tuple[int, int]]:
-    """Start and end of `grid` intervals that cover `side` cells; if `grid` is no divisor, they overlap by one cell."""
-    return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]
+def cells(height: int, width: int, grid: int) -> list[tuple[int, int, int, int]]:
+    """Top, bottom, left and right of each cell of a `grid` × `grid` division of a map.
+
+    Cell by cell from left to right, then from top to bottom. They cover the map; if `grid` divides a side with a rest,
+    neighbours overlap by one position.
+    """
+    rows, columns = ([(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)] for side in (height, width))
+    return [(top, bottom, left, right) for top, bottom in rows for left, right in columns]
 
 
 def check_grid(model: ConfigDict, shape: tuple[int, int, int], *, image_size: int) -> None:

@@ -19,53 +19,47 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv:
+class OfOne:
+    """A layer that reads one other, `input`."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(OfOne):
     """A convolution with ReLU.
 
     Between them is batch normalisation without scale, or else the convolution has a bias; `Backbone.batch_norm` says
     which.
 
     Attributes:
-        input: name of the layer that it reads.
         channels: number of output channels of the published network; see `scaled`.
         kernel: height and width.
         stride: along both sides; 1 if the padding is SAME.
         padding: SAME keeps height and width; VALID adds nothing at the border.
     """
 
-    input: str
     channels: int
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: Padding = "SAME"
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclasses.dataclass(frozen=True)
-class MaxPool:
+class MaxPool(OfOne):
     """The largest value of `window` × `window` positions, without padding."""
 
-    input: str
     window: int = 3
     stride: int = 2
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclasses.dataclass(frozen=True)
-class AveragePool:
+class AveragePool(OfOne):
     """Means of 3×3 positions with stride 1 and SAME padding; what counts at the border is in `Conventions`."""
-
-    input: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclasses.dataclass(frozen=True)

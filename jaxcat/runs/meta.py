@@ -24,6 +24,7 @@ from jaxcat.models.backbone import check_model
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.objectives.metrics import METRICS
 from jaxcat.runs.workdir import checkpoint, way_out
+from jaxcat.system.files import json_digest
 from jaxcat.wording import counted
 
 FORMAT = 2
@@ -252,8 +253,7 @@ def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Pa
 
 def meta_digest(plain: Mapping[str, Any]) -> str:
     """SHA-256 of a meta without its own digest; needed because damaged JSON may be valid, with another number."""
-    text = json.dumps({key: value for key, value in plain.items() if key != "meta_digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest({key: value for key, value in plain.items() if key != "meta_digest"})
 
 
 def best_epoch(history: Sequence[dict]) -> dict | None:

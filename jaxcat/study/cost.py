@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from jaxcat.bottlenecks.engines.conversion import plan_of_run
 from jaxcat.bottlenecks.engines.converted import make
 from jaxcat.bottlenecks.engines.litert import LiteRTPrefix
 from jaxcat.bottlenecks.engines.names import XLA
-from jaxcat.models.plan import Convolution, Plan, plan_of
+from jaxcat.models.plan import Convolution, Plan
 from jaxcat.study.collect import Collected
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import place_replicated
@@ -28,8 +29,8 @@ def milliseconds(collected: Collected, *, mesh: Mesh, console: Console) -> dict[
     The whole pass is timed, by the engine that computed it. A block's share is that of the multiplications up to it:
     a program for each block would take minutes to compile.
     """
-    network, size = collected.run.network, collected.size
-    plan = plan_of(network.config, image_size=size, conventions=network.conventions, classes=2)
+    network = collected.run.network
+    plan = plan_of_run(collected.run.meta.config, network.conventions)
     shares = {block: multiplications(plan.up_to(block)) for block in network.pooled}
     whole = _whole(collected, mesh=mesh, console=console)
     return {block: whole * count / shares[network.pooled[-1]] for block, count in shares.items()}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -54,6 +57,11 @@ def _cache_of(wanted: str) -> Path:
         return paths.typed(wanted)
     except ConfigError as error:
         raise ConfigError(f"JAXCAT_CACHE={error}") from error
+
+
+def json_digest(plain: Any) -> str:
+    """SHA-256 of plain JSON, as hexadecimal digits; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

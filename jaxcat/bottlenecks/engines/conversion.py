@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,12 @@ def plan_of_run(config: ConfigDict, conventions: Conventions) -> Plan:
 
 def request_of(config: ConfigDict, conventions: Conventions) -> str:
     """What is to be converted, as JSON: the settings that `plan_of_run` reads, the conventions and the engine."""
-    return json.dumps(
-        {
-            "model": config.model.to_dict(),
-            "image_size": config.data.image_size,
-            "conventions": conventions.to_dict(),
-            "engine": config.bottleneck.engine,
-        }
-    )
+    read = {
+        "model": config.model.to_dict(),
+        "data": {"image_size": config.data.image_size},
+        "bottleneck": {"engine": config.bottleneck.engine},
+    }
+    return json.dumps({"config": read, "conventions": conventions.to_dict()})
 
 
 def packed(arrays: Mapping[str, Arrays]) -> bytes:
@@ -77,20 +75,48 @@ def convert(plan: Plan, arrays: Mapping[str, Arrays], *, quantized: bool) -> byt
 
     from jaxcat.bottlenecks.engines.tensorflow_graph import outputs_of
 
-    def prefix(image: Any) -> None:
-        outputs = outputs_of(plan, arrays, image)  # the arrays become constants of the graph: nothing is left to freeze
-        for name in plan.outputs:
-            tf.identity(outputs[name], name=name)
+    def prefix(image: Any) -> dict[str, Any]:
+        return outputs_of(plan.layers, arrays, {IMAGE: image})
 
     size = plan.layers[0].shape[0]
-    graph = tf.compat.v1.wrap_function(prefix, [tf.TensorSpec([1, size, size, 3], tf.uint8, name=IMAGE)])
-    # Only the outputs of a pruned function have their own names in the file.
-    named = graph.prune(graph.inputs, [graph.graph.get_tensor_by_name(f"{name}:0") for name in plan.outputs])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([named])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantized else []
-    content = converter.convert()
+    inputs = [tf.TensorSpec([1, size, size, 3], tf.uint8, name=IMAGE)]
+    content = file_of(prefix, inputs, plan.outputs, optimized=quantized)
     check_size(len(content), arrays, quantized=quantized)
     return content
+
+
+def file_of(
+    function: Callable[..., Mapping[str, Any]],
+    inputs: Sequence[Any],
+    outputs: Sequence[str],
+    *,
+    optimized: bool = False,
+    half: bool = False,
+) -> bytes:
+    """The content of a file that computes a function of TensorFlow operations.
+
+    Args:
+        function: takes the inputs, gives values by name. Its arrays become constants: nothing is left to freeze.
+        inputs: a `tf.TensorSpec` with a name for each input.
+        outputs: names of the values that the file gives.
+        optimized: 8-bit weights.
+        half: float16 weights.
+    """
+    import tensorflow as tf
+
+    def named(*arguments: Any) -> None:
+        values = function(*arguments)
+        for name in outputs:
+            tf.identity(values[name], name=name)
+
+    graph = tf.compat.v1.wrap_function(named, list(inputs))
+    # Only the outputs of a pruned function have their own names in the file.
+    pruned = graph.prune(graph.inputs, [graph.graph.get_tensor_by_name(f"{name}:0") for name in outputs])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimized or half else []
+    if half:
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
 
 
 def check_size(size: int, arrays: Mapping[str, Arrays], *, quantized: bool) -> None:
@@ -104,14 +130,9 @@ def main(arguments: list[str]) -> int:
     request, file = json.loads(arguments[0]), Path(arguments[1])
     arrays = unpacked(sys.stdin.buffer.read())
     try:
-        plan = plan_of(
-            ConfigDict(request["model"]),
-            image_size=request["image_size"],
-            conventions=Conventions.from_dict(request["conventions"]),
-            classes=2,
-        ).prefix()
-        content = convert(plan, arrays, quantized=engine_of(request["engine"]).quantized)
-        file.write_bytes(content)
+        config = ConfigDict(request["config"])
+        plan = plan_of_run(config, Conventions.from_dict(request["conventions"]))
+        file.write_bytes(convert(plan, arrays, quantized=engine_of(config.bottleneck.engine).quantized))
     except Exception as error:  # of TensorFlow, whatever it is: the run that asked says the reason
         print(f"\n{type(error).__name__}: {one_line(error)}" if not isinstance(error, EngineError) else f"\n{error}")
         return 1

@@ -33,7 +33,7 @@ from jaxcat.errors import CacheError, EngineError, JaxcatError, one_line
 from jaxcat.models.plan import folded
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.console import said_if_long
-from jaxcat.system.files import ASIDE, NoHomeError, cache_dir, never, write_bytes
+from jaxcat.system.files import ASIDE, NoHomeError, cache_dir, json_digest, never, write_bytes
 from jaxcat.system.locks import locked
 
 logger = logging.getLogger(__name__)
@@ -210,14 +210,10 @@ def _wanted(config: ConfigDict, conventions: Conventions, frozen_digests: Mappin
         "backbone": model.backbone,
         "last": found[-1]["stages"][-1],
         "image_size": size,
-        "parts": {output: _digest(each) for output, each in zip(outputs, found, strict=True)},
+        "parts": {output: json_digest(each) for output, each in zip(outputs, found, strict=True)},
     }
-    names = [about["last"], f"{size}px", engine.removeprefix("litert_"), _digest(about)[:8]]
+    names = [about["last"], f"{size}px", engine.removeprefix("litert_"), json_digest(about)[:8]]
     return _Wanted(outputs, cache_dir() / FOLDER / "-".join(names), about)
-
-
-def _digest(plain: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _find(wanted: _Wanted) -> Converted | None:

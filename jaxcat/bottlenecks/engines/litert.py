@@ -118,7 +118,7 @@ class LiteRTPrefix:
     def _start(self) -> None:
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="litert")
-        self._free: queue.LifoQueue[_Opened] = queue.LifoQueue()
+        self._free: queue.LifoQueue[Opened] = queue.LifoQueue()
         with without_lines("XNNPACK delegate for CPU"):  # said once in a process
             self._free.put(self._open())
 
@@ -160,9 +160,9 @@ class LiteRTPrefix:
         finally:
             self._free.put(opened)
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         try:
-            return _Opened(self._found.Interpreter(model_content=self._converted.content, num_threads=self._threads))
+            return Opened(self._found.Interpreter(model_content=self._converted.content, num_threads=self._threads))
         except (ValueError, RuntimeError, KeyError) as error:
             raise EngineError(
                 f"{self._converted.path}: {self._found.package} {self._found.version} cannot open it: "
@@ -170,8 +170,8 @@ class LiteRTPrefix:
             ) from error
 
 
-class _Opened:
-    """One interpreter; one thread at a time may use it."""
+class Opened:
+    """One interpreter of a file that takes an image, `IMAGE`; one thread at a time may use it."""
 
     def __init__(self, opened: Any):
         opened.allocate_tensors()
@@ -180,6 +180,7 @@ class _Opened:
         self._outputs = {each["name"]: each["index"] for each in opened.get_output_details()}
 
     def row(self, image: np.ndarray, wanted: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """The outputs with these names for one image, uint8 (S, S, 3)."""
         if image.dtype != np.uint8 or (1, *image.shape) != tuple(self._image["shape"]):
             raise ValueError(f"{image.dtype} {image.shape} does not fit the input {self._image['shape']}")
         self._interpreter.set_tensor(self._image["index"], image[None])

@@ -5,13 +5,12 @@ TensorFlow is imported only when a function of this module is called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcat.models.plan import (
-    IMAGE,
     AveragePooling,
     Concatenation,
     Convolution,
@@ -20,7 +19,6 @@ from jaxcat.models.plan import (
     Layer,
     MaxPooling,
     Normalize,
-    Plan,
     Statistic,
 )
 from jaxcat.models.pooling import cells
@@ -28,19 +26,21 @@ from jaxcat.models.pooling import cells
 GRAPH_VERSION = 1  # increase it if the operations of a layer change
 
 
-def outputs_of(plan: Plan, arrays: Mapping[str, tuple[Any, Any]], images: Any) -> dict[str, Any]:
-    """Adds the layers of a plan to the graph.
+def outputs_of(
+    layers: Iterable[Layer], arrays: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Adds layers of a plan to the graph.
 
     Args:
-        plan: the whole network, or a part of it.
+        layers: all of them, or a part.
         arrays: the result of `models.plan.folded`, or a `tf.Variable` in place of each array.
-        images: uint8 (B, S, S, 3).
+        given: what they read of others, by name, such as the images, `IMAGE`, uint8 (B, S, S, 3).
 
     Returns:
-        The output of each layer by name, float32: (B, height, width, channels) or (B, features).
+        What was given, and the output of each layer by name, float32: (B, height, width, channels) or (B, features).
     """
-    outputs = {IMAGE: images}
-    for layer in plan.layers:
+    outputs = dict(given)
+    for layer in layers:
         inputs = [outputs[name] for name in layer.inputs]
         outputs[layer.name] = _OPERATIONS[type(layer)](layer, inputs, *arrays.get(layer.name, ()))
     return outputs
@@ -93,8 +93,8 @@ def _statistic(layer: Statistic, inputs: Sequence[Any]) -> Any:
     if layer.kind == "flatten":
         return tf.reshape(x, [-1, layer.shape[0]])
     reduce = {"avg": _mean, "max": _maximum, "std": _deviation}[layer.kind]
-    rows, columns = (cells(side, layer.grid) for side in x.shape[1:3])
-    found = [reduce(x[:, top:bottom, left:right]) for top, bottom in rows for left, right in columns]
+    height, width = x.shape[1:3]
+    found = [reduce(x[:, top:bottom, left:right]) for top, bottom, left, right in cells(height, width, layer.grid)]
     return found[0] if len(found) == 1 else tf.concat(found, axis=-1)
 
 

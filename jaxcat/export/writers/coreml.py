@@ -173,14 +173,12 @@ def _statistic(mb: Any, layer: Statistic, inputs: list[Any], arrays: Any) -> Any
     if layer.kind == "flatten":
         return mb.reshape(x=mb.transpose(x=x, perm=[0, 2, 3, 1]), shape=[1, layer.shape[0]])
     channels, height, width = x.shape[1:]
-    rows, columns = cells(height, layer.grid), cells(width, layer.grid)
     found = []
-    for top, bottom in rows:
-        for left, right in columns:
-            part = x
-            if layer.grid > 1:
-                part = mb.slice_by_index(x=x, begin=[0, 0, top, left], end=[1, channels, bottom, right])
-            found.append(_reduced(mb, layer.kind, part))
+    for top, bottom, left, right in cells(height, width, layer.grid):
+        part = x
+        if layer.grid > 1:
+            part = mb.slice_by_index(x=x, begin=[0, 0, top, left], end=[1, channels, bottom, right])
+        found.append(_reduced(mb, layer.kind, part))
     return mb.concat(values=found, axis=1) if len(found) > 1 else found[0]
 
 

@@ -156,17 +156,15 @@ def _statistic(graph: Graph, layer: Statistic, network: ExportedNetwork) -> None
         graph.add("Reshape", [x, shape], name)
         return
     height, width = _sides(network.plan, x)
-    rows, columns = cells(height, layer.grid), cells(width, layer.grid)
     found = []
-    for top, bottom in rows:
-        for left, right in columns:
-            cell = f"{name}/{top}-{left}" if layer.grid > 1 else f"{name}/all"
-            part = x
-            if layer.grid > 1:
-                bounds = [[top, left], [bottom, right], [2, 3]]
-                ends = [graph.constant(f"{cell}/{i}", np.array(each, np.int64)) for i, each in enumerate(bounds)]
-                part = graph.add("Slice", [x, *ends], f"{cell}/map")
-            found.append(_reduced(graph, layer.kind, part, cell))
+    for top, bottom, left, right in cells(height, width, layer.grid):
+        cell = f"{name}/{top}-{left}" if layer.grid > 1 else f"{name}/all"
+        part = x
+        if layer.grid > 1:
+            bounds = [[top, left], [bottom, right], [2, 3]]
+            ends = [graph.constant(f"{cell}/{i}", np.array(each, np.int64)) for i, each in enumerate(bounds)]
+            part = graph.add("Slice", [x, *ends], f"{cell}/map")
+        found.append(_reduced(graph, layer.kind, part, cell))
     graph.add("Concat", found, name, axis=1)
 
 

@@ -39,7 +39,7 @@ def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
         }
 
         def of_images(images: Any) -> dict[str, Any]:
-            logits = outputs_of(network.plan, module.arrays, images)[LOGITS]
+            logits = outputs_of(network.plan.layers, module.arrays, {IMAGE: images})[LOGITS]
             return {LOGITS: logits, PROBABILITIES: with_probabilities(logits)}
 
         def of_encoded(encoded: Any) -> dict[str, Any]:

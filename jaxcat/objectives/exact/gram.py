@@ -24,12 +24,17 @@ def dual_gram(
     gram = np.zeros((records, records), order="F")
     for i in kept[processes.index :: processes.count]:
         progress(f"Gram matrix of {scaled.parts[i].block}")
-        most = rows_at_a_time(records)  # columns at a time, so that a wide part of many records fits in memory
-        rows = scaled.rows([i], np.arange(records))
-        for start in range(0, rows.shape[1], most):
-            some = np.ascontiguousarray(rows[:, start : start + most])
-            gram = blas.dsyrk(1.0, some.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
+        gram = add_products(gram, scaled.rows([i], np.arange(records)))
     return np.asfortranarray(processes.sum(gram))
+
+
+def add_products(gram: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`gram` + RRᵀ of rows R, (N, width), in the memory of `gram`, (N, N), Fortran order; its lower triangle only."""
+    most = rows_at_a_time(len(rows))  # columns at a time, so that a wide part of many records fits in memory
+    for start in range(0, rows.shape[1], most):
+        some = np.ascontiguousarray(rows[:, start : start + most])
+        gram = blas.dsyrk(1.0, some.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
+    return gram
 
 
 def primal_gram(

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import blas
 
 from jaxcat.errors import DataError
-from jaxcat.objectives.exact.gram import copy_triangle
+from jaxcat.objectives.exact.gram import add_products, copy_triangle
 from jaxcat.objectives.exact.parts import Part
 from jaxcat.objectives.exact.problem import Problem
-from jaxcat.objectives.exact.scaling import CONSTANT, read_rows, rows_at_a_time
+from jaxcat.objectives.exact.scaling import CONSTANT, not_finite, read_rows
 from jaxcat.system import memory
 
 TILE = 256  # rows that are weighted at a time
@@ -62,17 +61,10 @@ def part_grams(
         rows = np.empty((len(numbers), part.width))
         read_rows(part, numbers, out=rows)
         if not np.isfinite(rows).all():
-            raise DataError(
-                f"the features of block {part.block} ({part.statistic}) have values that are not finite: the weights "
-                "(--config.model.weights) or the images give NaN"
-            )
+            raise not_finite(part)
         mean = rows.mean(axis=0)
         rows -= mean
-        gram = np.zeros((len(numbers), len(numbers)), order="F")
-        step = rows_at_a_time(len(numbers))
-        for start in range(0, part.width, step):
-            some = np.ascontiguousarray(rows[:, start : start + step])
-            gram = blas.dsyrk(1.0, some.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
+        gram = add_products(np.zeros((len(numbers), len(numbers)), order="F"), rows)
         copy_triangle(gram, to_lower=False)
         matrices.append(gram)
         means.append(float(mean @ mean))

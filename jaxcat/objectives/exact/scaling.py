@@ -92,12 +92,17 @@ def scale_parts(
     squares = processes.sum(squares) / total
     for part, square in zip(parts, squares, strict=True):
         if not np.isfinite(square):
-            raise DataError(
-                f"the features of block {part.block} ({part.statistic}) have values that are not finite: the weights "
-                "(--config.model.weights) or the images give NaN"
-            )
+            raise not_finite(part)
     norms = np.array([mean @ mean for mean in means]) + squares
     return Scaled(parts, means, np.where(squares > CONSTANT**2 * norms, np.sqrt(squares), 0.0), roots)
+
+
+def not_finite(part: Part) -> DataError:
+    """The error for a part with infinite or NaN values."""
+    return DataError(
+        f"the features of block {part.block} ({part.statistic}) have values that are not finite: the weights "
+        "(--config.model.weights) or the images give NaN"
+    )
 
 
 def _slices(part: Part, records: int, processes: Processes) -> Iterator[tuple[slice, np.ndarray]]:
