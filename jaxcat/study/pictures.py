@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jaxcat.study.results import Results
 from jaxcat.study.summary import FEWEST, SHOWN
@@ -32,7 +33,7 @@ def _save(figure: Figure, path: Path) -> None:
 def _ranges(results: Results) -> Figure:
     """Left the best ranges with their intervals, right accuracy by cost with the front."""
     sized = len({row.size for row in results.rows}) > 1
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     solved = [row for row in results.rows if row.solved]
     best = (solved if len(solved) >= FEWEST else results.rows[:SHOWN])[::-1]
@@ -54,25 +55,21 @@ def _ranges(results: Results) -> Figure:
 
 def _costs(axes: Any, results: Results, *, sized: bool) -> None:
     timed = [row for row in results.rows if row.milliseconds is not None and not row.solved]
-    axes.scatter([row.milliseconds for row in timed], [row.accuracy for row in timed], s=8, c=GREY, label="every range")
+    axes.scatter([row.milliseconds for row in timed], [row.accuracy for row in timed], s=8, c=GREY)
     front = results.front
-    axes.plot([row.milliseconds for row in front], [row.accuracy for row in front], "o-", c=BLUE, label="front")
-    for row in front:
+    axes.plot([row.milliseconds for row in front], [row.accuracy for row in front], "o-", c=BLUE)
+    names = []
+    for number, row in enumerate(front, start=1):
         blocks = row.candidate.blocks
         words = f"{blocks[0]}…{blocks[-1]}" if len(blocks) > 1 else blocks[0]
-        axes.annotate(
-            f"{words}, {row.size} px" if sized else words,
-            (row.milliseconds, row.accuracy),
-            fontsize=7,
-            xytext=(-5, 4),
-            textcoords="offset points",
-            ha="right",
-        )
-    axes.margins(x=0.15)  # room for the names
+        names.append(f"{number}  {words}, {row.size} px" if sized else f"{number}  {words}")
+        at = (row.milliseconds, row.accuracy)
+        axes.annotate(str(number), at, fontsize=8, xytext=(-5, 5), textcoords="offset points", ha="right")
+    lines = [Line2D([], [], linestyle="") for _ in names]
+    axes.legend(lines, names, loc="lower left", bbox_to_anchor=(1.01, 0), handlelength=0, fontsize=8)
     axes.set_xlabel("milliseconds for one image, on this machine")
     axes.set_ylabel("leave-one-out accuracy")
-    axes.set_title("what a range costs", fontsize=10)
-    axes.legend(loc="lower right")
+    axes.set_title("what a range costs (line: none is cheaper and as good)", fontsize=10)
 
 
 def _curve(results: Results) -> Figure:
