@@ -29,13 +29,15 @@ EVIL = "=1+1 it's;$(x)"  # a class and folder name that a spreadsheet and a shel
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> Path:
-    """Discs and squares; 3 discs lie among the squares, and a brightened copy of a train image in validation."""
+    """Discs and squares: 3 discs among the squares, brightened copies of train images in validation and test."""
     root = small.image_folder(tmp_path_factory.mktemp(EVIL), train=60, validation=20, classes=("disc", "square"))
     for number in range(3):
         generator = np.random.default_rng(100 + number)
         small.draw("disc", generator).save(root / "train" / "square" / f"wrong{number}.png")
-    copy = Image.open(root / "train" / "disc" / "007.png").point(lambda value: min(255, int(value * 1.05)))
-    copy.save(root / "validation" / "disc" / "copy.png")
+    for split, number in (("validation", "007"), ("test", "011")):
+        copy = Image.open(root / "train" / "disc" / f"{number}.png").point(lambda value: min(255, int(value * 1.05)))
+        (root / split / "disc").mkdir(parents=True, exist_ok=True)
+        copy.save(root / split / "disc" / "copy.png")
     return root
 
 
@@ -54,7 +56,7 @@ def table(study, name: str) -> list[dict[str, str]]:
 def test_content(done):
     content = done.content
     assert content == json.loads((done.workdir / "study.json").read_text())
-    assert content["images"] == {"train": 123, "validation": 41}
+    assert content["images"] == {"train": 123, "validation": 41, "test": 1}
     assert len(content["ranges"]) == 10 * 2  # four blocks
     errors = [row["squared_error"] for row in content["ranges"]]
     assert errors == sorted(errors)
@@ -80,7 +82,10 @@ def test_planted_wrong_labels_and_copy_are_found(done):
     assert sum(f"train/square/wrong{number}.png" in first for number in range(3)) >= 2
     assert {row["suggested"] for row in labels if "wrong" in row["path"]} == {"disc"}
     pairs = table(done, "duplicates.csv")
-    assert {pairs[0]["path"], pairs[0]["path_2"]} == {"train/disc/007.png", "validation/disc/copy.png"}
+    assert {(pair["path"], pair["path_2"]) for pair in pairs if pair["split"] != pair["split_2"]} >= {
+        ("train/disc/007.png", "validation/disc/copy.png"),
+        ("train/disc/011.png", "test/disc/copy.png"),
+    }
 
 
 @pytest.mark.slow

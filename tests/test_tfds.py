@@ -267,3 +267,16 @@ def test_a_download_that_fails_says_so(builders, tmp_path, monkeypatch):
     monkeypatch.setattr(builders["jaxcat_remote"], "_split_generators", fail)
     with pytest.raises(DataError, match=r"download=True: cannot prepare jaxcat_remote: no route to host and more$"):
         opened(tmp_path, "jaxcat_remote", download=True)
+
+
+@pytest.mark.slow
+def test_a_study_of_a_set(prepared, tmp_path):
+    import jaxcat
+
+    settings = {"model.backbone": "vgg19", "model.weights": "none", "model.width": 1 / 8, "data.image_size": 32}
+    settings |= {"data.dir": prepared["array_record"], "data.name": "jaxcat_tiny", "data.test": "test"}
+    found = jaxcat.study.study("tfds", tmp_path / "study", settings=settings)
+    assert found.content["images"] == {"train": 48, "validation": 12, "test": 12}
+    assert found.content["classes"] == list(CLASSES)
+    assert len(found.content["ranges"]) == 20
+    assert "--config" in found.command

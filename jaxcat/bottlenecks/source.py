@@ -55,7 +55,8 @@ class BottleneckSource:
     See `data.streaming.Source`. Images are decoded, and thereby checked, only if a row is missing.
 
     Attributes:
-        splits: the records of "train" and "validation"; after `prepare`, unreadable ones are left out.
+        splits: the records of "train", "validation" and what else was asked for; after `prepare`, unreadable ones are
+            left out.
         digests: after `look_up`, for each split the digest of every record.
         views: number of views of every training image, at most the number of epochs.
         to_compute: number of bottlenecks of which `look_up` found a part missing.
@@ -70,6 +71,7 @@ class BottleneckSource:
         frozen: Tree,
         frozen_digests: Mapping[str, str],
         mesh: Mesh,
+        splits: Sequence[str] = ("train", "validation"),
     ):
         """Reads and computes nothing.
 
@@ -80,6 +82,7 @@ class BottleneckSource:
             frozen: `{"params", "stats"}` of the prefix, on the devices.
             frozen_digests: the digests of `frozen`, from the meta of the run.
             mesh: the mesh of all devices.
+            splits: names of the splits that go through the prefix.
         """
         self._config, self._network, self._frozen, self._mesh = config, network, frozen, mesh
         self._frozen_digests = frozen_digests
@@ -89,11 +92,11 @@ class BottleneckSource:
         else:
             self._engine = LiteRT(config, network=network, frozen=frozen, frozen_digests=frozen_digests, mesh=mesh)
         self._classes = data.classes
-        self.splits: Mapping[str, Split] = {name: data.splits[name] for name in ("train", "validation")}
+        self.splits: Mapping[str, Split] = {name: data.splits[name] for name in splits}
         augmented = config.data.augment != "none"
         self.views = min(config.bottleneck.views, config.epochs) if augmented else 1
-        self._passes = [Pass("validation", None)]
-        self._passes += [Pass("train", view if augmented else None) for view in range(self.views)]
+        self._train = [Pass("train", view if augmented else None) for view in range(self.views)]
+        self._passes = [*(Pass(name, None) for name in splits if name != "train"), *self._train]
         self.to_compute = self._lacking = self._needed = 0  # bottlenecks, parts, bytes
         self.digests: Mapping[str, Sequence[bytes]] = {}
         self._identities: dict[Pass, list[bytes]] = {}
@@ -250,20 +253,20 @@ class BottleneckSource:
         begin = epoch * steps_per_epoch + first
         most = self._stacked(steps_per_epoch, config.checkpoint.every_steps)
         sizes = chunks(begin, (epoch + 1) * steps_per_epoch, every=config.checkpoint.every_steps, most=most)
-        each = self._passes[1 + epoch % self.views]
+        each = self._train[epoch % self.views]
         return self._batches_of(each)(indices=indices, batch_size=config.batch_size, sizes=sizes)
 
     def validation(self) -> Batches:
         return self.unshuffled("validation")
 
     def unshuffled(self, split: str) -> Batches:
-        """The batches of one pass over all records of "train" (the first view if it has several) or "validation"."""
+        """The batches of one pass over all records of a split, of "train" the first view if it has several."""
         total = len(self.splits[split])
         batch_size = evaluated_together(total, row_bytes=self.parts.row_bytes)
         return self._batches_of(self._first(split))(indices=np.arange(total), batch_size=batch_size)
 
     def reader_of(self, split: str) -> list[tuple[PooledPart, PartReader]]:
-        """Each part of the features of "train" (the first view if it has several) or "validation", and its reader.
+        """Each part of the features of a split, of "train" the first view if it has several, and its reader.
 
         Only after `prepare`, and if the prefix ends with "pool".
         """

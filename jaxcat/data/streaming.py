@@ -56,11 +56,11 @@ class Source(Protocol):
 
 
 def stores_of(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, Store]:
-    """Makes the stores of train and validation without decoding; `data.cache_gb` limits what they keep in memory."""
+    """Makes the stores of these splits without decoding; `data.cache_gb` limits what they keep in memory."""
     size = config.data.image_size
     return make_stores(
-        {name: splits[name] for name in ("train", "validation")},
-        sizes={"train": store_size(config.data.augment, size), "validation": size},
+        splits,
+        sizes={name: store_size(config.data.augment, size) if name == "train" else size for name in splits},
         mode=config.data.resize,
         cache_gb=config.data.cache_gb,
     )
@@ -112,7 +112,7 @@ class Streaming:
 
     def __init__(self, config: ConfigDict, data: Data, *, mesh: Mesh):
         self._config, self._mesh, self._classes = config, mesh, data.classes
-        self._stores = stores_of(config, data.splits)
+        self._stores = stores_of(config, {name: data.splits[name] for name in ("train", "validation")})
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -10,16 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.pixel_groups import groups_of
-from jaxcat.data.records import Split
+from jaxcat.data.records import SPLITS, Split
 from jaxcat.data.sources import open_data
 from jaxcat.models.completion import widest
 from jaxcat.objectives.exact.parts import Part
 from jaxcat.runs.records import rules_of
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.training.engine import check_engine, settle_engine
-from jaxcat.training.loop import open_source, settle_grey
+from jaxcat.training.loop import bottlenecks_of, settle_grey
 from jaxcat.training.origin import find_origin
 from jaxcat.training.start import Start, start
 
@@ -38,7 +37,8 @@ class Collected(NamedTuple):
     Attributes:
         config: the config of the pass, in which the head sees every block.
         classes: names of the classes.
-        splits: records by name: train, and validation if it has any; unreadable ones are left out.
+        splits: records by name: train, and validation and test if they have any; unreadable ones are left out. Those of
+            test are only looked through for near duplicates and unusual images.
         groups: for each split int (N,): records that belong together, and images with the same pixels, share one.
         parts: for each split, the statistics of the blocks with their readers.
         run: the network and its frozen parameters.
@@ -83,8 +83,7 @@ def collect(config: ConfigDict, workdir: Path, *, mesh: Mesh, console: Console, 
     with said_if_long("reading weights", console=console):
         origin = find_origin(config, workdir, meta=None, classes=data.classes)
         run = start(config, workdir, origin=origin, meta=None, classes=data.classes, mesh=mesh)
-    source = open_source(config, data, run=run, mesh=mesh)
-    assert isinstance(source, BottleneckSource)  # the checks of an exact head ask for bottlenecks
+    source = bottlenecks_of(config, data, run=run, mesh=mesh, splits=[name for name in SPLITS if name in data.splits])
     if status := source.prepare(console, stop=stop):
         raise Interrupted(status)
     splits = {name: split for name, split in source.splits.items() if len(split)}

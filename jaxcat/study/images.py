@@ -102,7 +102,7 @@ def block_for_copies(collected: Collected) -> str:
 
 
 def near_duplicates(collected: Collected, *, progress: Callable[[str], None]) -> Copies:
-    """Pairs of images of train and validation that are nearly the same, and the most unusual images.
+    """Pairs of images of all splits that are nearly the same, and the most unusual images.
 
     By averages and deviations of one block; see `block_for_copies`.
     """

@@ -98,8 +98,22 @@ def open_source(config: ConfigDict, data: Data, *, run: Start, mesh: Mesh) -> So
     """The source of batches: bottlenecks if `bottleneck.views` asks for them, else images."""
     if not config.bottleneck.views:
         return Streaming(config, data, mesh=mesh)
-    digests = run.meta.frozen_digests
-    return BottleneckSource(config, data, network=run.network, frozen=run.frozen, frozen_digests=digests, mesh=mesh)
+    return bottlenecks_of(config, data, run=run, mesh=mesh)
+
+
+def bottlenecks_of(
+    config: ConfigDict, data: Data, *, run: Start, mesh: Mesh, splits: Sequence[str] = ("train", "validation")
+) -> BottleneckSource:
+    """The bottlenecks of a run's records, not yet prepared."""
+    return BottleneckSource(
+        config,
+        data,
+        network=run.network,
+        frozen=run.frozen,
+        frozen_digests=run.meta.frozen_digests,
+        mesh=mesh,
+        splits=splits,
+    )
 
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
