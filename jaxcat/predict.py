@@ -33,8 +33,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
-from jaxcat.data.indexing.table import class_columns, escape_cell
+from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
+from jaxcat.escaping import for_cell
 from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
 
@@ -134,7 +135,7 @@ def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:
     """The function that prints the row of an image, as `--output` says; prints the header of a table."""
     table, columns, top = csv.writer(sys.stdout), ["file", "label", "probability"], min(top, len(classes))
-    cells = [escape_cell(name) for name in classes]
+    cells = [for_cell(name) for name in classes]
 
     def best(row: np.ndarray) -> list[int]:
         return np.argsort(-row, kind="stable")[:top].tolist()
@@ -147,12 +148,12 @@ def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Calla
 
     def best_of_table(path: Path, row: np.ndarray) -> None:
         named = [(cells[i], round(float(row[i]), 6)) for i in best(row)]
-        table.writerow([escape_cell(str(path)), *(value for pair in named for value in pair)])
+        table.writerow([for_cell(str(path)), *(value for pair in named for value in pair)])
 
     def wide_row(path: Path, row: np.ndarray) -> None:
         first = int(row.argmax())
         figures = [f"{probability:.6f}" for probability in row]
-        table.writerow([escape_cell(str(path)), cells[first], figures[first], *figures])
+        table.writerow([for_cell(str(path)), cells[first], figures[first], *figures])
 
     if output == "jsonl":
         return json_line
