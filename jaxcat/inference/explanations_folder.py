@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcat.data.indexing.table import escape_cell
+from jaxcat.escaping import for_cell
 from jaxcat.errors import ConfigError, DataError, JaxcatError, one_line
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.explanation import normalized, overlay, placed, raw_maps
@@ -102,7 +102,7 @@ def explanations_folder(folder: Path, classifier: Classifier) -> Iterator[Callab
                     Image.fromarray(_drawn(classifier, prediction)).save(aside, format="PNG")
                 shown = f"{prediction.probabilities[label]:.6f}"
                 with _reported(folder):
-                    row = [escape_cell(str(prediction.path)), escape_cell(classifier.classes[label]), shown, name]
+                    row = [for_cell(str(prediction.path)), for_cell(classifier.classes[label]), shown, name]
                     table.writerow(row)
 
             yield add
