@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -77,7 +78,24 @@ def text_of(context: Context, sections: Sequence[Section]) -> str:
         made=f"Made by jaxcat {importlib.metadata.version('jaxcat')}, on step {context.classifier.step} of the run.",
         sections=list(zip(sections, bodies, strict=True)),
         images=Markup(for_json_in_page(context.pictures.island())),
+        records=Markup(for_json_in_page(_records(context))),
+        classes=Markup(for_json_in_page(context.classes)),
     )
+
+
+def _records(context: Context) -> dict[str, list[Any]]:
+    """Number → file, label, answer, probability of the answer and of the label; of the images that are in the page."""
+    of_label = np.exp(-context.losses)
+    return {
+        str(number): [
+            context.files[number],
+            int(context.labels[number]),
+            int(context.predicted[number]),
+            round(float(context.confidence[number]), 4),
+            round(float(of_label[number]), 4),
+        ]
+        for number in context.pictures.embedded
+    }
 
 
 def title_of(context: Context) -> str:
