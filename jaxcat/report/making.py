@@ -90,11 +90,24 @@ def context_of(request: Request, *, console: Console) -> Context:
         listed = own_records.listed_records(request.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
         split = _split(request, classifier, listed)
+    return measured(classifier, split, request, listed=listed, console=console)
+
+
+def measured(
+    classifier: Classifier,
+    split: Split,
+    request: Request,
+    *,
+    listed: dict[str, Listed] | None = None,
+    console: Console | None = None,
+) -> Context:
+    """Measures a classifier on a split; of the request, only what the sections are told is used."""
+    console = console or Console(quiet=True)
     pictures = Pictures(split)
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None
     _warn(store, listed, own=own)
-    log_probabilities, features = _measured(classifier, store, console=console)
+    log_probabilities, features = _answers(classifier, store, console=console)
     pictures.settle(store.split, console=console)
     return Context(
         classifier=classifier,
@@ -167,7 +180,7 @@ def _groups(store: Store | CachedSplit, pictures: Pictures, console: Console) ->
     return groups if len(np.unique(groups)) < len(groups) else None
 
 
-def _measured(
+def _answers(
     classifier: Classifier, store: Store | CachedSplit, *, console: Console
 ) -> tuple[np.ndarray, Callable[[], np.ndarray | None]]:
     """Log-probabilities float64 (N, classes), and what gives the features, float32 (N, F), or None if too many.

@@ -107,8 +107,10 @@ def _head(meta: Meta) -> str:
 # the command ---------------------------------------------------------------------------------------------------------
 
 
-def train_command(meta: Meta, workdir: str) -> str:
-    """The train command that makes such a run again, quoted for a shell: the nearest shipped recipe and what differs.
+def train_command(meta: Meta, workdir: str) -> list[str]:
+    """The train command that makes such a run again: the nearest shipped recipe and what differs, quoted for a shell.
+
+    It comes in lines; in a shell, each but the last ends with a backslash.
 
     Args:
         workdir: as it is to stand in the command.
@@ -117,11 +119,11 @@ def train_command(meta: Meta, workdir: str) -> str:
         ((name, _difference(recipe, meta.config)) for name, recipe in _recipes(meta.config)),
         key=lambda found: len(found[1]),
     )
-    words = ["python", "-m", "jaxcat.train", "--config", specification, "--workdir", workdir]
+    lines = [for_shell("python", "-m", "jaxcat.train", "--config", specification, "--workdir", workdir)]
     for name, value in changed.items():
         shown = shown_path(value) if name in PATHS and isinstance(value, str) and value else value
-        words.append(f"--config.{name}={shown}")
-    return for_shell(*words)
+        lines.append(for_shell(f"--config.{name}={shown}"))
+    return lines
 
 
 def _recipes(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

@@ -75,7 +75,7 @@ def text_of(context: Context, sections: Sequence[Section]) -> str:
         script=Markup(script),
         title=title_of(context),
         facts=f"{context.name}: {counted(len(context), 'image')}, {counted(len(context.classes), 'class', 'classes')}",
-        made=f"Made by jaxcat {importlib.metadata.version('jaxcat')}, on step {context.classifier.step} of the run.",
+        made=made_by(context),
         sections=list(zip(sections, bodies, strict=True)),
         images=Markup(for_json_in_page(context.pictures.island())),
         records=Markup(for_json_in_page(_records(context))),
@@ -91,8 +91,8 @@ def _records(context: Context) -> dict[str, list[Any]]:
             context.files[number],
             int(context.labels[number]),
             int(context.predicted[number]),
-            round(float(context.confidence[number]), 4),
-            round(float(of_label[number]), 4),
+            round(float(context.confidence[number]), 6),
+            round(float(of_label[number]), 6),
         ]
         for number in context.pictures.embedded
     }
@@ -103,6 +103,12 @@ def title_of(context: Context) -> str:
     if context.workdir is None:
         return printable(str(context.classifier.config.model.weights))
     return printable(context.workdir.resolve().name or "run")
+
+
+def made_by(context: Context) -> str:
+    """The last line of the page."""
+    of_run = "" if context.workdir is None else f" from step {context.classifier.step} of the run"
+    return f"Made by jaxcat {importlib.metadata.version('jaxcat')}{of_run}. The page is one file and asks for no other."
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from jaxcat.report.section import Section
 
 WHOLE_MATRIX = 24  # classes; of more, the pairs that are confused are listed
 MOST_IMAGES = 1500  # thumbnails, if not all fit: those of wrong answers first
+FEW = 6  # classes whose names have room above the columns
 PAGE = 20  # rows of a long table
 SHADES = 5
 OF_MATRIX = (
@@ -62,7 +63,7 @@ def section_of(context: Context) -> Section:
     values: dict[str, Any] = {
         "names": context.classes,
         "order": order,
-        "upright": max(map(len, context.classes)) > 3,
+        "upright": len(order) > FEW and max(map(len, context.classes)) > 3,
         "matrix": [[_cell(confusion, i, j) for j in order] for i in order] if whole else [],
         "pairs": list(_pairs(confusion)),
         "rows": list(_rows(context, confusion)),
@@ -104,7 +105,7 @@ def _pairs(confusion: np.ndarray) -> Iterator[Pair]:
 
 
 def _rows(context: Context, confusion: np.ndarray) -> Iterator[Row]:
-    """The classes as tables show them; of many classes, the lowest F1 first."""
+    """The classes that have images or answers, as tables show them; of many classes, the lowest F1 first."""
     summary, order = context.summary, printed_order(context.classifier.classes)
     found = class_intervals(
         context.predicted, context.labels, classes=len(order), groups=context.groups, seed=context.seed
@@ -113,6 +114,8 @@ def _rows(context: Context, confusion: np.ndarray) -> Iterator[Row]:
     if len(order) > WHOLE_MATRIX:
         order = sorted(order, key=lambda label: (not per_class[label]["count"], per_class[label]["f1"]))
     for label in order:
+        if not confusion[label].any() and not confusion[:, label].any():
+            continue
         figures = per_class[label]
         mistakes = confusion[label].copy()
         mistakes[label] = 0

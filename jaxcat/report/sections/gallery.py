@@ -50,7 +50,7 @@ def section_of(context: Context) -> Section:
         "images": images,
         "records": {number: record(context, number) for number in numbers},
         "block": model.cut,
-        "first": 8,
+        "first": 12,
     }
     assert not chooses_blocks(model)  # a checkpoint has its blocks
     return Section("gallery", "Images to look at", READING, "gallery.html", values)

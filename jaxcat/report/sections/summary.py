@@ -90,7 +90,7 @@ def _notes(context: Context) -> Iterator[str]:
         yield f"{counted(len(context.unreadable), 'image')} could not be read and are left out."
 
 
-def _command(context: Context) -> str:
+def _command(context: Context) -> list[str]:
     if context.workdir is None:
-        return ""
+        return []
     return train_command(context.classifier.meta, shown_path(str(context.workdir)))

@@ -31,7 +31,10 @@ function named(text) {
 
 function percent(share) {
     const text = (100 * share).toFixed(1);
-    return `${share < 1 && text === "100.0" ? "99.9" : text} %`;
+    if (share < 1 && text === "100.0") {
+        return "99.9 %";
+    }
+    return share > 0 && text === "0.0" ? "< 0.1 %" : `${text} %`;
 }
 
 // Fills in the images below this element.
