@@ -20,7 +20,7 @@ from small_export import classifier_of
 from jaxcat import flags
 from jaxcat.config import default, flatten
 from jaxcat.data.records import Split
-from jaxcat.errors import ConfigError, JaxcatError
+from jaxcat.errors import ConfigError
 from jaxcat.evaluate import main as evaluate
 from jaxcat.inference.classifier import load
 from jaxcat.inference.evaluation import summarize

@@ -106,7 +106,8 @@ def measured(
     pictures = Pictures(split)
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None
-    _warn(store, listed, own=own)
+    if request.workdir is not None:
+        _warn(store, listed, own=own)
     log_probabilities, features = _answers(classifier, store, console=console)
     pictures.settle(store.split, console=console)
     return Context(

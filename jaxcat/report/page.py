@@ -19,6 +19,7 @@ from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.escaping import for_json_in_page
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
+from jaxcat.report.origins import shown_path
 from jaxcat.report.section import Section
 from jaxcat.system.files import write_text
 from jaxcat.wording import counted, printable
@@ -101,7 +102,7 @@ def _records(context: Context) -> dict[str, list[Any]]:
 def title_of(context: Context) -> str:
     """What the page is about: the name of the run's directory, or of published weights."""
     if context.workdir is None:
-        return printable(str(context.classifier.config.model.weights))
+        return printable(shown_path(str(context.classifier.config.model.weights)))
     return printable(context.workdir.resolve().name or "run")
 
 
