@@ -35,7 +35,7 @@ import numpy as np
 from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns, escape_cell
 from jaxcat.errors import DataError
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
@@ -66,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--wide needs --output csv; JSON lines name the --top classes")
     if arguments.weights and arguments.engine not in (AUTO, XLA):
         parser.error(f"--engine {arguments.engine} needs --workdir: xla computes the classes of published weights")
+    if arguments.weights and arguments.calibrated:
+        parser.error("--calibrated needs --workdir: published weights have no calibration.json")
     return write_rows(arguments)
 
 
@@ -128,7 +131,13 @@ def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
     from jaxcat.inference.classifier import load
 
     with said_if_long("reading the run", console=console):
-        return load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
+        return load(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            keep_compiled=True,
+            calibrated=arguments.calibrated,
+        )
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:
