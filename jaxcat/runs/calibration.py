@@ -20,6 +20,11 @@ from jaxcat.system.files import json_digest, regular_bytes, write_text
 FILE, VERSION = "calibration.json", 1
 MOST_BYTES = 2**16
 FIGURES = ("loss", "calibration_error")
+# The fields on disk; checked because a workdir may come from anywhere.
+SCHEMA: dict[str, type] = {
+    **{"temperature": float, "step": int, "arrays": str, "engine": str, "split": str, "count": int, "records": str},
+    **{"before": dict, "after": dict},
+}
 AGAIN = "fit it again with python -m jaxcat.report --calibrate"
 
 
@@ -102,10 +107,9 @@ def _parsed(plain: Any) -> Calibration:
     """A calibration from JSON. Raises ValueError if it is none; a workdir may come from anywhere."""
     if not isinstance(plain, dict) or plain.get("version") != VERSION:
         raise ValueError(f"it is no calibration of version {VERSION}")
-    for name, kind in Calibration.__annotations__.items():
-        wanted = {"float": float, "int": int, "str": str}.get(kind, dict)
-        if type(plain.get(name)) is not wanted:
-            raise ValueError(f"{name} is not a {wanted.__name__}")
+    for name, kind in SCHEMA.items():
+        if type(plain.get(name)) is not kind:
+            raise ValueError(f"{name} is not a {kind.__name__}")
     temperature = plain["temperature"]
     if not LOWEST <= temperature <= HIGHEST:
         raise ValueError(f"a temperature of {temperature} is not from {LOWEST} to {HIGHEST:g}")
@@ -113,7 +117,7 @@ def _parsed(plain: Any) -> Calibration:
         figures = plain[name]
         if set(figures) != set(FIGURES) or not all(map(_is_figure, figures.values())):
             raise ValueError(f"{name} does not have the figures {', '.join(FIGURES)}")
-    return Calibration(**{name: plain[name] for name in Calibration._fields})
+    return Calibration(**{name: plain[name] for name in SCHEMA})
 
 
 def _is_figure(value: Any) -> bool:
