@@ -30,22 +30,22 @@ def confidence_of(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
 def test_the_bins_are_those_of_scikit_learn():
     confidence, correct = confidence_of(*sure(500))
     found = reliability(confidence, correct)
-    filled = found.count > 0
+    filled = found.counts > 0
     accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)
     assert found.accuracy[filled] == pytest.approx(accuracy)
     assert found.confidence[filled] == pytest.approx(mean)
     assert np.isnan(found.accuracy[~filled]).all()
-    assert found.count.sum() == 500
-    assert found.error == pytest.approx(np.sum(found.count[filled] * np.abs(accuracy - mean)) / 500)
+    assert found.counts.sum() == 500
+    assert found.error == pytest.approx(np.sum(found.counts[filled] * np.abs(accuracy - mean)) / 500)
     assert found.error == calibration_error(confidence, correct)
     last = int(np.flatnonzero(filled)[-1])
-    right = int(round(found.accuracy[last] * found.count[last]))
-    expected = binomtest(right, int(found.count[last])).proportion_ci(0.95, method="wilson")
+    right = int(round(found.accuracy[last] * found.counts[last]))
+    expected = binomtest(right, int(found.counts[last])).proportion_ci(0.95, method="wilson")
     assert found.intervals[last] == pytest.approx(tuple(expected))
 
 
 def test_a_confidence_of_one_is_in_the_last_bin():
-    assert reliability(np.array([1.0, 1.0, 0.0]), np.array([True, False, False])).count[[0, BINS - 1]].tolist() == [
+    assert reliability(np.array([1.0, 1.0, 0.0]), np.array([True, False, False])).counts[[0, BINS - 1]].tolist() == [
         1,
         2,
     ]

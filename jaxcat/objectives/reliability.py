@@ -17,7 +17,7 @@ class Reliability(NamedTuple):
 
     Attributes:
         edges: float64 (16,), of the bins of confidence.
-        count: int (15,), records of each bin.
+        counts: int (15,), records of each bin.
         confidence, accuracy: (15,), means of each bin; NaN without a record.
         intervals: (15, 2), 95 % of each bin's accuracy; NaN without a record.
         error: expected calibration error.
@@ -26,7 +26,7 @@ class Reliability(NamedTuple):
     """
 
     edges: np.ndarray
-    count: np.ndarray
+    counts: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
     intervals: np.ndarray
@@ -87,7 +87,7 @@ def reliability(
         low = 0.0
     return Reliability(
         edges=np.linspace(0, 1, BINS + 1),
-        count=count,
+        counts=count,
         confidence=means[0],
         accuracy=means[1],
         intervals=intervals,

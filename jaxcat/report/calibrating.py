@@ -65,7 +65,7 @@ def calibrate(context: Context) -> None:
         arrays=arrays_digest(classifier.meta),
         engine=classifier.engine.computation().engine,
         split=context.name,
-        count=len(context),
+        images=len(context),
         records=records_digest(context),
         before={"loss": found.loss_before, "calibration_error": found.error_before},
         after={"loss": found.loss_after, "calibration_error": found.error_after},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -24,12 +25,9 @@ def parts_of(context: Context) -> list[Part] | None:
     features, pooled = context.features(), _pooled(context.classifier)
     if features is None or features.shape[1] != sum(part.width for part, _ in pooled):
         return None
-    parts, first = [], 0
-    for part, channels in pooled:
-        columns = features[:, first : first + part.width]
-        parts.append(_averaged(part, channels, lambda start, stop, columns=columns: columns[start:stop]))
-        first += part.width
-    return parts
+    edges = np.cumsum([0, *(part.width for part, _ in pooled)])
+    columns = [features[:, first:last] for first, last in itertools.pairwise(edges)]
+    return [_averaged(part, channels, _reading(rows)) for (part, channels), rows in zip(pooled, columns, strict=True)]
 
 
 def cached_parts(context: Context, split: Split) -> list[Part] | None:
@@ -51,6 +49,10 @@ def _pooled(classifier: Classifier) -> list[tuple[PooledPart, int]]:
     every = backbone.shapes(model.cut, config.data.image_size, width=model.width)
     shapes = {block: every[block] for block in pooled_blocks(model)}
     return [(part, shapes[part.block][2]) for part in pooled_parts(kind, model.pool_grid, shapes)]
+
+
+def _reading(rows: np.ndarray) -> Read:
+    return lambda start, stop: rows[start:stop]
 
 
 def _averaged(part: PooledPart, channels: int, read: Read) -> Part:

@@ -17,6 +17,7 @@ from jaxcat.inference import own_records
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
 from jaxcat.report.calibrating import calibrate, check_calibrate
+from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
 from jaxcat.report.context import Context
 from jaxcat.report.page import check_output, write
@@ -99,6 +100,9 @@ def context_of(request: Request, *, console: Console) -> Context:
         listed = own_records.listed_records(request.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
         split = _split(request, classifier, listed)
+    if request.compare:
+        records = (listed or {}).get(split.name) if request.data is None else None
+        check_compared(request.compare, workdir=request.workdir, classes=classifier.classes, records=records)
     pictures = Pictures(split)
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None

@@ -22,7 +22,7 @@ MOST_BYTES = 2**16
 FIGURES = ("loss", "calibration_error")
 # The fields on disk; checked because a workdir may come from anywhere.
 SCHEMA: dict[str, type] = {
-    **{"temperature": float, "step": int, "arrays": str, "engine": str, "split": str, "count": int, "records": str},
+    **{"temperature": float, "step": int, "arrays": str, "engine": str, "split": str, "images": int, "records": str},
     **{"before": dict, "after": dict},
 }
 AGAIN = "fit it again with python -m jaxcat.report --calibrate"
@@ -37,7 +37,7 @@ class Calibration(NamedTuple):
         arrays: digest of the checkpoint's arrays, from `arrays_digest`.
         engine: which computed the logits that it was fitted to.
         split: the name of the split or folder that it was fitted on.
-        count: number of its records.
+        images: number of its records.
         records: digest of their content and labels.
         before, after: log loss ("loss", nats) and "calibration_error" without it, and with that of the other folds.
     """
@@ -47,7 +47,7 @@ class Calibration(NamedTuple):
     arrays: str
     engine: str
     split: str
-    count: int
+    images: int
     records: str
     before: Mapping[str, float]
     after: Mapping[str, float]

@@ -32,7 +32,7 @@ def section_of(context: Context) -> Section:
     values = {
         "sentences": [_error(found, context), *_temperature(context)],
         "diagram": _diagram(found),
-        "bins": [_bin(found, number) for number in np.flatnonzero(found.count)],
+        "bins": [_bin(found, int(number)) for number in np.flatnonzero(found.counts)],
         "coverage": _coverage(context),
         "refusals": [
             {
@@ -115,7 +115,7 @@ def _bin(found: Reliability, number: int) -> dict[str, Any]:
     low, high = found.intervals[number]
     return {
         "edges": f"{found.edges[number]:.2f} to {found.edges[number + 1]:.2f}",
-        "count": f"{found.count[number]:,}",
+        "count": f"{found.counts[number]:,}",
         "confidence": f"{found.confidence[number]:.3f}",
         "accuracy": f"{found.accuracy[number]:.3f}",
         "interval": f"{low:.3f} to {high:.3f}",
@@ -123,7 +123,7 @@ def _bin(found: Reliability, number: int) -> dict[str, Any]:
 
 
 def _diagram(found: Reliability) -> Plot:
-    filled = np.flatnonzero(found.count)
+    filled = np.flatnonzero(found.counts)
     middles, width = (found.edges[:-1] + found.edges[1:]) / 2, 0.9 / BINS
 
     def draw(figure: Figure, colours: Colours) -> None:
@@ -145,14 +145,14 @@ def _diagram(found: Reliability) -> Plot:
         upper.set_ylabel("share of right answers")
         upper.set_ylim(0, 1.02)
         upper.legend(loc="upper left")
-        lower.bar(middles, found.count, width, color=colours.soft)
+        lower.bar(middles, found.counts, width, color=colours.soft)
         lower.set_ylabel("images")
         lower.set_xlabel("probability of the answer")
         lower.set_xlim(0, 1)
 
-    fullest = int(found.count.argmax())
+    fullest = int(found.counts.argmax())
     alt = (
-        f"Reliability diagram. Most answers, {found.count[fullest]:,}, have a probability from "
+        f"Reliability diagram. Most answers, {found.counts[fullest]:,}, have a probability from "
         f"{found.edges[fullest]:.2f} to {found.edges[fullest + 1]:.2f}, {found.confidence[fullest]:.3f} on average; "
         f"{found.accuracy[fullest]:.3f} of them are right. The table below has every bin."
     )

@@ -22,12 +22,11 @@ function startMap() {
         ring.setAttribute("cy", y);
         shown.src = `data:image/jpeg;base64,${images[number]}`;
         shown.hidden = false;
-        const right = label === predicted ? "right" : `wrong: it is labelled ${classes[label]}`;
         shown.alt = `labelled ${classes[label]}`;
         said.replaceChildren(
             element("strong", {}, element("bdi", {}, classes[predicted])),
             ` with probability ${probability.toFixed(3)}, `,
-            element("bdi", {}, right),
+            ...(label === predicted ? ["right"] : ["but it is labelled ", element("bdi", {}, classes[label])]),
             element("br"),
             element("bdi", { class: "file" }, file),
         );
