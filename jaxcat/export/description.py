@@ -41,6 +41,7 @@ def description_of(classifier: Classifier, *, format: str, weights: str, parity:
         "network": {name: model[name] for name in NETWORK},
         "engine": classifier.config.bottleneck.engine,  # that the run's head was made for
         "step": meta.step,
+        "calibration": classifier.calibration and classifier.calibration.to_json(),  # the logits are divided by it
         "provenance": provenance,
         "licence": first_of(provenance, "licence") or UNKNOWN,
         "attribution": first_of(provenance, "notice") or UNKNOWN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from jaxcat.errors import ConfigError
 from jaxcat.inference import own_records
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
+from jaxcat.report.calibrating import calibrate, check_calibrate
+from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
 from jaxcat.report.context import Context
 from jaxcat.report.page import check_output, write
@@ -55,6 +58,10 @@ class Request(NamedTuple):
             )
         if self.weights and self.compare:
             raise ConfigError("--compare is for runs, and --weights is none: leave one of them out")
+        if self.weights and (self.calibrate or self.calibrated):
+            raise ConfigError(
+                "--calibrate and --calibrated are for trained heads, and --weights has none: leave it out"
+            )
         if self.data is not None and self.moved is not None:
             raise ConfigError("--data measures on other images, --moved-data on the run's own: give one of them")
         if self.data is not None and self.split:
@@ -73,6 +80,8 @@ def make(request: Request, *, console: Console | None = None) -> Path:
     console = console or Console(quiet=True)
     folder = check_output(request.output or (request.workdir or Path()) / FOLDER)
     context = context_of(request, console=console)
+    if request.calibrate:
+        calibrate(context)
     sections = []
     with said_steps("report", console=console) as say:
         for section_of in SECTIONS:
@@ -85,11 +94,16 @@ def make(request: Request, *, console: Console | None = None) -> Path:
 def context_of(request: Request, *, console: Console) -> Context:
     """Opens what the request names and measures it."""
     classifier = opened(request, console)
+    if request.calibrate:
+        check_calibrate(classifier, request.split)
     listed = None
     if request.workdir is not None:
         listed = own_records.listed_records(request.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
         split = _split(request, classifier, listed)
+    if request.compare:
+        records = (listed or {}).get(split.name) if request.data is None else None
+        check_compared(request.compare, workdir=request.workdir, classes=classifier.classes, records=records)
     return measured(classifier, split, request, listed=listed, console=console)
 
 
@@ -145,7 +159,13 @@ def opened(request: Request, console: Console) -> Classifier:
             return published_classifier(request.weights)
     assert request.workdir is not None
     with said_if_long("reading the run", console=console):
-        return load(request.workdir, step=request.step, engine=request.engine, keep_compiled=True)
+        return load(
+            request.workdir,
+            step=request.step,
+            engine=request.engine,
+            keep_compiled=True,
+            calibrated=request.calibrated,
+        )
 
 
 def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] | None) -> Split:
@@ -157,12 +177,12 @@ def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] |
 
     if request.data is None and not name:
         if listed is not None:
-            name = TEST if TEST in listed else VALIDATION
+            name = TEST if TEST in listed and not request.calibrate else VALIDATION
         else:
-            try:
-                return found(TEST)
-            except ConfigError:
-                name = VALIDATION
+            name = VALIDATION
+            with contextlib.suppress(ConfigError):
+                if not request.calibrate:
+                    return found(TEST)
     return found(name or VALIDATION)
 
 

@@ -26,6 +26,7 @@ from jaxcat.wording import counted, printable
 
 HERE = Path(__file__).parent
 FILE = "index.html"
+STYLES, SCRIPTS = ("report.css", "sections.css"), ("report.js", "map.js")
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; "
     "form-action 'none'"
@@ -67,7 +68,7 @@ def write(folder: Path, context: Context, sections: Sequence[Section]) -> Path:
 
 def text_of(context: Context, sections: Sequence[Section]) -> str:
     """The HTML of the page."""
-    style, script = (_text(name).strip() for name in ("report.css", "report.js"))
+    style, script = ("\n".join(_text(name).strip() for name in names) for names in (STYLES, SCRIPTS))
     templates = environment()
     bodies = [Markup(templates.get_template(each.template).render(**each.values)) for each in sections]
     return templates.get_template("page.html").render(
