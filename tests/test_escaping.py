@@ -137,7 +137,9 @@ def context():
     files = tuple(f"{i}{NAMES[i % len(NAMES)]}" for i in range(count))
     labels = np.arange(count, dtype=np.int32) % len(NAMES)
     split = Split("validation", files, labels, lambda i: images[i])
-    return measured(classifier_of(classes=NAMES), split, Request(Path("a run; $(touch run)\u202e\n"), top=3))
+    return measured(
+        classifier_of(classes=NAMES, data__source="digits"), split, Request(Path("a run; $(touch run)\u202e\n"), top=3)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def page(context):
 
 def test_the_report(page, context):
     found = Parsed(page)
-    scripts = re.findall(r"<script(?: type=\"application/json\" id=\"(\w+)\")?>(.*?)</script>", page, re.DOTALL)
+    scripts = re.findall(r"<script(?: type=\"application/json\" id=\"([\w-]+)\")?>(.*?)</script>", page, re.DOTALL)
     assert len(scripts) == found.tags.count("script")
     islands = {name: json.loads(text) for name, text in scripts if name}
     assert islands["classes"] == [printable(name) for name in NAMES]

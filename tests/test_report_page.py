@@ -30,7 +30,8 @@ def made(folder: Path, classes: tuple[str, ...], files: list[str]) -> tuple[Path
     images = [np.asarray(draw(CLASSES[i % 3], generator)) for i in range(len(files))]
     labels = np.arange(len(files), dtype=np.int32) % len(classes)
     split = Split("test", tuple(files), labels, lambda i: images[i])
-    context = measured(classifier_of(classes=classes), split, Request(folder / "run", top=14))
+    classifier = classifier_of(classes=classes, data__source="digits")  # whose data are in a package
+    context = measured(classifier, split, Request(folder / "run", top=14))
     sections = [each for each in (section_of(context) for section_of in SECTIONS) if each]
     return write(folder, context, sections), context
 
@@ -187,6 +188,32 @@ def test_keyboard(few, opened):
     page.run("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))")
     assert page.run("document.getElementById('cell').hidden")
     assert page.run("document.activeElement.matches('.matrix .cell')")
+
+
+def test_the_map_shows_what_the_pointer_is_on(few, opened):
+    path, context = few
+    page = opened(path)
+    page.run("document.getElementById('map-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
+    points = page.run("island('map-points').points")
+    x, y, number, *_, file = points[7]
+    place = page.run(
+        f"""(() => {{ const found = new DOMPoint({x}, {y}).matrixTransform(
+        document.querySelector('#map-plot svg').getScreenCTM()); return [found.x, found.y]; }})()"""
+    )
+    page.send("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    page.wait_for("document.querySelector('#map-shown img').naturalWidth > 20")
+    said = page.run("document.getElementById('map-said').textContent")
+    assert said.endswith(file)
+    assert file == context.files[number]
+    assert context.classes[context.predicted[number]] in said
+    page.run("document.getElementById('map-plot').focus()")
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        page.run(
+            f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', cancelable: true}}))"
+        )
+    assert page.run("document.getElementById('map-said').textContent") != said
+    wrong = page.run("document.querySelectorAll('#map-plot svg > path').length")
+    assert wrong == np.sum(~context.correct)
 
 
 @pytest.mark.parametrize("which", ["few", "many"])
