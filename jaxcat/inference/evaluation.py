@@ -38,7 +38,12 @@ MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file syst
 
 
 def evaluate(
-    classifier: Classifier, store: Store | CachedSplit, *, batch_size: int = 32, console: Console | None = None
+    classifier: Classifier,
+    store: Store | CachedSplit,
+    *,
+    batch_size: int = 32,
+    console: Console | None = None,
+    features: list[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
@@ -46,10 +51,12 @@ def evaluate(
         store: images, or bottlenecks found by `EngineChoice.cached`, which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
+        features: a list to which the pooled features of all records are appended, float32 (n, features) each; None:
+            they are not wanted.
     """
     console = console or Console(quiet=True)
     computation = classifier.engine.computation(len(store), console=console)
-    logits = computation.logits(store, batch_size=batch_size, console=console)
+    logits = computation.logits(store, batch_size=batch_size, console=console, features=features)
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,11 +104,25 @@ def context_of(request: Request, *, console: Console) -> Context:
     if request.compare:
         records = (listed or {}).get(split.name) if request.data is None else None
         check_compared(request.compare, workdir=request.workdir, classes=classifier.classes, records=records)
+    return measured(classifier, split, request, listed=listed, console=console)
+
+
+def measured(
+    classifier: Classifier,
+    split: Split,
+    request: Request,
+    *,
+    listed: dict[str, Listed] | None = None,
+    console: Console | None = None,
+) -> Context:
+    """Measures a classifier on a split; of the request, only what the sections are told is used."""
+    console = console or Console(quiet=True)
     pictures = Pictures(split)
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None
-    _warn(store, listed, own=own)
-    log_probabilities = evaluate(classifier, store, console=console)
+    if request.workdir is not None:
+        _warn(store, listed, own=own)
+    log_probabilities, features = _answers(classifier, store, console=console)
     pictures.settle(store.split, console=console)
     return Context(
         classifier=classifier,
@@ -130,7 +145,7 @@ def context_of(request: Request, *, console: Console) -> Context:
         calibrate=request.calibrate,
         compare=request.compare,
         top=request.top,
-        given_features=lambda: _features(classifier, store),
+        given_features=features,
         console=console,
     )
 
@@ -186,19 +201,24 @@ def _groups(store: Store | CachedSplit, pictures: Pictures, console: Console) ->
     return groups if len(np.unique(groups)) < len(groups) else None
 
 
-def _features(classifier: Classifier, store: Store | CachedSplit) -> np.ndarray | None:
-    """The pooled features of all records, float32 (N, F); None if they are too many."""
-    computation = classifier.engine.computation()
-    if len(store) * computation.features * 4 > MOST_FEATURES:
-        return None
-    if isinstance(store, CachedSplit) and store.parts.shape == (computation.features,):
-        rows = np.empty((len(store), computation.features), store.parts.dtype)
-        store.reader()(np.arange(len(store)), rows)
-        return rows.astype(np.float32, copy=False)
-    if isinstance(store, CachedSplit):  # its rows are maps, which the suffix has yet to go through
-        data = classifier.config.data
-        images = Store(store.split, size=data.image_size, mode=data.resize, cache_gb=0.0)
-    else:
-        images = store
-    pixels = (images[number] for number in range(len(images)))
-    return np.concatenate([features for _, features in classifier.outputs_of_pixels(pixels)])
+def _answers(
+    classifier: Classifier, store: Store | CachedSplit, *, console: Console
+) -> tuple[np.ndarray, Callable[[], np.ndarray | None]]:
+    """Log-probabilities float64 (N, classes), and what gives the features, float32 (N, F), or None if too many.
+
+    Pooled features in the cache are read when they are asked for; others come from the pass that gives the answers.
+    """
+    width = classifier.engine.computation(len(store), console=console).features
+    if len(store) * width * 4 > MOST_FEATURES:
+        return evaluate(classifier, store, console=console), lambda: None
+    if isinstance(store, CachedSplit) and store.parts.shape == (width,):
+        return evaluate(classifier, store, console=console), lambda: _read(store, width)
+    rows: list[np.ndarray] = []
+    log_probabilities = evaluate(classifier, store, console=console, features=rows)
+    return log_probabilities, lambda: np.concatenate(rows)
+
+
+def _read(store: CachedSplit, width: int) -> np.ndarray:
+    rows = np.empty((len(store), width), store.parts.dtype)
+    store.reader()(np.arange(len(store)), rows)
+    return rows.astype(np.float32, copy=False)
