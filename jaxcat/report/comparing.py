@@ -68,8 +68,9 @@ def check_compared(
         known = records.digests if records else ()
         if seen := _trained_on(known, listed_records(folder, meta)):
             raise ConfigError(
-                f"--compare {path}: was trained on {seen:,} of the {counted(len(known), 'image')} that are measured, so the comparison would not be fair: compare runs with the same division of the same "
-                "data, or measure both on other images with --data DIR2"
+                f"--compare {path}: was trained on {seen:,} of the {counted(len(known), 'image')} that are measured, "
+                "so the comparison would not be fair: compare runs with the same division of the same data, or measure "
+                "both on other images with --data DIR2"
             )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxcat.data.records import Split
-from jaxcat.inference.classifier import Classifier
 from jaxcat.models.backbone import BACKBONES, pooled_blocks
 from jaxcat.models.pooling import PooledPart, pooled_parts
 from jaxcat.objectives.exact.parts import Part
@@ -22,7 +21,7 @@ def parts_of(context: Context) -> list[Part] | None:
 
     None if they would take too much memory; see `Context.features`.
     """
-    features, pooled = context.features(), _pooled(context.classifier)
+    features, pooled = context.features(), _pooled(context)
     if features is None or features.shape[1] != sum(part.width for part, _ in pooled):
         return None
     edges = np.cumsum([0, *(part.width for part, _ in pooled)])
@@ -32,20 +31,18 @@ def parts_of(context: Context) -> list[Part] | None:
 
 def cached_parts(context: Context, split: Split) -> list[Part] | None:
     """The same of another split, if the cache has all of its bottlenecks, and these are pooled features."""
-    classifier = context.classifier
-    found, pooled = classifier.engine.cached(split, console=context.console), _pooled(classifier)
+    found, pooled = context.classifier.engine.cached(split, console=context.console), _pooled(context)
     if found is None or [rows.shape for rows in found.parts.rows] != [(part.width,) for part, _ in pooled]:
         return None
     reader = found.reader()
     return [_averaged(part, channels, reader.part(index)) for index, (part, channels) in enumerate(pooled)]
 
 
-def _pooled(classifier: Classifier) -> list[tuple[PooledPart, int]]:
+def _pooled(context: Context) -> list[tuple[PooledPart, int]]:
     """The parts of the head's input in their order, and the channels of each one's block."""
-    config = classifier.config
+    config = context.classifier.config
     model, backbone = config.model, BACKBONES[config.model.backbone]
-    published = classifier.workdir is None and backbone.top is not None
-    kind = backbone.top.pool if published and backbone.top else model.pool
+    kind = backbone.top.pool if context.workdir is None and backbone.top else model.pool
     every = backbone.shapes(model.cut, config.data.image_size, width=model.width)
     shapes = {block: every[block] for block in pooled_blocks(model)}
     return [(part, shapes[part.block][2]) for part in pooled_parts(kind, model.pool_grid, shapes)]

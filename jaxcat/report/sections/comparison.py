@@ -84,11 +84,9 @@ def _other(context: Context, other: Other, correct: np.ndarray, pair: Paired) ->
     rows = np.arange(len(context))
     chances = np.exp(other.log_probabilities[rows, context.labels]), context.probabilities[rows, context.labels]
     differ = differ[np.argsort(-np.abs(chances[0] - chances[1])[differ], kind="stable")]
-    better = "it" if pair.only_second > pair.only_first else "this run"
-    verdict = (
-        f"One of the two is right and the other wrong on {counted(len(differ), 'image')}. "
-        + (f"That {better} is better is not explained by chance." if pair.p < UNLIKELY else "Chance may explain it.")
-    )  # fmt: skip
+    better = "The other run" if pair.only_second > pair.only_first else "This run"
+    sure = f"{better} is better by more than chance explains." if pair.p < UNLIKELY else "Chance may explain it."
+    verdict = f"One of the two is right and the other wrong on {counted(len(differ), 'image')}. {sure}"
     return {
         "name": other.name,
         "verdict": verdict,

@@ -36,13 +36,15 @@ def section_of(context: Context) -> Section:
     twins = twins_across(context)
     copies, compared = _copies(context, found)
     unusual = [] if copies is None else [each for each in copies.unusual if each[0].split == THIS][: context.top]
+    counts = _counts(context)
     values = {
         "suspects": suspects,
         "pairs": _pairs(context, found, copies),
         "compared": compared,
         "twins": {"words": _of_twins(context, twins), "cards": _twins(context, twins)},
         "unusual": [_card(context, image.number, f"distance {far:.2f}") for image, far in unusual],
-        "counts": _counts(context),
+        "counts": counts,
+        "without_images": len(context.classes) - len(counts),
         "splits": _names_of_splits(context),
         "about": _about(context),
         "skipped": [*(found.skipped if found else ()), *_unreadable(context)],
@@ -204,11 +206,12 @@ def _others(context: Context) -> Mapping[str, np.ndarray]:
 
 
 def _counts(context: Context) -> list[dict[str, Any]]:
-    """Images of each class, the fewest first."""
+    """Images of each class that has any, the fewest first."""
     count = len(context.classes)
     columns = [np.bincount(each, minlength=count) for each in (context.labels, *_others(context).values())]
     order = sorted(printed_order(context.classifier.classes), key=lambda label: tuple(int(of[label]) for of in columns))
-    return [{"name": context.classes[label], "counts": [f"{of[label]:,}" for of in columns]} for label in order]
+    there = [label for label in order if any(of[label] for of in columns)]
+    return [{"name": context.classes[label], "counts": [f"{of[label]:,}" for of in columns]} for label in there]
 
 
 def _about(context: Context) -> list[dict[str, str]]:

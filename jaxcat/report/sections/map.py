@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jaxcat.report.context import Context
 from jaxcat.report.features import parts_of
@@ -40,6 +41,7 @@ def section_of(context: Context) -> Section | None:
         ],
         "points": points,
         "classes": list(context.classes),
+        "choices": [(int(label), context.classes[label]) for label in np.unique(context.labels[chosen])],
         "legend": list(zip(colours, context.classes, strict=True)) if named else [],
         "wrong": int((~context.correct[chosen]).sum()),
         "sample": f"A sample of {MOST:,} of the {len(context):,} images." if len(chosen) < len(context) else "",
@@ -77,7 +79,9 @@ def _places(context: Context, chosen: np.ndarray) -> list[tuple[float, float]] |
     directions = min(DIRECTIONS, *features.shape)
     reduced = PCA(directions, random_state=context.seed).fit_transform(features)
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=context.seed).fit_transform(reduced)
+    # Its threads wait for each other in every one of 1,000 short steps, and much longer where others use the machine.
+    with threadpool_limits(1, "openmp"):
+        found = TSNE(perplexity=perplexity, init="pca", random_state=context.seed).fit_transform(reduced)
     low, high = found.min(axis=0), found.max(axis=0)
     scaled = (found - low) / np.where(high > low, high - low, 1)
     room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN

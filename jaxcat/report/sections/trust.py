@@ -96,17 +96,17 @@ def _fitted(found: Temperature, context: Context) -> list[str]:
         f"log loss {found.loss_before:.4f} → {found.loss_after:.4f}, calibration error {found.error_before:.4f} → "
         f"{found.error_after:.4f}, measured on images that the temperature was not fitted to ({FOLDS} folds)"
     )
-    if found.loss_before - found.loss_after < SMALL:
-        return [f"A temperature would not help: the best, {found.temperature:.2f}, gives {figures}."]
-    lines = [
-        f"Dividing the logits by a temperature of {found.temperature:.2f} mends that: {figures}. Answers stay the same."
-    ]
+    helps = found.loss_before - found.loss_after >= SMALL
+    if not helps:
+        lines = [f"A temperature would hardly help: the best, {found.temperature:.2f}, gives {figures}."]
+    else:
+        lines = [f"Dividing the logits by a temperature of {found.temperature:.2f} helps: {figures}. Answers stay."]
     if context.calibrate:
         lines.append("calibration.json has it now: predict, evaluate, report and export use it with --calibrated.")
-    elif context.workdir is not None:
+    elif context.workdir is not None and helps:
         lines.append(
-            "The same command with --calibrate writes it to calibration.json, fitted to validation; predict, evaluate, "
-            "report and export then use it with --calibrated."
+            "The same command with --calibrate fits it to validation and writes it to calibration.json; predict, "
+            "evaluate, report and export then use it with --calibrated."
         )
     return lines
 
