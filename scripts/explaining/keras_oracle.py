@@ -26,34 +26,29 @@ class KerasGradCam:
         config: the completed configuration of the run; `model.width` is 1.
         params, stats: `{stage: {layer: …}}`, of all stages.
         hidden: names of the layers between the features and the logits.
-        pool: how the blocks become features, a value of `model.pool`.
+        dtype: of all that Keras computes.
     """
 
-    def __init__(self, config: ConfigDict, params: Tree, stats: Tree, *, hidden: tuple[str, ...] = (), pool: str = ""):
-        model, side = config.model, config.data.image_size
-        names = KERAS_NAMES[model.backbone]
-        application = getattr(keras.applications, names.application)
-        backbone = application(weights=None, include_top=False, input_shape=(side, side, 3))
-        _fill(backbone, names, params, stats)
-        blocks = BACKBONES[model.backbone].up_to(model.cut)
-        outputs = {block: backbone.get_layer(_output_layer(names, block, backbone)).output for block in blocks}
-        features = [_features(outputs[block], pool or model.pool, model.pool_grid) for block in pooled_blocks(model)]
-        x = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
-        dense = []
-        for name in (*hidden, "logits"):
-            layer = keras.layers.Dense(params[name]["bias"].size, activation=None if name == "logits" else "relu")
-            x = layer(x)
-            layer.set_weights([params[name]["kernel"], params[name]["bias"]])
-            dense.append(layer)
-        self._model = keras.Model(backbone.input, {"logits": x, **outputs})
-
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
-        return self._model(inputs, training=False)["logits"].numpy()
+    def __init__(
+        self,
+        config: ConfigDict,
+        params: Tree,
+        stats: Tree,
+        *,
+        hidden: tuple[str, ...] = (),
+        dtype: str = "float32",
+    ):
+        before, self._dtype = keras.config.dtype_policy(), dtype
+        keras.config.set_dtype_policy(dtype)
+        try:
+            self._model = _model(config, params, stats, hidden=hidden)
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def maps(self, inputs: np.ndarray, labels: np.ndarray, *, block: str) -> np.ndarray:
-        """Normalised images, float32 (B, H, W, 3), and classes → Grad-CAM of the block, float32 (B, h, w)."""
+        """Normalised images, float32 (B, H, W, 3), and classes → Grad-CAM of the block, (B, h, w)."""
         with tf.GradientTape() as tape:
-            outputs = self._model(tf.constant(inputs), training=False)
+            outputs = self._model(tf.constant(inputs.astype(self._dtype)), training=False)
             logits, output = outputs["logits"], outputs[block]
             if logits.shape[1] == 1:
                 score = tf.reduce_sum(tf.where(tf.constant(labels) == 1, logits[:, 0], -logits[:, 0]))
@@ -62,6 +57,24 @@ class KerasGradCam:
         gradient = tape.gradient(score, output)
         importance = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
         return tf.nn.relu(tf.reduce_sum(importance * output, axis=-1)).numpy()
+
+
+def _model(config: ConfigDict, params: Tree, stats: Tree, *, hidden: tuple[str, ...]) -> Any:
+    """The network, with the logits and the outputs of all blocks by name."""
+    model, side = config.model, config.data.image_size
+    names = KERAS_NAMES[model.backbone]
+    application = getattr(keras.applications, names.application)
+    backbone = application(weights=None, include_top=False, input_shape=(side, side, 3))
+    _fill(backbone, names, params, stats)
+    blocks = BACKBONES[model.backbone].up_to(model.cut)
+    outputs = {block: backbone.get_layer(_output_layer(names, block, backbone)).output for block in blocks}
+    features = [_features(outputs[block], model.pool, model.pool_grid) for block in pooled_blocks(model)]
+    x = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
+    for name in (*hidden, "logits"):
+        layer = keras.layers.Dense(params[name]["bias"].size, activation=None if name == "logits" else "relu")
+        x = layer(x)
+        layer.set_weights([params[name]["kernel"], params[name]["bias"]])
+    return keras.Model(backbone.input, {"logits": x, **outputs})
 
 
 def _fill(backbone: Any, names: Any, params: Tree, stats: Tree) -> None:
