@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax
 import numpy as np
 from explaining import randomized
+from explaining.double import maps_in_float64
 
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.config import default
@@ -36,7 +37,6 @@ from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.indexing.walking import image_files
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.inference.explanation import raw_maps
-from jaxcat.models.attribution import block_map
 from jaxcat.models.completion import complete
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, ZERO_TO_ONE, Conventions
@@ -134,7 +134,7 @@ def parity(name: str, classifier: Classifier, paths: Sequence[Path], *, block: s
         theirs[dtype] = np.concatenate([oracle.maps(inputs[rows], labels[rows], block=block) for rows in batches])
     ours = {
         "float32": np.stack(list(raw_maps(classifier, pixels, labels, block=block))),
-        "float64": in_float64(classifier, pixels, labels, block=block),
+        "float64": maps_in_float64(classifier, pixels, labels, block=block),
     }
     exact = theirs["float64"]
     largest = exact.max(axis=(1, 2))
@@ -154,16 +154,6 @@ def parity(name: str, classifier: Classifier, paths: Sequence[Path], *, block: s
     side = "×".join(map(str, exact.shape[1:]))
     cells = " | ".join(f"{figure:.0e}" for figure in figures)
     return f"| {name} | {block}, {side} | {cells} | {(~shown).sum()} |"
-
-
-def in_float64(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, *, block: str) -> np.ndarray:
-    """Grad-CAM by the same code, with all blocks computed in float64."""
-    network, (params, stats) = classifier.network.in_dtype("float64"), randomized.numbers_of(classifier)
-    with jax.enable_x64(True):
-        step = jax.jit(lambda arrays, images, labels: block_map(network, arrays, images, labels, block=block))
-        arrays = {"params": params, "stats": stats}
-        batches = (slice(start, start + 2) for start in range(0, len(pixels), 2))
-        return np.concatenate([np.asarray(step(arrays, pixels[rows], labels[rows])) for rows in batches])
 
 
 def randomizing(name: str, classifier: Classifier, paths: Sequence[Path]) -> Iterator[str]:
