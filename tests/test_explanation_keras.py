@@ -30,7 +30,7 @@ VGG = {"model__backbone": "vgg19", "model__cut": "block3", "data__image_size": 6
     (DEEPER | {"model__pool": "max", "model__pool_from": "mixed1", "model__train_from": "mixed0"}, "mixed1", 3),
     (VGG | {"model__pool_from": "block2", "model__pool": "avg_std", "model__hidden": 5}, "block2", 2),
     (VGG | {"model__pool": "flatten", "model__train_from": "block2"}, "block1", 3),
-], ids=["average", "several blocks", "grid", "flattened, hidden", "maximum, trained", "vgg19", "vgg19, all"])  # fmt: skip
+], ids=["average", "several", "grid", "flattened, hidden", "maximum, trained", "vgg", "vgg trained"])  # fmt: skip
 def test_maps_are_those_of_keras(settings, block, classes):
     """In float64, because in float32 rounding now and then decides whether ReLU lets a value near 0 through."""
     conventions = Conventions(BGR_MINUS_MEANS) if "model__backbone" in settings else None
