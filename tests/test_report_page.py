@@ -216,6 +216,36 @@ def test_the_map_shows_what_the_pointer_is_on(few, opened):
     assert wrong == np.sum(~context.correct)
 
 
+def test_arrow_keys_move_on_the_map_in_their_direction(few, opened):
+    page = opened(few[0])
+    ring = "document.getElementById('map-ring')"
+    page.run("document.getElementById('map-plot').focus({preventScroll: true})")
+    press = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: '{}', cancelable: true}}))"
+    page.run(press.format("ArrowRight"))
+    points = np.array([point[:2] for point in page.run("island('map-points').points")])
+    for key, axis, sign in (
+        *(("ArrowDown", "cy", 1), ("ArrowRight", "cx", 1), ("ArrowLeft", "cx", -1)),
+        *(("ArrowUp", "cy", -1), ("ArrowRight", "cx", 1)),
+    ):
+        before = page.run(f"Number({ring}.getAttribute('{axis}'))")
+        page.run(press.format(key))
+        after = page.run(f"Number({ring}.getAttribute('{axis}'))")
+        farthest = sign * np.max(sign * points[:, int(axis == "cy")])
+        assert sign * (after - before) > 0 or before == after == farthest
+
+
+def test_a_choice_of_images_makes_the_others_on_the_map_faint(few, opened):
+    path, context = few
+    page = opened(path)
+    faint = "[...document.querySelectorAll('#map-plot svg > *')].map((mark) => mark.classList.contains('faint'))"
+    for value, wanted in (("wrong", ~context.correct), ("1", context.labels == 1), ("", context.labels >= 0)):
+        page.run(
+            f"""(() => {{ const choice = document.getElementById('map-choice'); choice.value = '{value}';
+            choice.dispatchEvent(new Event('change')); }})()"""
+        )
+        assert page.run(faint)[: len(context)] == [not each for each in wanted]
+
+
 @pytest.mark.parametrize("which", ["few", "many"])
 def test_a_phone_scrolls_in_one_direction(which, opened, request):
     page = opened(request.getfixturevalue(which)[0], width=360, height=740, phone=True)

@@ -15,6 +15,7 @@ from jaxcat.inference.classifier import load
 from jaxcat.inference.evaluation import evaluate, open_store, summarize
 from jaxcat.inference.own_records import listed_records
 from jaxcat.report.context import Context
+from jaxcat.report.origins import shown_path
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.meta import Meta, read_meta
 from jaxcat.runs.records import Listed
@@ -28,7 +29,7 @@ class Other(NamedTuple):
     """Another run on the records of a report.
 
     Attributes:
-        name: its workdir as it was typed; printable.
+        name: its workdir as the page shows it; printable.
         meta: of its best step.
         log_probabilities: float64 (N, classes), in the order of the report's classes.
         summary: its figures, as evaluate has them.
@@ -99,7 +100,7 @@ def _measured(context: Context, path: Path) -> Other:
     log_probabilities = evaluate(classifier, store, console=context.console)[:, columns]
     listed = listed_records(existing(path), classifier.meta)
     return Other(
-        name=printable(str(path)),
+        name=printable(shown_path(str(path))),
         meta=classifier.meta,
         log_probabilities=log_probabilities,
         summary=summarize(log_probabilities, context.labels, context.classifier.classes),

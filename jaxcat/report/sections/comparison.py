@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from jaxcat.objectives.paired import Paired, mcnemar
 from jaxcat.report.comparing import Other, others_of
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
+from jaxcat.report.origins import shown_path
 from jaxcat.report.section import Section
 from jaxcat.wording import counted, printable
 
 UNLIKELY = 0.05  # a p below it is called a difference
-# Settings that name files: of their values only the last part is shown, since the rest is of the machine.
+# Settings that name files, of which the folders of this machine are not shown.
 FILES = ("init_from", "model.weights", "data.train_dir", "data.validation_dir", "data.test_dir", "data.corrections")
 
 
@@ -32,7 +32,7 @@ def section_of(context: Context) -> Section | None:
     )
     found = [_correct(context, other) for other in others]
     pairs = [mcnemar(context.correct, each, groups=context.groups, seed=context.seed) for each in found]
-    own = printable(str(context.workdir))
+    own = printable(shown_path(str(context.workdir)))
     values = {
         "rows": [
             _row(context, own, context.summary, context.correct, None),
@@ -123,5 +123,5 @@ def _value(name: str, config: dict[str, Any]) -> str:
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, str) and name in FILES:
-        value = PurePath(value).name
+        value = shown_path(value)
     return "–" if value in (None, "") else printable(f"{value:g}" if isinstance(value, float) else str(value))
