@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import os
 import re
@@ -162,7 +164,7 @@ def test_images_of_many_forms_keep_their_proportions():
     for number, (height, width) in enumerate(shapes):
         seen = found.pictures.seen(number)
         assert (seen.height, seen.width) == (height, width)
-        with Image.open(__import__("io").BytesIO(seen.thumbnail)) as thumbnail:
+        with Image.open(io.BytesIO(seen.thumbnail)) as thumbnail:
             assert max(thumbnail.size) <= 112
             assert thumbnail.size[0] / thumbnail.size[1] == pytest.approx(width / height, rel=0.03)
 
@@ -293,12 +295,25 @@ def test_a_page_that_cannot_be_written_is_said_before_work(copy, tmp_path):
         report(copy, output=tmp_path / "link")
 
 
+def test_a_block_that_is_not_there_is_said_before_work(copy):
+    with pytest.raises(ConfigError, match="--block mixed9 comes after mixed0"):
+        report(copy, block="mixed9")
+
+
+def test_maps_lie_on_the_images_that_are_shown(context):
+    for block in ("", "stem"):
+        maps = gallery.heat_maps(dataclasses.replace(context, block=block or context.block), [0, 1])
+        for uri in maps.values():
+            with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as heat:
+                assert heat.size == (96, 96)
+                assert np.ptp(np.asarray(heat)[..., 3]) > 200, "from nothing to the maximum"
+
+
 def test_another_output(copy, tmp_path):
     shutil.rmtree(copy / "report", ignore_errors=True)  # of another test of the same run
     assert report(copy, output=tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "index.html"
     assert not (copy / "report").exists()
-    again = report(copy, output=tmp_path / "new" / "folder")
-    assert again.read_bytes() == report(copy, output=tmp_path / "other").read_bytes(), "the same page each time"
+    assert (tmp_path / "new" / "folder" / "index.html").read_bytes() == report(copy).read_bytes(), "the same each time"
     assert os.listdir(tmp_path / "new" / "folder") == ["index.html"]
 
 

@@ -31,6 +31,7 @@ def report(
     engine: str = "auto",
     calibrated: bool = False,
     calibrate: bool = False,
+    block: str = "",
     console: Console | None = None,
 ) -> Path:
     """Makes a report, as `python -m jaxcat.report` does.
@@ -48,6 +49,7 @@ def report(
         engine: what computes; see `jaxcat.load`.
         calibrated: whether the temperature in the run's calibration.json is applied.
         calibrate: whether that temperature is fitted and the file written.
+        block: whose heat maps are shown, such as "mixed7"; "": the last one that the head reads.
         console: where progress is shown.
 
     Returns:
@@ -71,5 +73,6 @@ def report(
         engine=engine,
         calibrated=calibrated,
         calibrate=calibrate,
+        block=block,
     )
     return make(given, console=console)

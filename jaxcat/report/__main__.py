@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="other runs, measured on the same images",
     )
+    parser.add_argument("--block", default="", metavar="NAME", help="block of the heat maps; default: the last read")
     parser.add_argument("--output", type=cli.path_as_typed, metavar="DIR4", help="write here, not to DIR/report")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     parser.add_argument("--calibrate", action="store_true", help="fit the temperature and write DIR/calibration.json")
@@ -88,6 +89,7 @@ def make_page(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         calibrated=arguments.calibrated,
         calibrate=arguments.calibrate,
+        block=arguments.block,
     )
     request.check()
     if request.weights:

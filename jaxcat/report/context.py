@@ -36,6 +36,7 @@ class Context:
         unreadable: one line for each image that was left out.
         pictures: the images for the page.
         data, moved, step, engine, calibrated, calibrate, compare, top: as asked for; see `report.report`.
+        block: of the backbone, whose maps the gallery shows.
         given_features: what gives float32 (N, F), see `features`; called once.
         console: where progress is shown.
         seed: of everything that is drawn.
@@ -59,6 +60,7 @@ class Context:
     engine: str
     calibrated: bool
     calibrate: bool
+    block: str
     compare: tuple[Path, ...]
     top: int
     given_features: Callable[[], np.ndarray | None]

@@ -17,6 +17,7 @@ from jaxcat.errors import ConfigError
 from jaxcat.inference import own_records
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
+from jaxcat.inference.explanation import block_to_explain
 from jaxcat.report.calibrating import calibrate, check_calibrate
 from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     engine: str = "auto"
     calibrated: bool = False
     calibrate: bool = False
+    block: str = ""
 
     def check(self) -> None:
         """Raises ConfigError for combinations that mean nothing."""
@@ -94,6 +96,7 @@ def make(request: Request, *, console: Console | None = None) -> Path:
 def context_of(request: Request, *, console: Console) -> Context:
     """Opens what the request names and measures it."""
     classifier = opened(request, console)
+    block_to_explain(classifier.config.model, request.block, named="--block ")
     if request.calibrate:
         check_calibrate(classifier, request.split)
     listed = None
@@ -143,6 +146,7 @@ def measured(
         engine=request.engine,
         calibrated=request.calibrated,
         calibrate=request.calibrate,
+        block=block_to_explain(classifier.config.model, request.block, named="--block "),
         compare=request.compare,
         top=request.top,
         given_features=features,

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from jaxcat.inference.explanation import colours, normalized, placed, raw_maps
-from jaxcat.models.completion import chooses_blocks
 from jaxcat.report.context import Context
 from jaxcat.report.section import Section
 
@@ -44,15 +43,13 @@ def section_of(context: Context) -> Section:
     numbers = sorted({number for each in lists for number in each.numbers})
     maps = heat_maps(context, numbers)
     images = {str(number): [context.pictures.shown(number, side=SIDE), maps[number]] for number in numbers}
-    model = context.classifier.config.model
     values: dict[str, Any] = {
         "lists": lists,
         "images": images,
         "records": {number: record(context, number) for number in numbers},
-        "block": model.cut,
+        "block": context.block,
         "first": 12,
     }
-    assert not chooses_blocks(model)  # a checkpoint has its blocks
     return Section("gallery", "Images to look at", READING, "gallery.html", values)
 
 
@@ -114,7 +111,7 @@ def heat_maps(context: Context, numbers: list[int]) -> dict[int, str]:
     pixels = (classifier.prepare(context.split.stored(number), context.files[number]) for number in numbers)
     labels = [int(context.predicted[number]) for number in numbers]
     found = {}
-    for number, raw in zip(numbers, raw_maps(classifier, pixels, labels), strict=True):
+    for number, raw in zip(numbers, raw_maps(classifier, pixels, labels, block=context.block), strict=True):
         seen = context.pictures.seen(number)
         scale = HEAT_SIDE / max(seen.height, seen.width)
         output = max(1, round(seen.height * scale)), max(1, round(seen.width * scale))
