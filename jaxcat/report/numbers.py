@@ -1,4 +1,4 @@
-"""Numbers as the page shows them."""
+"""Numbers and names as the page shows them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def between(interval: tuple[float, float]) -> str:
     """The two ends of a 95 % interval of a share: `95 % interval 91.8 to 94.9 %`."""
     low, high = (f"{100 * end:.1f}" for end in interval)
     return f"95 % interval {low} to {high} %"
+
+
+def short(name: str, most: int = 40) -> str:
+    """A name among others, with at most so many characters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -19,6 +19,7 @@ from jaxcat.inference.provenance import first_of, without_folders
 from jaxcat.models.backbone import pooled_blocks
 from jaxcat.models.completion import complete
 from jaxcat.report.context import Context
+from jaxcat.report.numbers import short
 from jaxcat.runs.meta import Meta
 from jaxcat.training.optim import is_exact
 from jaxcat.training.writers import CANDIDATES
@@ -47,7 +48,7 @@ def about(context: Context) -> list[tuple[str, str]]:
 
 def _rows(context: Context) -> Iterator[tuple[str, str]]:
     meta, config = context.classifier.meta, context.classifier.config
-    names = [context.classes[label] for label in printed_order(meta.classes)]
+    names = [short(context.classes[label]) for label in printed_order(meta.classes)]
     more = ", …" if len(names) > NAMED else ""
     yield "Classes", f"{len(names):,}: {', '.join(names[:NAMED])}{more}"
     if context.workdir is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcat.objectives.intervals import accuracy_interval
 from jaxcat.report.context import Context
 from jaxcat.report.judged import remarks
-from jaxcat.report.numbers import between, percent
+from jaxcat.report.numbers import between, percent, short
 from jaxcat.report.origins import about, shown_path, train_command
 from jaxcat.report.section import Section
 from jaxcat.wording import counted
@@ -62,7 +62,7 @@ def _figures(context: Context) -> Iterator[Figure]:
         yield Figure("Leave-one-out on train", percent(entry["leave_one_out/accuracy"]), of)
     most = np.bincount(context.labels, minlength=len(context.classes))
     frequent = context.classes[int(most.argmax())]
-    yield Figure("Always the same answer", percent(most.max() / count), f"the most frequent label: {_short(frequent)}")
+    yield Figure("Always the same answer", percent(most.max() / count), f"the most frequent label: {short(frequent)}")
     yield Figure("Guessing", percent(1 / len(context.classes)), counted(len(context.classes), "class", "classes"))
     area = "not defined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     kind = "area under the ROC curve" if len(context.classes) == 2 else "each class against the rest, averaged"
@@ -72,10 +72,6 @@ def _figures(context: Context) -> Iterator[Figure]:
     yield Figure(
         "Calibration error", percent(summary["calibration_error"]), "mean distance of probabilities from truth"
     )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"
 
 
 def _notes(context: Context) -> Iterator[str]:
