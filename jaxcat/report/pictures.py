@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import NamedTuple
@@ -44,13 +44,14 @@ class Pictures:
         self.split = split
         self._seen: dict[str, Seen] = {}
         self._embedded: set[int] = set()
+        self._watched: _Watched | None = None
 
     def watched(self) -> Split:
         """The split, such that whoever examines an image of it also shows it to this object."""
         values = {each.name: getattr(self.split, each.name) for each in fields(self.split)}
-        watched = _Watched(**values)
-        object.__setattr__(watched, "show", self._see)  # the class is frozen
-        return watched
+        self._watched = _Watched(**values)
+        self._watched.call(self._see)
+        return self._watched
 
     def _see(self, name: str, image: np.ndarray) -> None:
         height, width = image.shape[:2]
@@ -59,6 +60,8 @@ class Pictures:
     def settle(self, split: Split, *, console: Console) -> None:
         """Takes the records that are left when unreadable ones are not; decodes those that nobody has examined."""
         self.split = split
+        if self._watched is not None:
+            self._watched.call(None)
         missing = [number for number, name in enumerate(split.files) if name not in self._seen]
 
         def see(number: int) -> None:
@@ -105,14 +108,17 @@ class Pictures:
 
 
 class _Watched(Split):
-    """A split that calls `show(name, image)` with each image that is examined; `take` gives a plain one."""
+    """A split that calls a function with the name and the pixels of each image that is examined; its parts do not."""
 
-    show = None
+    _show: Callable[[str, np.ndarray], None] | None = None
+
+    def call(self, show: Callable[[str, np.ndarray], None] | None) -> None:
+        object.__setattr__(self, "_show", show)  # the class is frozen
 
     def examine(self, index: int) -> tuple[np.ndarray, bytes]:
         image, digest = super().examine(index)
-        if self.show is not None:
-            self.show(self.files[index], image)
+        if self._show is not None:
+            self._show(self.files[index], image)
         return image, digest
 
 
@@ -122,14 +128,6 @@ def jpeg(image: np.ndarray, *, side: int, quality: int) -> bytes:
     reduced.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     reduced.save(file, format="JPEG", quality=quality, optimize=True)
     return file.getvalue()
-
-
-def png(image: np.ndarray, *, side: int) -> str:
-    """A PNG file of uint8 (H, W, 3 or 4), reduced likewise, as a data URI."""
-    reduced, file = Image.fromarray(image), io.BytesIO()
-    reduced.thumbnail((side, side), Image.Resampling.BILINEAR)
-    reduced.save(file, format="PNG", optimize=True)
-    return f"data:image/png;base64,{_base64(file.getvalue())}"
 
 
 def _base64(content: bytes) -> str:
