@@ -211,7 +211,7 @@ def test_what_the_network_saw_comes_back_to_its_place(mode, shape):
         rows, columns = np.arange(shape[0])[:, None] + 0.5, np.arange(shape[1]) + 0.5
         inside = (top <= rows) & (rows <= bottom) & (left <= columns) & (columns <= right)
         cell = (bottom - top, right - left)[axis] / size * 255 / shape[axis]  # grey levels from one pixel to the next
-        np.testing.assert_allclose(found[inside], levels[inside] / 255, atol=(1.5 + cell) / 255)
+        np.testing.assert_allclose(found[inside], levels[inside] / 255, atol=(1.2 + cell / 2) / 255)
         assert (found[~inside] == 0).all()
         assert inside.any()
 

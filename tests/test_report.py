@@ -25,7 +25,7 @@ from jaxcat.evaluate import main as evaluate
 from jaxcat.inference.classifier import load
 from jaxcat.inference.evaluation import summarize
 from jaxcat.models.completion import complete
-from jaxcat.report import report
+from jaxcat.report import origins, report
 from jaxcat.report.__main__ import main
 from jaxcat.report.judged import remarks
 from jaxcat.report.making import Request, context_of, measured
@@ -217,6 +217,24 @@ def test_no_path_of_the_machine_is_shown(page, solved, finished, tmp_path, monke
         assert str(Path.home()) + os.sep not in text
     monkeypatch.chdir(tmp_path)
     assert [shown_path(path) for path in (str(tmp_path / "a" / "b"), "/elsewhere/c", "d/e")] == ["a/b", "c", "d/e"]
+
+
+def test_where_the_weights_come_from_is_said_to_the_beginning(context):
+    def said(provenance: dict) -> dict[str, str]:
+        meta = dataclasses.replace(context.classifier.meta, provenance=provenance)
+        return dict(origins._weights(meta))
+
+    scratch = {"source": "scratch", "head": "new"}
+    run = {"source": "run", "workdir": "/home/me/first", "step": 7, "before": scratch}
+    file = {"source": "/home/me/x.h5", "file": "x.h5", "sha256": "ab" * 32}
+    named = {"source": "keras-imagenet", "file": "y.h5", "sha256": "cd" * 32, "licence": "MIT", "notice": "by them"}
+    assert said(scratch) == {"Weights": "random numbers", "Attribution": ""}
+    assert said(run)["Weights"] == "the run first, step 7, which began with random numbers"
+    assert said(file)["Weights"] == "x.h5, sha256 abababababababab…"
+    assert "not known" in said(file)["Licence of the weights"]
+    of_run = said(run | {"before": named})
+    assert of_run["Weights"].endswith("which began with keras-imagenet, y.h5, sha256 cdcdcdcdcdcdcdcd…")
+    assert (of_run["Licence of the weights"], of_run["Attribution"]) == ("MIT", "by them")
 
 
 @pytest.mark.slow

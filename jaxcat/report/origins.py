@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxcat.training.writers import CANDIDATES
 from jaxcat.wording import counted, first_to_last
 
 NAMED = 12  # classes
+SCRATCH = "random numbers"
 POOLED = {"avg": "averages", "avg_std": "averages and standard deviations", "max": "maxima", "flatten": "all values"}
 PATHS = (
     "data.dir",
@@ -78,15 +79,28 @@ def _data(context: Context) -> str:
 
 
 def _weights(meta: Meta) -> Iterator[tuple[str, str]]:
+    """Where the first numbers came from: a file, or another run and what that began with."""
     provenance = without_folders(meta.provenance)
-    name = str(provenance.get("source", ""))
-    digest = first_of(provenance, "sha256")
-    parts = [name, first_of(provenance, "file"), digest and f"sha256 {digest[:16]}…"]
-    yield "Weights", ", ".join(filter(None, dict.fromkeys(parts)))
-    if name == "scratch":
-        return
-    yield "Licence of the weights", first_of(provenance, "licence") or "not known: their file does not say"
+    origins: list[str] = []
+    entry: Any = provenance
+    while isinstance(entry, Mapping):
+        origins.append(_origin(entry))
+        entry = entry.get("before")
+    yield "Weights", ", which began with ".join(filter(None, origins))
+    if origins != [SCRATCH] and (origins[-1] != SCRATCH or first_of(provenance, "licence")):
+        yield "Licence of the weights", first_of(provenance, "licence") or "not known: their file does not say"
     yield "Attribution", first_of(provenance, "notice")
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    """One origin in words."""
+    source, digest = str(entry.get("source", "")), str(entry.get("sha256", ""))
+    if source == "scratch":
+        return SCRATCH
+    if source == "run":
+        return f"the run {entry.get('workdir', '')}, step {entry.get('step', '')}"
+    known = dict.fromkeys((source, str(entry.get("file", "")), f"sha256 {digest[:16]}…" if digest else ""))
+    return ", ".join(filter(None, known))
 
 
 def _head(meta: Meta) -> str:
