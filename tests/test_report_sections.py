@@ -247,6 +247,9 @@ def test_nothing_to_compare_is_no_section(contexts):
 def test_runs_that_cannot_be_compared_are_refused_before_work(runs, folder, tmp_path):
     with pytest.raises(ConfigError, match="--compare .*: is the run of --workdir itself"):
         report(runs["solved"], compare=[runs["solved"]])
+    for missing in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(jaxcat.errors.CheckpointError, match=f"^--compare {missing}: no "):
+            report(runs["solved"], compare=[missing])
     others = small.image_folder(tmp_path / "three", train=4, validation=2, classes=small.SHAPES)
     jaxcat.fit("folder", tmp_path / "run", settings={**TINY, **ON_BLOCK, "data.dir": others})
     with pytest.raises(ConfigError, match="--compare .*: has other classes"):

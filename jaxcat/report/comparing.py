@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcat.data.images.decoding import decoding_of
-from jaxcat.errors import ConfigError
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.inference.classifier import load
 from jaxcat.inference.evaluation import evaluate, open_store, summarize
 from jaxcat.inference.own_records import listed_records
@@ -59,10 +59,14 @@ def check_compared(
         ConfigError: it is this run, has other classes, or was trained on some of the images.
     """
     for path in compare:
-        folder = existing(path)
+        try:
+            folder = existing(path)
+            meta = read_meta(folder, choose(folder, "best"))
+        except CheckpointError as error:
+            text = str(error).removeprefix(f"--workdir {path}: ").removeprefix(f"--workdir {path.absolute()}: ")
+            raise CheckpointError(f"--compare {path}: {text}") from error
         if workdir is not None and folder.samefile(workdir):
             raise ConfigError(f"--compare {path}: is the run of --workdir itself")
-        meta = read_meta(folder, choose(folder, "best"))
         if set(meta.classes) != set(classes):
             theirs, ours = (", ".join(map(printable, names[:10])) for names in (meta.classes, classes))
             raise ConfigError(f"--compare {path}: has other classes ({theirs}) than this run ({ours})")
@@ -109,6 +113,8 @@ def _measured(context: Context, path: Path) -> Other:
 
 
 def _notes(context: Context, meta: Meta, listed: Mapping[str, Listed] | None) -> Iterator[str]:
+    if context.calibrated:
+        yield "The probabilities of this run are with --calibrated, and its own are not."
     if listed is None:
         yield "It has no list of its images, so it is not known whether it was trained on some of these."
     elif seen := _trained_on(context.digests, listed):

@@ -137,6 +137,8 @@ def _pairs(context: Context, found: Indexed | None, copies: Copies | None) -> di
         return {"words": "", "pairs": []}
     touching = (pair for pair in copies.pairs if THIS in (pair.first.split, pair.second.split))
     every = [pair for pair in touching if not _same(pair)]
+    if not every:
+        return {"words": "None was found.", "pairs": []}
     across, labels = sum(pair.across for pair in every), sum(pair.labels for pair in every)
     words = (
         f"{counted(len(every), 'pair')} of nearly the same images: {across:,} with an image of train, {labels:,} with "
