@@ -21,17 +21,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jaxcat.inference.engine_flag import add_engine_flag
 from jaxcat.system import cli
-
-if TYPE_CHECKING:
-    from jaxcat.bottlenecks.cached import CachedSplit
-    from jaxcat.data.records import Split
-    from jaxcat.data.store import Store
-    from jaxcat.inference.classifier import Classifier
-    from jaxcat.system.console import Console
 
 SPLITS = ("train", "validation", "test")
 
@@ -74,7 +66,15 @@ def measure(arguments: argparse.Namespace) -> int:
 
     from jaxcat.inference import own_records
     from jaxcat.inference.classifier import load
-    from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
+    from jaxcat.inference.evaluation import (
+        evaluate,
+        name_of,
+        open_split,
+        open_store,
+        show,
+        summary_of,
+        write_evaluation,
+    )
     from jaxcat.system.console import Console, said_if_long
     from jaxcat.system.processes import initialize_distributed, process_index
 
@@ -91,15 +91,13 @@ def measure(arguments: argparse.Namespace) -> int:
         split = open_split(
             classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
         )
-    store = _opened(classifier, split, console)
+    store = open_store(classifier, split, console=console)
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and arguments.split == "test"):
         own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
-    summary = summarize(log_probabilities, store.split.labels, classifier.classes)
-    computation = classifier.engine.computation()
-    summary |= {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    summary = summary_of(classifier, log_probabilities, store.split.labels)
     if process_index() != 0:
         return 0
     show(console, summary, f"{name}, step {classifier.step}")
@@ -108,28 +106,6 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     print(f"written: {written} and {name}.predictions.csv")
     return 0
-
-
-def _opened(classifier: Classifier, split: Split, console: Console) -> Store | CachedSplit:
-    """The bottlenecks of the split if the cache has all of them; else its images, decoded once and thereby checked."""
-    from jaxcat.data.store import open_stores
-    from jaxcat.system.console import progress_of
-
-    if (cached := classifier.engine.cached(split, console=console)) is not None:
-        console.print(f"bottlenecks: {cached.describe()}")
-        return cached
-    data = classifier.config.data
-    with progress_of("checking images", total=len(split), console=console) as advance:
-        (store,) = open_stores(
-            {split.name: split},
-            sizes={split.name: data.image_size},
-            mode=data.resize,
-            cache_gb=data.cache_gb,
-            skip_bad=data.skip_bad,
-            progress=advance,
-            advice="Replace, mend or remove them",
-        ).values()
-    return store
 
 
 def _results(arguments: argparse.Namespace) -> Path:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxcat.runs.restore import Restored
 
 BATCH_SIZE = 32
+EXPLAINED_TOGETHER = 8  # gradients of early blocks take about 50 MB an image at 299 pixels
 NAMED = 10  # classes whose names the classifier shows
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,41 @@ class Classifier:
         rows = [features for _, features in self.outputs_of_pixels(pixels, batch_size=batch_size)]
         return np.concatenate([np.zeros((0, width), np.float32), *rows])
 
+    def explain(
+        self,
+        images: Sequence[Any],
+        *,
+        block: str = "",
+        classes: Sequence[str] | None = None,
+        batch_size: int = EXPLAINED_TOGETHER,
+    ) -> np.ndarray:
+        """Where the network looked: heat maps by Grad-CAM, float32 (number of images, image_size, image_size).
+
+        Values are in [0, 1]: each map is divided by its maximum; one without any positive value is 0. They lie on the
+        square that the network sees; `inference.explanation.placed` places a map on the original image. JAX computes
+        them in float32, whatever engine computes the answers.
+
+        Args:
+            images: as for `predict`.
+            block: whose output is explained, such as "mixed7"; "" is the last one that the head reads.
+            classes: the name of the class to explain for each image; None is the class that `predict` finds most
+                probable.
+
+        Raises:
+            ConfigError: no such block or class, a block after those that the head reads, or another number of classes.
+            DataError: an image cannot be read; the message names it.
+        """
+        from jaxcat.inference import explanation
+
+        pixels = self._prepared(images, "explain")
+        block = explanation.block_to_explain(self.config.model, block)
+        labels = None if classes is None else explanation.labels_of(classes, self.classes, images=len(images))
+        if labels is None:
+            self.engine.computation(operator.length_hint(images))
+        maps = list(explanation.explain(self, pixels, labels, block=block, batch_size=batch_size))
+        size = self.config.data.image_size
+        return np.stack(maps) if maps else np.zeros((0, size, size), np.float32)
+
     def _prepared(self, images: Sequence[Any], method: str) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
         if _is_single(images):
@@ -191,6 +227,15 @@ class Classifier:
 
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
+        data = self.config.data
+        return resize(self.decode(image, name), data.image_size, mode=data.resize)
+
+    def decode(self, image: Any, name: str = "image") -> np.ndarray:
+        """Decodes an image as in training, upright and of any size: uint8 (H, W, 3).
+
+        Raises:
+            DataError: the image cannot be read; the message names it.
+        """
         if isinstance(image, (str, os.PathLike)):
             image, name = _path(image), os.fspath(image)
         elif isinstance(image, (bytearray, memoryview)):
@@ -202,8 +247,7 @@ class Classifier:
                     "bytes, a Pillow image, or an array of uint8 (H, W, 3)"
                 )
             image = np.asarray(image)
-        data = self.config.data
-        return resize(decode(image, name, decoding_of(self.config)), data.image_size, mode=data.resize)
+        return decode(image, name, decoding_of(self.config))
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""

@@ -20,15 +20,16 @@ from sklearn import metrics
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.labelled import open_labelled
-from jaxcat.data.indexing.table import class_columns, escape_cell
+from jaxcat.data.indexing.table import class_columns
 from jaxcat.data.records import SPLITS, Split, printed_order
-from jaxcat.data.store import Store
+from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.runs.records import Listed, rules_of
-from jaxcat.system.console import Console
+from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.wording import counted, printable
 
@@ -81,6 +82,13 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
     }
 
 
+def summary_of(classifier: Classifier, log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What `summarize` gives, with the step and what computed it: the content of the JSON file of an evaluation."""
+    computation = classifier.engine.computation()
+    computed = {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    return summarize(log_probabilities, labels, classifier.classes) | computed
+
+
 def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Every metric of `METRICS` that is meaningful for this number of classes."""
     names = metrics_for(log_probabilities.shape[1])
@@ -105,13 +113,13 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:
     """Writes a CSV file: file, label, predicted, one probability per class. No cell is a formula to a spreadsheet."""
-    fixed, names = ("file", "label", "predicted"), [escape_cell(name) for name in classes]
+    fixed, names = ("file", "label", "predicted"), [for_cell(name) for name in classes]
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow([*fixed, *class_columns(classes, fixed)])
         for name, label, row in zip(split.files, split.labels, probabilities, strict=True):
             figures = (f"{p:.6f}" for p in row)
-            writer.writerow([escape_cell(name), names[label], names[int(row.argmax())], *figures])
+            writer.writerow([for_cell(name), names[label], names[int(row.argmax())], *figures])
 
 
 def results_folder(workdir: Path, results: Path | None) -> Path:
@@ -206,6 +214,29 @@ def open_split(
     else:
         found = own_split(meta, split, listed=listed)
     return replace(found, decoding=decoding_of(meta.config))
+
+
+def open_store(classifier: Classifier, split: Split, *, console: Console) -> Store | CachedSplit:
+    """The bottlenecks of a split if the cache has all of them; else its images, decoded once and thereby checked.
+
+    Raises:
+        DataError: images cannot be read, and the run does not leave such images out.
+    """
+    if (cached := classifier.engine.cached(split, console=console)) is not None:
+        console.print(f"bottlenecks: {cached.describe()}")
+        return cached
+    data = classifier.config.data
+    with progress_of("checking images", total=len(split), console=console) as advance:
+        (store,) = open_stores(
+            {split.name: split},
+            sizes={split.name: data.image_size},
+            mode=data.resize,
+            cache_gb=data.cache_gb,
+            skip_bad=data.skip_bad,
+            progress=advance,
+            advice="Replace, mend or remove them",
+        ).values()
+    return store
 
 
 def name_of(data: Path) -> str:

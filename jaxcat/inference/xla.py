@@ -19,6 +19,7 @@ from jaxcat.bottlenecks.reading import batches_of, evaluated_together
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.store import Store
 from jaxcat.inference.computation import Outputs, computed_by
+from jaxcat.models.attribution import block_map
 from jaxcat.models.network import Tree
 from jaxcat.runs.restore import Restored
 from jaxcat.system.compilation import jit
@@ -41,6 +42,7 @@ class XLAComputation:
     def __init__(self, run: Restored):
         self.run, self.mesh = run, make_mesh()
         self.features = run.network.features
+        self._map_steps: dict[str, Callable[[Tree, Array, Array], Array]] = {}
 
     @functools.cached_property
     def _step(self) -> Callable[..., tuple[Array, dict[str, Array]]]:
@@ -70,18 +72,51 @@ class XLAComputation:
             else:
                 yield np.asarray(self.evaluate_batch(batch)[0])[:count], None
 
-    def _padded(self, pixels: Iterable[np.ndarray], batch_size: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    def block_maps(
+        self, pixels: Iterable[np.ndarray], labels: Iterable[int], *, block: str, batch_size: int
+    ) -> Iterator[np.ndarray]:
+        """Grad-CAM of one block, float32 (b, h, w), an array for each `batch_size` images.
+
+        Args:
+            pixels: prepared images, uint8 (S, S, 3).
+            labels: of the class to explain, one for each image; as many are read as a batch has, after its pixels.
+            block: one of `network.blocks`.
+        """
+        for count, batch in self._padded(pixels, batch_size, labels):
+            yield np.asarray(self._map_step(block)(self._arrays, batch["image"], batch["label"]))[:count]
+
+    @property
+    def _arrays(self) -> Tree:
+        """`{"params", "stats"}` of all stages."""
+        return {kind: {**self.run.frozen[kind], **self.run.trained[kind]} for kind in ("params", "stats")}
+
+    def _map_step(self, block: str) -> Callable[[Tree, Array, Array], Array]:
+        if block not in self._map_steps:
+            network = self.run.network.in_dtype("float32")
+
+            def step(arrays: Tree, images: Array, labels: Array) -> Array:
+                return block_map(network, arrays, images, labels, block=block)
+
+            self._map_steps[block] = jit(step, out_shardings=replicated(self.mesh))
+        return self._map_steps[block]
+
+    def _padded(
+        self, pixels: Iterable[np.ndarray], batch_size: int, labels: Iterable[int] = itertools.repeat(0)
+    ) -> Iterator[tuple[int, dict[str, Array]]]:
         """Yields the number of images in each batch, and the batch on the devices.
 
         All batches have the same compiled shape. If there is only one, it is padded to the next power of two.
         """
         whole, single, remaining = padded_batch_size(batch_size, self.mesh), True, iter(pixels)
+        of_images = iter(labels)
         while rows := list(itertools.islice(remaining, batch_size)):
             enough = padded_batch_size(1 << (len(rows) - 1).bit_length(), self.mesh)
             padded = min(whole, enough) if single else whole
             image = np.zeros((padded, *rows[0].shape), np.uint8)
             image[: len(rows)] = rows
-            batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
+            label = np.zeros(padded, np.int32)
+            label[: len(rows)] = list(itertools.islice(of_images, len(rows)))
+            batch = {"image": image, "label": label, "mask": np.arange(padded) < len(rows)}
             yield len(rows), to_global(self.mesh, batch)
             single = False
 

@@ -7,7 +7,7 @@ Only this file uses NNX's split and merge. Elsewhere, parameters and statistics 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,6 +73,12 @@ class Network:
             ConfigError: `pool_grid` is finer than the map it pools.
         """
         self.config, self.conventions = model, conventions
+        self._arguments: dict[str, Any] = {
+            "classes": classes,
+            "image_size": image_size,
+            "conventions": conventions,
+            "top": top,
+        }
         self.classes, self.outputs = classes, 1 if classes == 2 else classes
         self.dtype = jnp.dtype(model.dtype)
         self.pooled = pooled_blocks(model)
@@ -113,6 +119,12 @@ class Network:
             features = width
         modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
         return modules
+
+    def in_dtype(self, dtype: str) -> Network:
+        """The same network, which computes in another dtype; all parameters and statistics fit both."""
+        model = self.config.copy_and_resolve_references()
+        model.dtype = dtype
+        return Network(model, **self._arguments)
 
     # which stages are trained -----------------------------------------------------------------------------------------
 
@@ -239,10 +251,19 @@ class Network:
 
     def _suffix(self, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
-        stats, maps = dict(stats), {}
-        features = x  # if the prefix ends with "pool"
-        for stage in self.suffix_stages:
-            module = self._merge(stage, trained, stats)
+        return self._onwards(self.suffix_stages, {"params": trained, "stats": stats}, x, {}, mode)
+
+    def _onwards(
+        self, stages: Sequence[str], arrays: Tree, x: Array, maps: Mapping[str, Array], mode: _Mode
+    ) -> tuple[Array, Tree, Array]:
+        """The output of the stage before `stages`, all up to the logits → what `_suffix` gives.
+
+        `arrays` is `{"params", "stats"}` of these stages; `maps` has the outputs of the pooled blocks before them.
+        """
+        stats, maps = dict(arrays["stats"]), dict(maps)
+        features = x  # if "pool" comes before them
+        for stage in stages:
+            module = self._merge(stage, arrays["params"], stats)
             if stage in self.blocks:
                 x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
                 stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
@@ -256,6 +277,23 @@ class Network:
                 dropout = nnx.Dropout(self.config.dropout)
                 x = module(dropout(x, deterministic=not mode.train, rngs=mode.key).astype(jnp.float32))
         return x, stats, features
+
+    def up_to_block(self, arrays: Tree, images: Array, *, block: str) -> tuple[Array, dict[str, Array]]:
+        """Images, uint8 (B, H, W, 3) → output (B, h, w, channels) of a block, and of the pooled blocks up to it.
+
+        `arrays` is `{"params", "stats"}` of all stages.
+        """
+        return self._prefix(arrays, images, self.blocks[: 1 + self.blocks.index(block)])
+
+    def logits_from_block(self, arrays: Tree, x: Array, maps: Mapping[str, Array], *, block: str) -> Array:
+        """What `up_to_block` gives → logits float32 (B, outputs).
+
+        As a function of `x`, it is the whole way of the block's output to the logits: if the block is pooled, the way
+        to the head, and the way through the later blocks.
+        """
+        maps = {**maps, block: x} if block in self.pooled else maps
+        logits, _, _ = self._onwards(self.stages[1 + self.stages.index(block) :], arrays, x, maps, _Mode())
+        return logits
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.text import Text
 from jaxcat.bottlenecks.engines.litert import required_interpreter
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.records import printed_order
+from jaxcat.escaping import for_shell
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
@@ -27,7 +27,7 @@ from jaxcat.wording import counted, first_to_last
 
 def next_command(workdir: Path, history: Sequence[dict]) -> str:
     """What to do after training, with the command for it; a run without validation can only be measured elsewhere."""
-    command = f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+    command = f"python -m jaxcat.evaluate --workdir {for_shell(str(workdir))}"
     if history and not is_validated(history[-1]):
         return f"to evaluate it on other images, in DIR/CLASS/…: {command} --data DIR"
     return f"to evaluate it: {command}"

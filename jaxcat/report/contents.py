@@ -1,0 +1,12 @@
+"""The sections of the page, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxcat.report.context import Context
+from jaxcat.report.section import Section
+from jaxcat.report.sections import summary
+
+# Each gives its section, or None if there is nothing to show.
+SECTIONS: tuple[Callable[[Context], Section | None], ...] = (summary.section_of,)

@@ -1,0 +1,13 @@
+"""Numbers as the page shows them."""
+
+from __future__ import annotations
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as per cent: 0.9312 → `93.1 %`. It is never rounded to all or to nothing."""
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    if share > 0 and float(text) == 0:
+        text = f"< {10**-digits:.{digits}f}"
+    return f"{text} %"
