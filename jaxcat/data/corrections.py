@@ -105,8 +105,8 @@ def where(config: Any) -> str:
     return f"--config.{SETTING}={printable(config.data.corrections)}"
 
 
-def _read(config: Any) -> list[Correction]:
-    """The rows of the table. Raises DataError or ConfigError; the message names lines."""
+def rows_of(config: Any) -> list[Correction]:
+    """The rows of the table as they stand there. Raises DataError or ConfigError; the message names lines."""
     text = where(config)
     path = Path(config.data.corrections).expanduser().absolute()
     table = read_table(path, _COLUMNS, where=text)
@@ -125,7 +125,8 @@ def _read(config: Any) -> list[Correction]:
 
 def _rows(config: Any, data: Data) -> dict[bytes, Correction]:
     """The rows by the digest of their image, each image once, with labels as the classes are called."""
-    problems, rows = Problems(where(config)), {}
+    problems = Problems(where(config))
+    rows: dict[bytes, Correction] = {}
     named = set(data.splits["train"].files)
     for row in rows_of(config):
         label = row.label if row.label in data.classes else clean(row.label)

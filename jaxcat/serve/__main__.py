@@ -1,8 +1,8 @@
 """python -m jaxcat.serve --workdir DIR [--port 8765]
 
-A local page in your browser: drop images on it, or use the camera, and see the classes, how sure the classifier is, and
-where it looked. Corrections that you agree to keep go to DIR/corrections, and an exact head learns from them in seconds,
-in a new run beside DIR.
+A local page in your browser: drop images on it, or use the camera, and see the classes, how sure the classifier is,
+and where it looked. Corrections that you agree to keep go to DIR/corrections, and an exact head learns from them in
+seconds, in a new run beside DIR.
 
 Only this machine reaches it, and only with the token in the address that is printed. Programs send images to
 POST /predict with the token from the file that is named; docs/serve.md has examples.

@@ -12,6 +12,7 @@ from PIL import Image
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.formats import open_image
 from jaxcat.errors import DataError
+from jaxcat.inference.explanation import colours, normalized, placed, raw_maps
 from jaxcat.serve.refused import Refused
 
 if TYPE_CHECKING:
@@ -102,18 +103,13 @@ def answer(
     if view:
         found["view"] = _address(Image.fromarray(pixels).resize(_small(width, height)), "JPEG", quality=85)
     if heat:
-        found["heat"] = _address(Image.fromarray(_heat(classifier, pixels, named[0][0])), "PNG")
+        (raw,) = raw_maps(classifier, [prepared], [int(best[0])])
+        data, (across, down) = classifier.config.data, _small(width, height)
+        where = placed(
+            normalized(raw), shape=(height, width), size=data.image_size, mode=data.resize, output=(down, across)
+        )
+        found["heat"] = _address(Image.fromarray(colours(where)), "PNG")
     return found
-
-
-def _heat(classifier: Classifier, pixels: np.ndarray, label: str) -> np.ndarray:
-    """Where the network looked for a class: uint8 (h, w, 4), to lay over the image in small."""
-    from jaxcat.inference.explanation import colours, placed
-
-    (found,) = classifier.explain([pixels], classes=[label])
-    width, height = _small(pixels.shape[1], pixels.shape[0])
-    data = classifier.config.data
-    return colours(placed(found, shape=(height, width), size=data.image_size, mode=data.resize))
 
 
 def _small(width: int, height: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from jaxcat.serve.worker import Worker
 PAGE = Path(__file__).parent / "page"
 # The files of the page and what they are. Nothing else is read from the disk for an address.
 FILES = {
-    **{name: "text/javascript" for name in ("main.js", "server.js", "cards.js", "camera.js", "learning.js")},
+    **dict.fromkeys(("main.js", "server.js", "cards.js", "camera.js", "learning.js"), "text/javascript"),
     "style.css": "text/css",
 }
 

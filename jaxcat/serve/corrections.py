@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxcat.escaping import cell_value, for_cell
+from jaxcat.escaping import for_cell, from_cell
 from jaxcat.serve.refused import Refused
 from jaxcat.system.files import write_bytes
 from jaxcat.system.locks import locked
@@ -69,7 +69,7 @@ class Corrections:
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         if not rows or rows[0] != HEADER or any(len(row) != len(HEADER) for row in rows[1:]):
             raise Refused(409, f"{TABLE} has other columns than {' and '.join(HEADER)}: move it out of {FOLDER}")
-        return {cell_value(path): cell_value(label) for path, label in rows[1:]}
+        return {from_cell(path): from_cell(label) for path, label in rows[1:]}
 
     def keep(self, content: bytes, form: str, label: str) -> str:
         """Keeps an image with its label, instead of the label that it had; returns its digest.
@@ -128,9 +128,7 @@ class Corrections:
             if self.folder.is_symlink():
                 raise Refused(409, f"{FOLDER} is a link, and nothing is written through links: remove it")
             self.folder.mkdir(exist_ok=True)
-            lock = locked(
-                self.folder / ".lock", waiting=lambda holder: None, stop=lambda: int(time.monotonic() > end)
-            )
+            lock = locked(self.folder / ".lock", waiting=lambda holder: None, stop=lambda: int(time.monotonic() > end))
         with lock as late:
             if late:
                 raise Refused(503, "another program holds the corrections; try again", retry_after=1)

@@ -1,8 +1,8 @@
 """Learning from corrections: the exact head is solved again, and the person decides which run the page uses.
 
-The new run lies beside the old one, in DIR-corrected, DIR-corrected-2, …: nothing of the old one changes. It has the old
-one's settings with `data.corrections`, and begins with its frozen blocks, so that the rows of all images that it knows
-are in the cache. Only the penalty is chosen anew, as for any new head.
+The new run lies beside the old one, in DIR-corrected, DIR-corrected-2, …: nothing of the old one changes. It has the
+old one's settings with `data.corrections`, and begins with its frozen blocks, so that the cache has the rows of all
+images but the new ones. Only the penalty is chosen anew, as for any new head.
 """
 
 from __future__ import annotations

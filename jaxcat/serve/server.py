@@ -29,9 +29,7 @@ MOST_CONNECTIONS = 64  # at a time; further ones get 503
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 
 
-def serve(
-    workdir: Path, *, host: str, port: int, step: str, engine: str, limits: Limits, token: str = ""
-) -> int:
+def serve(workdir: Path, *, host: str, port: int, step: str, engine: str, limits: Limits, token: str = "") -> int:
     """Serves the classifier in `workdir` until the process is interrupted.
 
     Args:
@@ -174,7 +172,7 @@ def say(console: Console, served: Served, *, host: str, kept: Path) -> None:
     name = "127.0.0.1" if security.is_loopback(host) or host in ("0.0.0.0", "::", "") else host
     address = f"http://{f'[{name}]' if ':' in name else name}:{policy.port}/"
     run = served.learning.used
-    console.print(f"{run.workdir}: open this address in a browser on this machine; it is the key, so keep it to yourself")
+    console.print(f"{run.workdir}: open this address in a browser; whoever has it can use the page")
     console.print(f"\n    {address}?token={policy.token}\n")
     if not security.is_loopback(host):
         console.print(
