@@ -77,7 +77,7 @@ def corrected(data: Data, config: Any) -> Data:
             added.append(row)
     if left_out:
         logger.warning(
-            "%s: %s of validation or test %s left out: %s",
+            "%s: %s of validation or test %s left out, because accuracy is measured there: %s",
             *(where(config), counted(len(left_out), "image"), "is" if len(left_out) == 1 else "are", first(left_out)),
         )
     changed = _joined(dataclasses.replace(train, labels=labels), added, classes=data.classes)

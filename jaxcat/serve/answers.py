@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 32 * 2**20  # of an image as it is sent
 MOST_PIXELS = 64_000_000  # a pixel takes up to 8 bytes of memory while it is decoded
 VIEW = 448  # pixels of the longer side of an image as answers contain it
+HEAT = 160  # the same of a heat map, which has no details
 TOP = 5  # classes of an answer
 
 
@@ -91,7 +92,7 @@ def answer(
     Args:
         top: how many classes to name.
         view: whether "view" is the image in small, as the address of a JPEG.
-        heat: whether "heat" is where the network looked, as the address of a PNG of the size of "view".
+        heat: whether "heat" is where the network looked, as the address of a PNG that covers it.
     """
     prepared = classifier.prepare(pixels)
     (probabilities,) = next(classifier.predict_pixels([prepared], batch_size=1))
@@ -101,10 +102,10 @@ def answer(
     height, width = pixels.shape[:2]
     found["size"] = [width, height]
     if view:
-        found["view"] = _address(Image.fromarray(pixels).resize(_small(width, height)), "JPEG", quality=85)
+        found["view"] = _address(Image.fromarray(pixels).resize(_small(width, height, VIEW)), "JPEG", quality=85)
     if heat:
         (raw,) = raw_maps(classifier, [prepared], [int(best[0])])
-        data, (across, down) = classifier.config.data, _small(width, height)
+        data, (across, down) = classifier.config.data, _small(width, height, HEAT)
         where = placed(
             normalized(raw), shape=(height, width), size=data.image_size, mode=data.resize, output=(down, across)
         )
@@ -112,9 +113,9 @@ def answer(
     return found
 
 
-def _small(width: int, height: int) -> tuple[int, int]:
-    """The size of an image in small, (width, height); one that is small already keeps its own."""
-    scale = min(1.0, VIEW / max(width, height))
+def _small(width: int, height: int, longer: int) -> tuple[int, int]:
+    """The size, (width, height), of an image whose longer side has at most so many pixels."""
+    scale = min(1.0, longer / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

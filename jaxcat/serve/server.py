@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
+from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.errors import CacheError, ConfigError, one_line
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.serve import security
@@ -21,7 +22,7 @@ from jaxcat.serve.answers import Limits
 from jaxcat.serve.app import Served, application
 from jaxcat.serve.corrections import Corrections
 from jaxcat.serve.learning import Learning, Run
-from jaxcat.serve.worker import Worker
+from jaxcat.serve.worker import MOST_WAITING, Worker
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.files import NoHomeError, cache_dir
 
@@ -29,7 +30,9 @@ MOST_CONNECTIONS = 64  # at a time; further ones get 503
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 
 
-def serve(workdir: Path, *, host: str, port: int, step: str, engine: str, limits: Limits, token: str = "") -> int:
+def serve(
+    workdir: Path, *, host: str, port: int, step: str | int, engine: str, limits: Limits, token: str = ""
+) -> int:
     """Serves the classifier in `workdir` until the process is interrupted.
 
     Args:
@@ -46,28 +49,10 @@ def serve(workdir: Path, *, host: str, port: int, step: str, engine: str, limits
         JaxcatError: the run cannot be opened.
     """
     console = Console()
-    with _listening(host, port) as listener:
-        port = listener.getsockname()[1]
-
-        def opened(folder: Path, step: str | int = "best") -> Classifier:
-            classifier = load(folder, step=step, engine=engine, keep_compiled=True)
-            classifier.engine.computation(1, console=console)
-            size = classifier.config.data.image_size
-            classifier.predict([np.zeros((size, size, 3), np.uint8)])  # compiles, so that the first answer is quick
-            return classifier
-
+    with listening(host, port) as listener:
+        policy = policy_of(host, listener.getsockname()[1], token)
         with said_if_long("reading the run", console=console):
-            first = Run(workdir, opened(workdir, step))
-        loopback = security.is_loopback(host)
-        policy = security.Policy(
-            token or security.new_token(),
-            port,
-            security.own_names(host, () if loopback else (socket.gethostname(), socket.getfqdn())),
-            any_address=not loopback,
-        )
-        corrections = Corrections(workdir)
-        learning = Learning(first, corrections, open_run=opened)
-        served = Served(policy, limits, Worker(), learning, corrections)
+            served = served_of(workdir, policy, step=step, engine=engine, limits=limits, console=console)
         with token_file(policy) as kept:
             say(console, served, host=host, kept=kept)
             app = application(served, ended=lambda: kept.unlink(missing_ok=True))
@@ -75,6 +60,40 @@ def serve(workdir: Path, *, host: str, port: int, step: str, engine: str, limits
                 uvicorn.Server(settings(app)).run(sockets=[listener])
     console.print("stopped")
     return 0
+
+
+def policy_of(host: str, port: int, token: str = "") -> security.Policy:
+    """What a server that listens there accepts, with a new token if none was chosen."""
+    loopback = security.is_loopback(host)
+    names = () if loopback else (socket.gethostname(), socket.getfqdn())
+    return security.Policy(
+        token or security.new_token(), port, security.own_names(host, names), any_address=not loopback
+    )
+
+
+def served_of(
+    workdir: Path,
+    policy: security.Policy,
+    *,
+    step: str | int = "best",
+    engine: str = AUTO,
+    limits: Limits | None = None,
+    most_waiting: int = MOST_WAITING,
+    console: Console | None = None,
+) -> Served:
+    """What the application needs, with the run opened and its programs compiled."""
+    console = console or Console(quiet=True)
+
+    def opened(folder: Path, step: str | int = "best") -> Classifier:
+        classifier = load(folder, step=step, engine=engine, keep_compiled=True)
+        classifier.engine.computation(1, console=console)
+        size = classifier.config.data.image_size
+        classifier.predict([np.zeros((size, size, 3), np.uint8)])  # compiles, so that the first answer is quick
+        return classifier
+
+    corrections = Corrections(workdir)
+    learning = Learning(Run(workdir, opened(workdir, step)), corrections, open_run=opened)
+    return Served(policy, limits or Limits(), Worker(most_waiting), learning, corrections)
 
 
 def settings(app) -> uvicorn.Config:
@@ -95,7 +114,7 @@ def settings(app) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens on the port. Raises ConfigError if it cannot."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -58,16 +58,23 @@ function row(run, announce) {
     });
     const notes = run.notes.map((text) => element("span", {className: "note"}, text));
     const head = element("th", {scope: "row"}, name(run.name), ...notes);
-    return element("tr", {className: run.used ? "used" : ""}, head, figure(run.leave_one_out), figure(run.validation),
+    return element("tr", {className: run.used ? "used" : ""}, head, figure("Leave-one-out", run.leave_one_out), figure("Validation", run.validation),
         element("td", {}, run.used ? "in use" : choose));
 }
 
-function figure(measured) {
-    if (!measured) return element("td", {}, "not measured");
+// A cell; narrow screens show the name of its column in it.
+function figure(column, measured) {
+    const cell = element("td");
+    cell.dataset.of = column;
+    if (!measured) {
+        cell.append("not measured");
+        return cell;
+    }
     const {accuracy, interval, count} = measured, parts = [element("strong", {}, percent(accuracy))];
     if (interval) parts.push(element("span", {className: "note"}, `${percent(interval[0])} to ${percent(interval[1])}`));
     if (count) parts.push(element("span", {className: "note"}, `${count} images`));
-    return element("td", {}, ...parts);
+    cell.append(...parts);
+    return cell;
 }
 
 export function listen(announce) {
