@@ -91,9 +91,7 @@ def test_an_image_that_is_measured_is_left_out_and_said(images, tmp_path, caplog
 def test_validation_that_is_held_out_stays_the_same(images, tmp_path):
     pool = shutil.copytree(images / "train", tmp_path / "pool")
     rows = {new_image(tmp_path / f"{seed}.png", seed): "disc" for seed in range(101, 106)}
-    before, after = (
-        open_data(config_of(pool, each)).splits for each in ("", table_of(tmp_path / "kept", rows))
-    )
+    before, after = (open_data(config_of(pool, each)).splits for each in ("", table_of(tmp_path / "kept", rows)))
     assert after["validation"].files == before["validation"].files
     assert len(after["train"]) == len(before["train"]) + 5
 
@@ -148,7 +146,7 @@ def test_rows_that_cannot_be_used_are_refused_with_the_setting_and_the_line(imag
 
 
 def test_no_class_of_train_may_be_corrected_away(images, tmp_path):
-    rows = {path: "square" for path in sorted((images / "train" / "disc").iterdir())}
+    rows = dict.fromkeys(sorted((images / "train" / "disc").iterdir()), "square")
     with pytest.raises(DataError, match=r"--config.data.corrections=.*no image of train is left of class 'disc'"):
         open_data(config_of(images, table_of(tmp_path / "kept", rows)))
 

@@ -42,7 +42,13 @@ def test_its_own_names(host):
 @pytest.mark.parametrize(
     "host",
     [
-        *("evil.example:8765", "127.0.0.1:80", "127.0.0.1", "localhost.evil.example:8765", "127.0.0.1.evil.example:8765"),
+        *(
+            "evil.example:8765",
+            "127.0.0.1:80",
+            "127.0.0.1",
+            "localhost.evil.example:8765",
+            "127.0.0.1.evil.example:8765",
+        ),
         *("", ":8765", "127.0.0.1:8765@evil.example", "evil.example#127.0.0.1:8765", "127.1:8765", "0.0.0.0:8765"),
         *("192.168.0.7:8765", "[::1]", "[::1]:8765:8765", "127.0.0.1:8765, evil.example", "2130706433:8765"),
         *("127.0.0.1:08765", "localhost.:8765", "[::ffff:127.0.0.1]:8765"),
@@ -164,7 +170,7 @@ def test_loopback(host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "laptop", "", "localhost.evil.example"])
 def test_another_host_needs_a_token_of_ones_own_and_says_what_it_means(host, tmp_path):
     assert not security.is_loopback(host)
-    with pytest.raises(ConfigError, match=r"other machines could then reach .* Nothing is encrypted.*--token-file FILE"):
+    with pytest.raises(ConfigError, match=r"other machines could then reach .*Nothing is encrypted.*--token-file"):
         main(["--workdir", str(tmp_path), "--host", host])
     server.check_host(host, token=True)
 
