@@ -103,7 +103,7 @@ def settings(app) -> uvicorn.Config:
         http="h11",
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         proxy_headers=False,
         server_header=False,
