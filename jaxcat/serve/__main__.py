@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Checks the request before anything is loaded, then serves."""
     if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"jaxcat.serve needs {' and '.join(lacking)}: pip install 'jaxcat[serve]'")
+        raise ConfigError(f"jaxcat.serve needs the extra serve: pip install {' '.join(lacking)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notices are no concern of the user
     from jaxcat.serve import server
     from jaxcat.serve.answers import Limits

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxcat.inference.classifier import Classifier
 from jaxcat.serve import security
 from jaxcat.serve.answers import TOP, Limits, Received, answer, received
 from jaxcat.serve.corrections import Corrections
@@ -25,6 +26,7 @@ from jaxcat.serve.learning import Learning
 from jaxcat.serve.refused import Refused
 from jaxcat.serve.worker import Worker
 
+Result = TypeVar("Result")
 PAGE = Path(__file__).parent / "page"
 # The files of the page and what they are. Nothing else is read from the disk for an address.
 FILES = {
@@ -50,11 +52,21 @@ class Served(NamedTuple):
     learning: Learning
     corrections: Corrections
 
-    async def image(self, request: Request) -> Received:
-        """The image in the body of a request. Call it in a place of the worker. Raises Refused."""
-        content = await body(request, limits=self.limits)
-        config = self.learning.used.classifier.config
-        return await self.worker.do(received, content, config=config, limits=self.limits)
+    async def with_image(self, request: Request, job: Callable[[Classifier, Received], Result]) -> Result:
+        """What a job makes of the image in the body of a request and of the classifier in use.
+
+        The image is decoded by the worker right before the job, so that one decoded image is in memory at a time.
+
+        Raises:
+            Refused: there is no place, or no image that can be read.
+        """
+
+        def decoded_first(content: bytes) -> Result:
+            classifier = self.learning.used.classifier
+            return job(classifier, received(content, config=classifier.config, limits=self.limits))
+
+        with self.worker.place():
+            return await self.worker.do(decoded_first, await body(request, limits=self.limits))
 
 
 def application(served: Served, *, ended: Callable[[], object] = lambda: None) -> ASGIApp:
@@ -225,12 +237,12 @@ def _predict(served: Served) -> Handler:
         top = asked.get("top", str(TOP))
         if not (top.isdecimal() and 1 <= int(top) <= 10_000):
             raise Refused(422, "top must be a whole number from 1 on")
-        with served.worker.place():
-            image = await served.image(request)
-            classifier = served.learning.used.classifier
-            view, heat = asked.get("view") == "1", asked.get("heat") == "1"
-            found = await served.worker.do(answer, classifier, image.pixels, top=int(top), view=view, heat=heat)
-        return JSONResponse(found)
+        view, heat = asked.get("view") == "1", asked.get("heat") == "1"
+
+        def job(classifier: Classifier, image: Received) -> dict[str, Any]:
+            return answer(classifier, image.pixels, top=int(top), view=view, heat=heat)
+
+        return JSONResponse(await served.with_image(request, job))
 
     return handler
 
@@ -244,10 +256,11 @@ def _correct(served: Served) -> Handler:
             raise Refused(422, "label must be one of the classes")
         if not label.isprintable():
             raise Refused(422, "this class has characters that a table of labels cannot have; rename it")
-        with served.worker.place():
-            image = await served.image(request)
-            digest = await served.worker.do(served.corrections.keep, image.content, image.form, label)
-        return JSONResponse({"digest": digest, "label": label})
+
+        def job(_: Classifier, image: Received) -> str:
+            return served.corrections.keep(image.content, image.form, label)
+
+        return JSONResponse({"digest": await served.with_image(request, job), "label": label})
 
     return handler
 

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ MOST_IMAGES = 10_000
 MOST_BYTES = 2 * 2**30  # of all images together
 PATIENCE = 10.0  # seconds in which another process must have given the lock back
 HEADER = ["path", "label"]
+_DIGEST = re.compile("[0-9a-f]{32}")
 # Pillow's name of a format → the suffix of its files, which data sets are searched for.
 SUFFIXES: Mapping[str, str] = {
     **{"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "DIB": ".dib"},
@@ -96,6 +98,8 @@ class Corrections:
 
     def forget(self, digest: str) -> bool:
         """Removes the image with this digest; returns whether there was one."""
+        if not _DIGEST.fullmatch(digest):
+            return False
         with self._held():
             labels = self.labels()
             names = [name for name in labels if name.partition(".")[0] == digest]

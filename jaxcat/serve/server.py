@@ -26,13 +26,11 @@ from jaxcat.serve.worker import MOST_WAITING, Worker
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.files import NoHomeError, cache_dir
 
-MOST_CONNECTIONS = 64  # at a time; further ones get 503
+MOST_CONNECTIONS = 256  # at a time; most of them wait between requests. Further ones get 503
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 
 
-def serve(
-    workdir: Path, *, host: str, port: int, step: str | int, engine: str, limits: Limits, token: str = ""
-) -> int:
+def serve(workdir: Path, *, host: str, port: int, step: str | int, engine: str, limits: Limits, token: str = "") -> int:
     """Serves the classifier in `workdir` until the process is interrupted.
 
     Args:
@@ -188,7 +186,7 @@ def check_host(host: str, *, token: bool) -> None:
 def say(console: Console, served: Served, *, host: str, kept: Path) -> None:
     """Says where the page is, and how programs ask."""
     policy = served.policy
-    name = "127.0.0.1" if security.is_loopback(host) or host in ("0.0.0.0", "::", "") else host
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     address = f"http://{f'[{name}]' if ':' in name else name}:{policy.port}/"
     run = served.learning.used
     console.print(f"{run.workdir}: open this address in a browser; whoever has it can use the page")
