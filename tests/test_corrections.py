@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from hostile_names import HOSTILE_NAMES
 from ml_collections import ConfigDict
 from PIL import Image
 from test_exact_run import TINY
@@ -22,6 +23,7 @@ from jaxcat.evaluate import main as evaluate
 from jaxcat.export.__main__ import main as export
 from jaxcat.inference.own_records import listed_records
 from jaxcat.predict import main as predict
+from jaxcat.serve.corrections import Corrections
 from jaxcat.study.collect import collect, studied
 from jaxcat.system.console import Console
 from jaxcat.system.devices import make_mesh
@@ -118,6 +120,21 @@ def test_every_source_takes_corrections(source, tmp_path):
     table = table_of(tmp_path / "kept", {new_image(tmp_path / "new.png"): data.classes[1]})
     config.data.corrections = str(table)
     assert open_data(config).splits["train"].labels.tolist() == [*data.splits["train"].labels.tolist(), 1]
+
+
+def test_hostile_names_of_classes_find_their_class(tmp_path):
+    names = [name for name in HOSTILE_NAMES if name.isprintable() and "/" not in name and len(name) < 200]
+    images = small.image_folder(tmp_path / "images", train=3, validation=1, classes=("disc", "square"))
+    for split in ("train", "validation"):
+        for name in names:
+            shutil.copytree(images / split / "disc", images / split / name)
+    kept = Corrections(tmp_path)
+    for number, name in enumerate(names):
+        kept.keep(new_image(tmp_path / "new.png", 200 + number).read_bytes(), "PNG", name)
+    data = open_data(config_of(images, kept.table))
+    added = data.splits["train"].labels[-len(names) :]
+    assert sorted(data.classes[label] for label in added) == sorted(names)
+    assert len(names) > 3
 
 
 def test_two_rows_of_one_image_count_once(images, tmp_path):

@@ -253,7 +253,11 @@ def test_a_fault_of_the_server_is_said_without_details(client, monkeypatch, caps
 
     monkeypatch.setattr(app, "answer", broken)
     assert "secret" not in error_of(client.post("/predict", encoded()), 500)
-    assert "secret" in capsys.readouterr().err
+    said, end = "", time.monotonic() + 10
+    while "secret" not in said and time.monotonic() < end:  # it is printed after the answer has been sent
+        said += capsys.readouterr().err
+        time.sleep(0.01)
+    assert "/home/somebody/secret" in said
 
 
 # many clients ---------------------------------------------------------------------------------------------------------
@@ -339,6 +343,9 @@ def test_the_same_image_again_replaces_its_row_and_can_be_removed(own, tmp_path)
 def test_what_cannot_be_a_correction(own, tmp_path):
     assert "one of the classes" in error_of(own.post("/corrections?label=cat&agreed=1", encoded()), 422)
     error_of(own.post("/corrections?agreed=1", encoded()), 422)
+    own.served.learning.used.classifier.classes = ("disc", "two\nlines")
+    lines = own.post("/corrections", encoded(), params={"label": "two\nlines", "agreed": "1"})
+    assert "characters that a table of labels cannot have" in error_of(lines, 422)
     error_of(own.post("/corrections?label=disc&agreed=1", b"no image"), 422)
     error_of(own.post("/corrections?label=disc&agreed=1", bomb(10_000)), 413)
     assert not (tmp_path / "own" / "corrections").exists()
@@ -545,6 +552,23 @@ def test_learning_that_fails_says_so_and_leaves_nothing(own, tmp_path, folder, m
     assert "Input/output error" in capsys.readouterr().err
     assert [run["name"] for run in state["runs"]] == ["own"]
     assert not (tmp_path / "own-corrected").exists()
+
+
+def test_other_images_of_validation_than_before_are_said_and_data_that_are_gone_end_it(folder, tmp_path, capsys):
+    images = shutil.copytree(folder, tmp_path / "images")
+    fit(images, tmp_path / "own")
+    (images / "validation" / "disc" / "000.png").unlink()
+    with serving(tmp_path / "own") as client:
+        kept_squares(client, 1)
+        state = learned(client)
+        assert state["runs"][-1]["validation"]["count"] == 11
+        assert "the images of validation are others than before" in state["runs"][-1]["notes"][1]
+        shutil.rmtree(images)
+        state = learned(client)
+        assert len(state["runs"]) == 2
+        assert state["learning"]["problem"] == "The head could not be solved; the window of the server says why."
+        assert f"error: --config.data.dir={images}" in capsys.readouterr().err
+        assert client.post("/predict", encoded()).ok
 
 
 def test_a_trained_head_keeps_corrections_and_says_that_learning_needs_an_exact_one(finished, tmp_path):

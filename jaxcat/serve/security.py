@@ -106,7 +106,10 @@ def foreign(policy: Policy, headers: Headers) -> Refusal | None:
     if any(origin != f"http://{hosts[0]}" for origin in _values(headers, b"origin")):
         return Refusal(HTTPStatus.FORBIDDEN, "the request comes from the page of another origin")
     if any(site not in ("same-origin", "none") for site in _values(headers, b"sec-fetch-site")):
-        return Refusal(HTTPStatus.FORBIDDEN, "the request comes from the page of another site")
+        return Refusal(
+            HTTPStatus.FORBIDDEN,
+            "the request comes from the page of another site; if you followed a link, paste its address instead",
+        )
     return None
 
 
