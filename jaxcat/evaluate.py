@@ -13,7 +13,8 @@ figures in seconds.
 --engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
 LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
 there are fewer than 300 images.
-NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter".
+NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter"; with
+--calibrated also the "temperature".
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
 SPLITS = ("train", "validation", "test")
@@ -52,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
@@ -83,7 +85,13 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     console = Console(tables=True, quiet=process_index() != 0)
     with said_if_long("reading the run", console=console):
-        classifier = load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
+        classifier = load(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            keep_compiled=True,
+            calibrated=arguments.calibrated,
+        )
     folder = _results(arguments)
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)

@@ -41,7 +41,7 @@ from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_cell
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--block", default="", metavar="NAME", help="with --explain: the block whose map is drawn")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
@@ -77,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--block needs --explain DIR")
     if arguments.weights and arguments.engine not in (AUTO, XLA):
         parser.error(f"--engine {arguments.engine} needs --workdir: xla computes the classes of published weights")
+    if arguments.weights and arguments.calibrated:
+        parser.error("--calibrated needs --workdir: published weights have no calibration.json")
     return write_rows(arguments)
 
 
@@ -164,7 +167,13 @@ def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
     from jaxcat.inference.classifier import load
 
     with said_if_long("reading the run", console=console):
-        return load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
+        return load(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            keep_compiled=True,
+            calibrated=arguments.calibrated,
+        )
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:

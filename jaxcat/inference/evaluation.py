@@ -28,17 +28,22 @@ from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.objectives.reliability import calibration_error
 from jaxcat.runs.records import Listed, rules_of
 from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.wording import counted, printable
 
-CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
 
 
 def evaluate(
-    classifier: Classifier, store: Store | CachedSplit, *, batch_size: int = 32, console: Console | None = None
+    classifier: Classifier,
+    store: Store | CachedSplit,
+    *,
+    batch_size: int = 32,
+    console: Console | None = None,
+    features: list[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
@@ -46,10 +51,12 @@ def evaluate(
         store: images, or bottlenecks found by `EngineChoice.cached`, which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
+        features: a list to which the pooled features of all records are appended, float32 (n, features) each; None:
+            they are not wanted.
     """
     console = console or Console(quiet=True)
     computation = classifier.engine.computation(len(store), console=console)
-    logits = computation.logits(store, batch_size=batch_size, console=console)
+    logits = computation.logits(store, batch_size=batch_size, console=console, features=features)
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 
@@ -86,6 +93,8 @@ def summary_of(classifier: Classifier, log_probabilities: np.ndarray, labels: np
     """What `summarize` gives, with the step and what computed it: the content of the JSON file of an evaluation."""
     computation = classifier.engine.computation()
     computed = {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    if classifier.calibration:
+        computed["temperature"] = classifier.calibration.temperature
     return summarize(log_probabilities, labels, classifier.classes) | computed
 
 
@@ -102,13 +111,6 @@ def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | N
         return float(metrics.roc_auc_score(labels, probabilities[:, 1]))
     normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
     return float(metrics.roc_auc_score(labels, normalized, multi_class="ovr", average="macro"))
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - confidence| of each bin, weighted by its share of the images."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
-    return float(sum(gaps) / len(confidence))
 
 
 def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:

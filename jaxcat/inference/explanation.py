@@ -25,7 +25,7 @@ from jaxcat.inference.classifier import EXPLAINED_TOGETHER, Classifier
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.wording import counted, did_you_mean, not_one_of, printable
 
-PALETTE = "inferno"  # of matplotlib; its lightness grows with the value, so it reads without colours too
+PALETTE = "turbo"  # of matplotlib: its upper half shows on dark and on bright photographs, the rest is transparent
 
 
 def block_to_explain(model: ConfigDict, block: str, *, named: str = "block=") -> str:

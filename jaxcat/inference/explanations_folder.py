@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcat.escaping import for_cell
 from jaxcat.errors import ConfigError, DataError, JaxcatError, one_line
+from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.explanation import normalized, overlay, placed, raw_maps
 from jaxcat.inference.prediction import Prediction

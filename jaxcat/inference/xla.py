@@ -62,12 +62,15 @@ class XLAComputation:
         """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
         return self._step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
 
+    def _features_of_batch(self, batch: dict[str, Array]) -> tuple[Array, Array]:
+        """A global batch → (logits (B, outputs), features (B, features))."""
+        return self._feature_step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
+
     def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
         """See `Computation.outputs`."""
-        trained = self.run.trained
         for count, batch in self._padded(pixels, batch_size):
             if features:
-                logits, seen = self._feature_step(trained["params"], trained["stats"], self.run.frozen, batch)
+                logits, seen = self._features_of_batch(batch)
                 yield np.asarray(logits)[:count], np.asarray(seen)[:count]
             else:
                 yield np.asarray(self.evaluate_batch(batch)[0])[:count], None
@@ -120,16 +123,29 @@ class XLAComputation:
             yield len(rows), to_global(self.mesh, batch)
             single = False
 
-    def logits(self, store: Store | CachedSplit, *, batch_size: int, console: Console) -> np.ndarray:
+    def logits(
+        self,
+        store: Store | CachedSplit,
+        *,
+        batch_size: int,
+        console: Console,
+        features: list[np.ndarray] | None = None,
+    ) -> np.ndarray:
         """See `Computation.logits`; `batch_size` is over all processes, and bottlenecks have their own."""
-        line, rows = InLine(), []
+        line = InLine()
+        rows: list[Array] = []
         source, batch_size = self._source(store, batch_size)
         with progress_of("images", total=len(store), console=console) as advance:
             for batch in source:
-                logits, _ = self.evaluate_batch(batch)
+                count = min(batch_size, len(store) - batch_size * len(rows))  # the rest is padding
+                if features is None:
+                    logits, _ = self.evaluate_batch(batch)
+                else:
+                    logits, seen = self._features_of_batch(batch)
+                    features.append(np.asarray(seen)[:count])
                 line.add(logits)
                 rows.append(logits)
-                advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
+                advance(count)
         return np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
 
     def _source(self, store: Store | CachedSplit, batch_size: int) -> tuple[Batches, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from jaxcat.errors import ConfigError
 from jaxcat.inference import own_records
 from jaxcat.inference.classifier import Classifier, load
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
+from jaxcat.report.calibrating import calibrate, check_calibrate
+from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
 from jaxcat.report.context import Context
 from jaxcat.report.page import check_output, write
@@ -54,6 +58,10 @@ class Request(NamedTuple):
             )
         if self.weights and self.compare:
             raise ConfigError("--compare is for runs, and --weights is none: leave one of them out")
+        if self.weights and (self.calibrate or self.calibrated):
+            raise ConfigError(
+                "--calibrate and --calibrated are for trained heads, and --weights has none: leave it out"
+            )
         if self.data is not None and self.moved is not None:
             raise ConfigError("--data measures on other images, --moved-data on the run's own: give one of them")
         if self.data is not None and self.split:
@@ -72,6 +80,8 @@ def make(request: Request, *, console: Console | None = None) -> Path:
     console = console or Console(quiet=True)
     folder = check_output(request.output or (request.workdir or Path()) / FOLDER)
     context = context_of(request, console=console)
+    if request.calibrate:
+        calibrate(context)
     sections = []
     with said_steps("report", console=console) as say:
         for section_of in SECTIONS:
@@ -84,16 +94,35 @@ def make(request: Request, *, console: Console | None = None) -> Path:
 def context_of(request: Request, *, console: Console) -> Context:
     """Opens what the request names and measures it."""
     classifier = opened(request, console)
+    if request.calibrate:
+        check_calibrate(classifier, request.split)
     listed = None
     if request.workdir is not None:
         listed = own_records.listed_records(request.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
         split = _split(request, classifier, listed)
+    if request.compare:
+        records = (listed or {}).get(split.name) if request.data is None else None
+        check_compared(request.compare, workdir=request.workdir, classes=classifier.classes, records=records)
+    return measured(classifier, split, request, listed=listed, console=console)
+
+
+def measured(
+    classifier: Classifier,
+    split: Split,
+    request: Request,
+    *,
+    listed: dict[str, Listed] | None = None,
+    console: Console | None = None,
+) -> Context:
+    """Measures a classifier on a split; of the request, only what the sections are told is used."""
+    console = console or Console(quiet=True)
     pictures = Pictures(split)
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None
-    _warn(store, listed, own=own)
-    log_probabilities = evaluate(classifier, store, console=console)
+    if request.workdir is not None:
+        _warn(store, listed, own=own)
+    log_probabilities, features = _answers(classifier, store, console=console)
     pictures.settle(store.split, console=console)
     return Context(
         classifier=classifier,
@@ -116,7 +145,7 @@ def context_of(request: Request, *, console: Console) -> Context:
         calibrate=request.calibrate,
         compare=request.compare,
         top=request.top,
-        given_features=lambda: _features(classifier, store),
+        given_features=features,
         console=console,
     )
 
@@ -130,7 +159,13 @@ def opened(request: Request, console: Console) -> Classifier:
             return published_classifier(request.weights)
     assert request.workdir is not None
     with said_if_long("reading the run", console=console):
-        return load(request.workdir, step=request.step, engine=request.engine, keep_compiled=True)
+        return load(
+            request.workdir,
+            step=request.step,
+            engine=request.engine,
+            keep_compiled=True,
+            calibrated=request.calibrated,
+        )
 
 
 def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] | None) -> Split:
@@ -142,12 +177,12 @@ def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] |
 
     if request.data is None and not name:
         if listed is not None:
-            name = TEST if TEST in listed else VALIDATION
+            name = TEST if TEST in listed and not request.calibrate else VALIDATION
         else:
-            try:
-                return found(TEST)
-            except ConfigError:
-                name = VALIDATION
+            name = VALIDATION
+            with contextlib.suppress(ConfigError):
+                if not request.calibrate:
+                    return found(TEST)
     return found(name or VALIDATION)
 
 
@@ -166,19 +201,24 @@ def _groups(store: Store | CachedSplit, pictures: Pictures, console: Console) ->
     return groups if len(np.unique(groups)) < len(groups) else None
 
 
-def _features(classifier: Classifier, store: Store | CachedSplit) -> np.ndarray | None:
-    """The pooled features of all records, float32 (N, F); None if they are too many."""
-    computation = classifier.engine.computation()
-    if len(store) * computation.features * 4 > MOST_FEATURES:
-        return None
-    if isinstance(store, CachedSplit) and store.parts.shape == (computation.features,):
-        rows = np.empty((len(store), computation.features), store.parts.dtype)
-        store.reader()(np.arange(len(store)), rows)
-        return rows.astype(np.float32, copy=False)
-    if isinstance(store, CachedSplit):  # its rows are maps, which the suffix has yet to go through
-        data = classifier.config.data
-        images = Store(store.split, size=data.image_size, mode=data.resize, cache_gb=0.0)
-    else:
-        images = store
-    pixels = (images[number] for number in range(len(images)))
-    return np.concatenate([features for _, features in classifier.outputs_of_pixels(pixels)])
+def _answers(
+    classifier: Classifier, store: Store | CachedSplit, *, console: Console
+) -> tuple[np.ndarray, Callable[[], np.ndarray | None]]:
+    """Log-probabilities float64 (N, classes), and what gives the features, float32 (N, F), or None if too many.
+
+    Pooled features in the cache are read when they are asked for; others come from the pass that gives the answers.
+    """
+    width = classifier.engine.computation(len(store), console=console).features
+    if len(store) * width * 4 > MOST_FEATURES:
+        return evaluate(classifier, store, console=console), lambda: None
+    if isinstance(store, CachedSplit) and store.parts.shape == (width,):
+        return evaluate(classifier, store, console=console), lambda: _read(store, width)
+    rows: list[np.ndarray] = []
+    log_probabilities = evaluate(classifier, store, console=console, features=rows)
+    return log_probabilities, lambda: np.concatenate(rows)
+
+
+def _read(store: CachedSplit, width: int) -> np.ndarray:
+    rows = np.empty((len(store), width), store.parts.dtype)
+    store.reader()(np.arange(len(store)), rows)
+    return rows.astype(np.float32, copy=False)

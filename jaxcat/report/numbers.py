@@ -11,3 +11,9 @@ def percent(share: float, digits: int = 1) -> str:
     if share > 0 and float(text) == 0:
         text = f"< {10**-digits:.{digits}f}"
     return f"{text} %"
+
+
+def between(interval: tuple[float, float]) -> str:
+    """The two ends of a 95 % interval of a share: `95 % interval 91.8 to 94.9 %`."""
+    low, high = (f"{100 * end:.1f}" for end in interval)
+    return f"95 % interval {low} to {high} %"

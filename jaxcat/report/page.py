@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -18,12 +19,14 @@ from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.escaping import for_json_in_page
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
+from jaxcat.report.origins import shown_path
 from jaxcat.report.section import Section
 from jaxcat.system.files import write_text
 from jaxcat.wording import counted, printable
 
 HERE = Path(__file__).parent
 FILE = "index.html"
+STYLES, SCRIPTS = ("report.css", "sections.css"), ("report.js", "map.js")
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; "
     "form-action 'none'"
@@ -65,7 +68,7 @@ def write(folder: Path, context: Context, sections: Sequence[Section]) -> Path:
 
 def text_of(context: Context, sections: Sequence[Section]) -> str:
     """The HTML of the page."""
-    style, script = (_text(name).strip() for name in ("report.css", "report.js"))
+    style, script = ("\n".join(_text(name).strip() for name in names) for names in (STYLES, SCRIPTS))
     templates = environment()
     bodies = [Markup(templates.get_template(each.template).render(**each.values)) for each in sections]
     return templates.get_template("page.html").render(
@@ -74,17 +77,40 @@ def text_of(context: Context, sections: Sequence[Section]) -> str:
         script=Markup(script),
         title=title_of(context),
         facts=f"{context.name}: {counted(len(context), 'image')}, {counted(len(context.classes), 'class', 'classes')}",
-        made=f"Made by jaxcat {importlib.metadata.version('jaxcat')}, on step {context.classifier.step} of the run.",
+        made=made_by(context),
         sections=list(zip(sections, bodies, strict=True)),
         images=Markup(for_json_in_page(context.pictures.island())),
+        records=Markup(for_json_in_page(_records(context))),
+        classes=Markup(for_json_in_page(context.classes)),
     )
+
+
+def _records(context: Context) -> dict[str, list[Any]]:
+    """Number → file, label, answer, probability of the answer and of the label; of the images that are in the page."""
+    of_label = np.exp(-context.losses)
+    return {
+        str(number): [
+            context.files[number],
+            int(context.labels[number]),
+            int(context.predicted[number]),
+            round(float(context.confidence[number]), 6),
+            round(float(of_label[number]), 6),
+        ]
+        for number in context.pictures.embedded
+    }
 
 
 def title_of(context: Context) -> str:
     """What the page is about: the name of the run's directory, or of published weights."""
     if context.workdir is None:
-        return printable(str(context.classifier.config.model.weights))
+        return printable(shown_path(str(context.classifier.config.model.weights)))
     return printable(context.workdir.resolve().name or "run")
+
+
+def made_by(context: Context) -> str:
+    """The last line of the page."""
+    of_run = "" if context.workdir is None else f" from step {context.classifier.step} of the run"
+    return f"Made by jaxcat {importlib.metadata.version('jaxcat')}{of_run}. The page is one file and asks for no other."
 
 
 @functools.cache

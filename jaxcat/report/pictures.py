@@ -86,9 +86,14 @@ class Pictures:
         self._embedded.update(found)
         return found
 
+    @property
+    def embedded(self) -> list[int]:
+        """The records whose thumbnails are in the page, in their order."""
+        return sorted(self._embedded)
+
     def island(self) -> dict[str, str]:
         """Number → JPEG file as base64, of the thumbnails that the page needs."""
-        return {str(number): _base64(self.seen(number).thumbnail) for number in sorted(self._embedded)}
+        return {str(number): _base64(self.seen(number).thumbnail) for number in self.embedded}
 
     def original(self, number: int) -> np.ndarray:
         """The decoded image, upright: uint8 (H, W, 3)."""

@@ -31,6 +31,8 @@ from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
 
+NAMED = 20  # classes that a message names
+
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
 _TABLES = (".csv", ".tsv", ".parquet")
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
@@ -110,7 +112,8 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
         better = f"; did you mean --data {printable(str(inner))}?" if inner else ""
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
-            f" {', '.join(classes)}; set --data to the folder that holds the class folders{better}"
+            f" {', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}; set --data to the folder that holds"
+            f" the class folders{better}"
         )
     skipped = Skipped()
     here = ClassFolders(here.root, {known[name]: paths for name, paths in here.of_class.items()})
