@@ -7,7 +7,7 @@ const WIDEST = 800; // pixels of a frame that is sent
 
 // `classify` answers an image file; `take` shows one among the answers.
 export function cameraOf({button, panel, video, bars, shot}, {classify, take, announce}) {
-    let stream = null, starting = false;
+    let stream = null, starting = false, taken = 0;
 
     async function start() {
         if (starting) return; // the button is not disabled meanwhile: it would lose the keyboard's focus
@@ -62,11 +62,14 @@ export function cameraOf({button, panel, video, bars, shot}, {classify, take, an
         canvas.height = Math.round(scale * video.videoHeight);
         canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
         return new Promise((resolve, reject) => canvas.toBlob(
-            (made) => (made ? resolve(new File([made], "camera.png")) : reject(new Error("no image of the camera")))));
+            (made) => (made ? resolve(new File([made], `camera ${taken + 1}.png`)) : reject(new Error("no image of the camera")))));
     }
 
     button.addEventListener("click", () => (stream ? stop() : start()));
-    shot.addEventListener("click", async () => take([await frame()]));
+    shot.addEventListener("click", async () => {
+        take([await frame()]);
+        taken++;
+    });
 }
 
 // Why there can be no camera; "" if there may be one.

@@ -52,7 +52,10 @@ export function card(fileName) {
         correctable(classes, label, {keep, undo}) {
             words.append(correction(classes, label, {keep, undo}));
         },
-        problem: (text) => say("problem", text),
+        problem(text) {
+            if (!image.src) side.remove(); // there is nothing to see
+            say("problem", text);
+        },
         note: (text) => say("note", text),
     };
 }
