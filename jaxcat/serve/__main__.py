@@ -16,7 +16,7 @@ import os
 from collections.abc import Sequence
 
 from jaxcat.errors import ConfigError
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
 PACKAGES = ("starlette", "uvicorn")
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--most-mb", type=int, default=32, metavar="N", help="size of an uploaded image; default: 32")
     parser.add_argument(
         "--most-megapixels", type=int, default=64, metavar="N", help="size of a decoded image; default: 64"
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         step=arguments.step,
         engine=arguments.engine,
+        calibrated=arguments.calibrated,
         limits=Limits(arguments.most_mb * 2**20, arguments.most_megapixels * 10**6),
         token=token,
     )

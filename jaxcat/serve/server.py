@@ -30,13 +30,23 @@ MOST_CONNECTIONS = 256  # at a time; most of them wait between requests. Further
 IDLE_SECONDS = 5  # after which a connection without a request is closed
 
 
-def serve(workdir: Path, *, host: str, port: int, step: str | int, engine: str, limits: Limits, token: str = "") -> int:
+def serve(
+    workdir: Path,
+    *,
+    host: str,
+    port: int,
+    step: str | int,
+    engine: str,
+    limits: Limits,
+    calibrated: bool = False,
+    token: str = "",
+) -> int:
     """Serves the classifier in `workdir` until the process is interrupted.
 
     Args:
         host: name or address to listen on.
         port: 0: one that is free.
-        step, engine: see `inference.classifier.load`.
+        step, engine, calibrated: see `inference.classifier.load`.
         token: that somebody chose; "": a new one.
 
     Returns:
@@ -50,7 +60,9 @@ def serve(workdir: Path, *, host: str, port: int, step: str | int, engine: str, 
     with listening(host, port) as listener:
         policy = policy_of(host, listener.getsockname()[1], token)
         with said_if_long("reading the run", console=console):
-            served = served_of(workdir, policy, step=step, engine=engine, limits=limits, console=console)
+            served = served_of(
+                workdir, policy, step=step, engine=engine, limits=limits, calibrated=calibrated, console=console
+            )
         with token_file(policy) as kept:
             say(console, served, host=host, kept=kept)
             app = application(served, ended=lambda: kept.unlink(missing_ok=True))
@@ -76,6 +88,7 @@ def served_of(
     step: str | int = "best",
     engine: str = AUTO,
     limits: Limits | None = None,
+    calibrated: bool = False,
     most_waiting: int = MOST_WAITING,
     console: Console | None = None,
 ) -> Served:
@@ -83,7 +96,7 @@ def served_of(
     console = console or Console(quiet=True)
 
     def opened(folder: Path, step: str | int = "best") -> Classifier:
-        classifier = load(folder, step=step, engine=engine, keep_compiled=True)
+        classifier = load(folder, step=step, engine=engine, keep_compiled=True, calibrated=calibrated)
         classifier.engine.computation(1, console=console)
         size = classifier.config.data.image_size
         classifier.predict([np.zeros((size, size, 3), np.uint8)])  # compiles, so that the first answer is quick
