@@ -67,6 +67,7 @@ def test_json_in_a_page_has_no_number_that_json_lacks():
         for_json_in_page(float("nan"))
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # matplotlib's font lacks it; the reader's may have it
 @each_name
 def test_a_plot_draws_the_text_itself(name):
     shown = printable(name)
@@ -163,6 +164,7 @@ def test_the_report(page, context):
     assert page.replace("\n", "").isprintable()
 
 
+@pytest.mark.filterwarnings("ignore:constrained_layout")  # names of 300 characters leave no room
 def test_plots_of_the_report():
     def draw(figure, colours):
         axes = figure.subplots()
