@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 SCRIPTS = ("scripts/quickstart.sh", "scripts/test.sh")
-OWN_IMAGES = tuple(f"jaxcat.{name}" for name in ("check", "train", "evaluate", "predict", "study", "export"))
+OWN_IMAGES = tuple(f"jaxcat.{name}" for name in ("check", "train", "evaluate", "report", "predict", "study", "export"))
 
 
 def blocks(language: str) -> list[str]:
