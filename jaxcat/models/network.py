@@ -7,7 +7,7 @@ Only this file uses NNX's split and merge. Elsewhere, parameters and statistics 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
+from jaxcat.models.bottleneck import bottleneck_of
 from jaxcat.models.head import Pool
 from jaxcat.models.initialization import fresh
 from jaxcat.models.layers import Options
-from jaxcat.models.pooling import PooledPart, check_grid, hidden_layers
+from jaxcat.models.pooling import MAP, PooledPart, check_grid, hidden_layers
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.models.wiring import Shape
 
 # On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
 # processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). Results may differ by rounding.
@@ -49,10 +51,11 @@ class Network:
     Attributes:
         conventions: how images are fed, and the pooling rule.
         stages: names in the order the data flows; includes "pool", which has no parameters.
-        pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
+        pooled: the blocks whose outputs the head sees; some may be in the prefix and others in the suffix.
         boundary: name of the first stage that has a trained parameter.
         parts: the statistics of these blocks, which side by side are the features, in their order.
         features: number of pooled features, which the head sees.
+        bottleneck: what the prefix gives to the suffix.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
     """
@@ -78,12 +81,16 @@ class Network:
         self.pooled = pooled_blocks(model)
         self._backbone = BACKBONES[model.backbone]
         self._hidden = tuple(hidden_layers(model, top))
-        modules = nnx.eval_shape(lambda: self._modules(image_size, top))
+        shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
+        check_grid(model, shapes[model.cut], image_size=image_size)
+        modules = nnx.eval_shape(lambda: self._modules(shapes, top))
         self.parts: tuple[PooledPart, ...] = modules["pool"].parts
         self.features: int = modules["pool"].features
         self.blocks = self._backbone.up_to(model.cut)
         self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
+        frozen = tuple(stage for stage in self.prefix_stages if stage in self.blocks)
+        self.bottleneck = bottleneck_of(self.parts, frozen=frozen, shapes=shapes, only_features=self.prefix_pools)
         self._graphs: Tree = {}
         self._parameters: Tree = {}
         self._statistics: Tree = {}
@@ -93,7 +100,7 @@ class Network:
             self._graphs[stage] = graph
             self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
 
-    def _modules(self, image_size: int, top: Top | None) -> dict[str, Any]:
+    def _modules(self, shapes: Mapping[str, Shape], top: Top | None) -> dict[str, Any]:
         model = self.config
         options = Options(
             width=model.width,
@@ -102,8 +109,6 @@ class Network:
             dtype=model.dtype,
         )
         modules = self._backbone.build(model.cut, options)
-        shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
-        check_grid(model, shapes[model.cut], image_size=image_size)
         kind = top.pool if top else model.pool
         modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
         features = modules["pool"].features
@@ -168,38 +173,37 @@ class Network:
     # computation ------------------------------------------------------------------------------------------------------
 
     def prefix(self, frozen: Tree, images: Array) -> Array:
-        """Images, uint8 (B, H, W, 3) → bottlenecks, the float input of the boundary stage.
+        """Images, uint8 (B, H, W, 3) → bottlenecks, float (B, …): what the suffix reads; see `Bottleneck`.
 
-        `frozen` is `{"params": …, "stats": …}` of the prefix stages. Pixels are normalised only here.
+        `frozen` is `{"params": …, "stats": …}` of the prefix stages.
         """
+        if not self.prefix_stages:
+            return self._prefix(frozen, images, ())[0]
+        forward = partial(self._parts_of, frozen, parts=self.bottleneck.parts)
+        return self._in_chunks(lambda images: self.bottleneck.joined(forward(images)), images)
 
-        def forward(images: Array) -> Array:
-            x, maps = self._prefix(frozen, images, self.prefix_stages)
-            return self._merge("pool", frozen["params"], frozen["stats"])(maps) if self.prefix_pools else x
-
-        return self._in_chunks(forward, images)
-
-    def pooled_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
-        """Images, uint8 (B, H, W, 3) → features (B, width) of each of `parts`, if the prefix ends with "pool".
+    def prefix_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
+        """Images, uint8 (B, H, W, 3) → features (B, width) or map (B, h, w, channels): some parts of the bottleneck.
 
         Runs the blocks up to the last one that is needed; `frozen` need not have those after it.
         """
+        return self._in_chunks(partial(self._parts_of, frozen, parts=parts), images)
+
+    def _parts_of(self, frozen: Tree, images: Array, *, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
+        """What `prefix_parts` gives, of all images at once."""
         blocks = self.blocks[: 1 + max(self.blocks.index(part.block) for part in parts)]
-
-        def forward(images: Array) -> tuple[Array, ...]:
-            _, maps = self._prefix(frozen, images, blocks)
-            pool = self._merge("pool", frozen["params"], frozen["stats"])
-            return tuple(pool.part(part, maps) for part in parts)
-
-        return self._in_chunks(forward, images)
+        x, maps = self._prefix(frozen, images, blocks)
+        pool = nnx.merge(self._graphs["pool"], {}, {})
+        return tuple(x if part.statistic == MAP else pool.part(part, maps) for part in parts)
 
     def _prefix(self, frozen: Tree, images: Array, stages: Sequence[str]) -> tuple[Array, dict[str, Array]]:
-        """Images → the output of the last block in `stages`, and the outputs of the pooled ones by name."""
+        """Images → the output of the last of these blocks, and the outputs of the pooled ones by name.
+
+        Pixels are normalised only here.
+        """
         x = self.conventions.preprocessing.normalize(images)
         maps: dict[str, Array] = {}
         for stage in stages:
-            if stage == "pool":
-                continue
             x = self._merge(stage, frozen["params"], frozen["stats"])(x)
             if stage in self.pooled:
                 maps[stage] = x
@@ -208,7 +212,7 @@ class Network:
     def _in_chunks(self, forward: Callable[[Array], Any], images: Array) -> Any:
         """What `forward` gives for all images; see CHUNK_PIXELS."""
         count, chunk = len(images), _chunk(images.shape)
-        if chunk == count or not self.prefix_stages:
+        if chunk == count:
             return forward(images)
         outputs = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
         return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), outputs)
@@ -240,6 +244,7 @@ class Network:
     def _suffix(self, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
         stats, maps = dict(stats), {}
+        x, of_frozen = self.bottleneck.divided(x, self.dtype)
         features = x  # if the prefix ends with "pool"
         for stage in self.suffix_stages:
             module = self._merge(stage, trained, stats)
@@ -249,7 +254,7 @@ class Network:
                 if stage in self.pooled:
                     maps[stage] = x
             elif stage == "pool":
-                x = features = module(maps)
+                x = features = module(maps, of_frozen)
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
             elif stage == "logits":
