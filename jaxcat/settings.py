@@ -154,7 +154,9 @@ SETTINGS: dict[str, Setting] = {
         "the backbone",
     ),
     "model.train_from": Setting(
-        "head", before="head", meaning="the first trained stage: head, or a block up to the cut"
+        "head",
+        before="head",
+        meaning="the first trained stage: head, or a block up to the cut; the head may also see blocks before it",
     ),
     "model.train_bn": Setting(
         False, before=False, meaning="True: in trained blocks, BatchNorm uses the batch and updates its statistics"
