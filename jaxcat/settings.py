@@ -195,6 +195,14 @@ SETTINGS: dict[str, Setting] = {
         meaning="type of the computation; parameters, statistics and logits are always float32",
         choices={"float32": "single precision", "bfloat16": "half the memory, fast on accelerators"},
     ),
+    # train ------------------------------------------------------------------------------------------------------------
+    "train.stages": Setting(
+        "",
+        before="",
+        meaning="several trainings in one run, FROM:EPOCHS:LEARNING_RATE separated by commas, each from the same or an "
+        "earlier stage of the network than the one before; as the first, head::exact solves the head; they replace "
+        "model.train_from, epochs and optim.learning_rate; empty: one training, as these say",
+    ),
     # optim ------------------------------------------------------------------------------------------------------------
     "optim.name": Setting("rmsprop", before="rmsprop", meaning="the optimizer"),
     "optim.penalty": Setting(
