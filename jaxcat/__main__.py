@@ -19,7 +19,9 @@ COMMANDS = {
     "evaluate": "measure a trained classifier on every image of a split, or of another folder",
     "predict": "classify images",
     "study": "find out what your images can tell: blocks to use, accuracy, labels that look wrong, copies",
+    "report": "one page that shows what a classifier learned, where it fails and why",
     "export": "write a trained classifier as a file for other programs",
+    "serve": "a local page that classifies images, and learns from corrections",
     "check": "look through a folder of images before training",
     "cache": "show what is kept on disk, and free space",
 }

@@ -13,7 +13,8 @@ figures in seconds.
 --engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
 LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
 there are fewer than 300 images.
-NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter".
+NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter"; with
+--calibrated also the "temperature".
 """
 
 from __future__ import annotations
@@ -21,17 +22,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
-
-if TYPE_CHECKING:
-    from jaxcat.bottlenecks.cached import CachedSplit
-    from jaxcat.data.records import Split
-    from jaxcat.data.store import Store
-    from jaxcat.inference.classifier import Classifier
-    from jaxcat.system.console import Console
 
 SPLITS = ("train", "validation", "test")
 
@@ -60,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
@@ -74,7 +68,15 @@ def measure(arguments: argparse.Namespace) -> int:
 
     from jaxcat.inference import own_records
     from jaxcat.inference.classifier import load
-    from jaxcat.inference.evaluation import evaluate, name_of, open_split, show, summarize, write_evaluation
+    from jaxcat.inference.evaluation import (
+        evaluate,
+        name_of,
+        open_split,
+        open_store,
+        show,
+        summary_of,
+        write_evaluation,
+    )
     from jaxcat.system.console import Console, said_if_long
     from jaxcat.system.processes import initialize_distributed, process_index
 
@@ -83,7 +85,13 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     console = Console(tables=True, quiet=process_index() != 0)
     with said_if_long("reading the run", console=console):
-        classifier = load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
+        classifier = load(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            keep_compiled=True,
+            calibrated=arguments.calibrated,
+        )
     folder = _results(arguments)
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)
@@ -91,15 +99,13 @@ def measure(arguments: argparse.Namespace) -> int:
         split = open_split(
             classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
         )
-    store = _opened(classifier, split, console)
+    store = open_store(classifier, split, console=console)
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and arguments.split == "test"):
         own_records.warn_of_known(store, listed)
     log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
-    summary = summarize(log_probabilities, store.split.labels, classifier.classes)
-    computation = classifier.engine.computation()
-    summary |= {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    summary = summary_of(classifier, log_probabilities, store.split.labels)
     if process_index() != 0:
         return 0
     show(console, summary, f"{name}, step {classifier.step}")
@@ -108,28 +114,6 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     print(f"written: {written} and {name}.predictions.csv")
     return 0
-
-
-def _opened(classifier: Classifier, split: Split, console: Console) -> Store | CachedSplit:
-    """The bottlenecks of the split if the cache has all of them; else its images, decoded once and thereby checked."""
-    from jaxcat.data.store import open_stores
-    from jaxcat.system.console import progress_of
-
-    if (cached := classifier.engine.cached(split, console=console)) is not None:
-        console.print(f"bottlenecks: {cached.describe()}")
-        return cached
-    data = classifier.config.data
-    with progress_of("checking images", total=len(split), console=console) as advance:
-        (store,) = open_stores(
-            {split.name: split},
-            sizes={split.name: data.image_size},
-            mode=data.resize,
-            cache_gb=data.cache_gb,
-            skip_bad=data.skip_bad,
-            progress=advance,
-            advice="Replace, mend or remove them",
-        ).values()
-    return store
 
 
 def _results(arguments: argparse.Namespace) -> Path:

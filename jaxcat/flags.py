@@ -112,7 +112,7 @@ def _in_plain_words(error: Exception) -> str:
 def resolve_paths(config: ConfigDict) -> ConfigDict:
     """Makes the paths in a config absolute, so that they stay valid from another working directory."""
     values = flatten(config)
-    for name in ("data.dir", "data.table", "model.weights", "init_from"):
+    for name in ("data.dir", "data.table", "data.corrections", "model.weights", "init_from"):
         value = values.get(name)
         if not isinstance(value, str) or not value:
             continue

@@ -1,5 +1,6 @@
 """python -m jaxcat.predict --workdir DIR PATH… [--output csv|jsonl] [--top 5] [--step best|latest|N]
 python -m jaxcat.predict --workdir DIR PATH… --output csv --wide --features FILE
+python -m jaxcat.predict --workdir DIR PATH… --explain DIR2 [--block mixed7]
 python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (the published 1,000 classes of ImageNet, no training)
 
 Classifies images and prints one row for each on standard output, in the order given. Directories are searched
@@ -12,6 +13,10 @@ formula has an apostrophe before it; JSON lines keep names as they are.
 --features FILE also writes the pooled features that the head sees. FILE.npy is one float32 array (N, features) with a
 row for each printed row, in that order: images that cannot be read have none. FILE.npz holds that array as "features",
 and the paths as "files". The file appears when all images are done.
+
+--explain DIR2 also writes where the network looked (Grad-CAM): each image as a PNG with a heat map for its most
+probable class, and explanations.csv, which names the PNG of each file. DIR2 is new or empty. JAX computes the maps,
+at the last block that the head reads or at --block.
 
 --engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
 LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
@@ -26,20 +31,22 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
-from jaxcat.data.indexing.table import class_columns, escape_cell
+from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.escaping import for_cell
+from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
+    from jaxcat.inference.prediction import Found, Prediction
     from jaxcat.system.console import Console
 
 
@@ -56,38 +63,52 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
     form.add_argument("--wide", action="store_true", help="with --output csv: one column for each class")
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
+    parser.add_argument("--explain", type=cli.path, metavar="DIR", help="also write images with heat maps, to DIR")
+    parser.add_argument("--block", default="", metavar="NAME", help="with --explain: the block whose map is drawn")
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
+    add_calibrated_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")
     if arguments.wide and arguments.output != "csv":
         parser.error("--wide needs --output csv; JSON lines name the --top classes")
+    if arguments.block and not arguments.explain:
+        parser.error("--block needs --explain DIR")
     if arguments.weights and arguments.engine not in (AUTO, XLA):
         parser.error(f"--engine {arguments.engine} needs --workdir: xla computes the classes of published weights")
+    if arguments.weights and arguments.calibrated:
+        parser.error("--calibrated needs --workdir: published weights have no calibration.json")
     return write_rows(arguments)
 
 
 def write_rows(arguments: argparse.Namespace) -> int:
     """Loads the classifier and prints a row, or an error, for each image."""
     from jaxcat.data.indexing.skipped import Skipped
+    from jaxcat.inference.explanation import block_to_explain
+    from jaxcat.inference.explanations_folder import check_folder
     from jaxcat.inference.features_file import check_features_path, features_file
-    from jaxcat.inference.prediction import find, predict
+    from jaxcat.inference.prediction import find
     from jaxcat.system.console import Console, counting, said_if_long
 
     if arguments.features:
         check_features_path(arguments.features)
+    if arguments.explain:
+        check_folder(arguments.explain, arguments.paths)
     console = Console(stderr=True)
     classifier = _classifier(arguments, console)
+    if arguments.explain:
+        block_to_explain(classifier.config.model, arguments.block, named="--block ")
+        _ = classifier.xla  # reads what JAX needs now, so that damage is reported before the work
     show = _rows(arguments.output, classifier.classes, top=arguments.top, wide=arguments.wide)
-    failed, skipped, size = False, Skipped(), arguments.batch_size
+    failed, skipped = False, Skipped()
     with contextlib.ExitStack() as stack:
         images = find(arguments.paths, skipped)
         ahead = list(itertools.islice(images, 0 if classifier.engine.wanted == XLA else LEAST_RECORDS))
         width = classifier.engine.computation(len(ahead), console=console).features
         keep = stack.enter_context(features_file(arguments.features, count=width)) if arguments.features else None
-        results = predict(classifier, itertools.chain(ahead, images), batch_size=size, features=bool(keep))
+        results, draw = _results(arguments, classifier, itertools.chain(ahead, images), stack)
         with said_if_long("computing the first rows", console=console):
             first = list(itertools.islice(results, 1))
         hidden = not sys.stdout.isatty()  # on a terminal the rows themselves show how far it is
@@ -101,15 +122,33 @@ def write_rows(arguments: argparse.Namespace) -> int:
                 continue
             if keep is not None and result.features is not None:
                 keep(result.path, result.features)
+            if draw is not None:
+                draw(result)
             try:
                 show(result.path, result.probabilities)
             except BrokenPipeError:  # the reader of our output has ended
-                if keep is None:
+                if keep is None and draw is None:
                     raise
-                Console().on_broken_pipe()  # go on without output: the features are wanted all the same
+                Console().on_broken_pipe()  # go on without output: the files are wanted all the same
     for line in skipped.lines():
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _results(
+    arguments: argparse.Namespace, classifier: Classifier, images: Iterable[Found], stack: contextlib.ExitStack
+) -> tuple[Iterator[Prediction | DataError], Callable[[Prediction], None] | None]:
+    """The results for all images and, with --explain, what draws the explanation of a prediction."""
+    from jaxcat.inference import explanations_folder
+    from jaxcat.inference.prediction import predict
+
+    size, features = arguments.batch_size, bool(arguments.features)
+    if not arguments.explain:
+        return predict(classifier, images, batch_size=size, features=features), None
+    copies = explanations_folder.LONGEST_SIDE
+    results = predict(classifier, images, batch_size=size, features=features, copies=copies)
+    draw = stack.enter_context(explanations_folder.explanations_folder(arguments.explain, classifier))
+    return explanations_folder.explained(classifier, results, block=arguments.block), draw
 
 
 def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
@@ -128,13 +167,19 @@ def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
     from jaxcat.inference.classifier import load
 
     with said_if_long("reading the run", console=console):
-        return load(arguments.workdir, step=arguments.step, engine=arguments.engine, keep_compiled=True)
+        return load(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            keep_compiled=True,
+            calibrated=arguments.calibrated,
+        )
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:
     """The function that prints the row of an image, as `--output` says; prints the header of a table."""
     table, columns, top = csv.writer(sys.stdout), ["file", "label", "probability"], min(top, len(classes))
-    cells = [escape_cell(name) for name in classes]
+    cells = [for_cell(name) for name in classes]
 
     def best(row: np.ndarray) -> list[int]:
         return np.argsort(-row, kind="stable")[:top].tolist()
@@ -147,12 +192,12 @@ def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Calla
 
     def best_of_table(path: Path, row: np.ndarray) -> None:
         named = [(cells[i], round(float(row[i]), 6)) for i in best(row)]
-        table.writerow([escape_cell(str(path)), *(value for pair in named for value in pair)])
+        table.writerow([for_cell(str(path)), *(value for pair in named for value in pair)])
 
     def wide_row(path: Path, row: np.ndarray) -> None:
         first = int(row.argmax())
         figures = [f"{probability:.6f}" for probability in row]
-        table.writerow([escape_cell(str(path)), cells[first], figures[first], *figures])
+        table.writerow([for_cell(str(path)), cells[first], figures[first], *figures])
 
     if output == "jsonl":
         return json_line

@@ -50,6 +50,11 @@ SETTINGS: dict[str, Setting] = {
         before="",
         meaning="table: column of groups that no division breaks up; empty: by its usual names; none: no column",
     ),
+    "data.corrections": Setting(
+        "",
+        before="",
+        meaning="table of images with their right labels, added to train; paths are relative to it; empty: none",
+    ),
     "data.name": Setting("", before="", meaning="tfds: name of the data set"),
     "data.label_pattern": Setting(
         "",

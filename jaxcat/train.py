@@ -8,7 +8,6 @@ learning_curve.png. After an interruption, the same command continues.
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxcat import flags
+from jaxcat.escaping import for_shell
 from jaxcat.system import cli
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     enable_compilation_cache()
     status = train(config, arguments.workdir)
     if status and jax.process_index() == 0:
-        print(f"to continue: python -m jaxcat.train {shlex.join(argv)}")
+        print(f"to continue: python -m jaxcat.train {for_shell(*argv)}")
     return status
 
 

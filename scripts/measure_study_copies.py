@@ -59,7 +59,7 @@ def measure(config: ConfigDict, count: int, folder: Path) -> None:
     config = config.copy_and_resolve_references()
     config.data.dir, config.data.validation_fraction = str(folder), 0.0
     copies = collect(studied(config), folder, **options)
-    block = block_for_copies(found)
+    block = block_for_copies(found.parts["train"])
     first = sum(len(split) for split in found.splits.values())
     for label, kind in enumerate(copies.classes):
         of_kind = np.flatnonzero(copies.splits["train"].labels == label)

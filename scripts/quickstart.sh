@@ -23,6 +23,7 @@ environment ""
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3} # hides TensorFlow's notices
 "$PY" scripts/digits_demo.py --workdir "$runs" $baselines
 "$PY" -m jaxcat.evaluate --workdir "$runs/finetune-0" --split test --step latest  # as in the table
+"$PY" -m jaxcat.report --workdir "$runs/finetune-0" --split test --step latest
 "$PY" -m jaxcat.predict --workdir "$runs/finetune-0" --step latest --top 2 "$runs/examples"
 
 cat <<END
@@ -30,6 +31,7 @@ cat <<END
 Everything is in $runs:
   source/, transfer-0/, finetune-0/ …   one run each: checkpoints, metrics.jsonl, learning_curve.png
   finetune-0/evaluation/                test.json and test.predictions.csv
+  finetune-0/report/index.html          a page for the browser: what it learned, where it fails and why
   examples/, examples.png               the images predicted above; letters, digits and predictions in one image
   results.json                          the table
 To train on your own images (DIR/CLASS/…):

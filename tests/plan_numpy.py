@@ -23,10 +23,14 @@ from jaxcat.models.plan import (
 )
 
 
-def computed(plan: Plan, arrays: Mapping[str, Arrays], image: np.ndarray) -> dict[str, np.ndarray]:
-    """The output of every layer for one image, uint8 (H, W, 3) RGB."""
-    values = {IMAGE: image}
+def computed(
+    plan: Plan, arrays: Mapping[str, Arrays], image: np.ndarray, known: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """The output of every layer for one image, uint8 (H, W, 3) RGB; those that are `known` are taken as they are."""
+    values = {IMAGE: image, **(known or {})}
     for layer in plan.layers:
+        if layer.name in values:
+            continue
         values[layer.name] = output = _output(layer, [values[name] for name in layer.inputs], arrays.get(layer.name))
         assert output.shape == layer.shape, layer
     return values

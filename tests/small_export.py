@@ -13,6 +13,7 @@ from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.completion import complete
 from jaxcat.models.network import Network
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.runs.calibration import Calibration
 from jaxcat.runs.first_meta import new_meta
 from jaxcat.runs.restore import Restored, network_of
 from jaxcat.system.devices import make_mesh, place_replicated
@@ -23,6 +24,7 @@ def classifier_of(
     *,
     classes: tuple[str, ...] = ("cat", "dog"),
     published: bool = False,
+    temperature: float | None = None,
     **settings: Any,
 ) -> Classifier:
     """A narrow Inception-v3 cut at mixed0, at 75 pixels; `settings` are changes, `section__name=value`."""
@@ -34,7 +36,8 @@ def classifier_of(
     network = network_of(meta, top=BACKBONES[config.model.backbone].top if published else None)
     frozen, trained = place_replicated(make_mesh(), network.split(*numbers(network)))
     restored = Restored(meta, network, frozen, trained)
-    return Classifier(meta, restore=lambda: restored)
+    of = temperature and Calibration(temperature, 0, "", "xla", "validation", 1, "", {}, {})
+    return Classifier(meta, restore=lambda: restored, calibration=of or None)
 
 
 def numbers(network: Network) -> tuple[Any, Any]:

@@ -52,9 +52,9 @@ VARIANTS = {
         {"model__pool": "avg_std", "model__pool_from": "stem", "model__cut": "mixed1"},
         {"classes": FIVE},
     ),
-    "hidden, largest, grid": (
+    "hidden, largest, grid, calibrated": (
         {"model__hidden": 6, "model__pool": "max", "model__pool_grid": 2, "model__cut": "mixed3"},
-        {"conventions": Conventions(IMAGENET)},
+        {"conventions": Conventions(IMAGENET), "temperature": 2.5},
     ),
     "flattened, BGR": ({"model__pool": "flatten", "model__cut": "mixed1"}, {"conventions": BGR, "classes": FIVE}),
     LARGE: (

@@ -75,6 +75,13 @@ def test_a_setting_that_changes_answers_is_carried(name, classifier, expected):
         assert changing, "this test finds no change where there is one"
 
 
+def test_a_temperature_that_changes_answers_is_carried(classifier, expected):
+    calibrated = classifier_of(temperature=2.0)
+    assert np.abs(calibrated.predict(IMAGES) - expected).max() > 0.01
+    found = [description_of(each, format="onnx", weights="float32", parity={}) for each in (classifier, calibrated)]
+    assert found[0] != found[1]
+
+
 def answers_change(classifier: Classifier, meta, expected: np.ndarray) -> bool:
     """Whether the same arrays give other answers, or fit no more."""
     restored = classifier.xla.run

@@ -18,9 +18,10 @@ from PIL import Image
 
 import jaxcat
 from jaxcat import predict
-from jaxcat.data.indexing.table import class_columns, unescape_cell
+from jaxcat.data.indexing.table import class_columns
 from jaxcat.data.records import Split
 from jaxcat.errors import ConfigError, JaxcatError
+from jaxcat.escaping import from_cell
 from jaxcat.inference import features_file
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.evaluation import write_predictions
@@ -109,11 +110,11 @@ def test_a_wide_table_has_a_column_for_each_class_and_no_formula(used, pictures,
         "'" + CLASSES[5],
     ]
     assert not [cell for row in (header, *rows) for cell in row if cell[:1] in "=+-@\t\r\n"]
-    assert [unescape_cell(row[0]) for row in rows] == READABLE
+    assert [from_cell(row[0]) for row in rows] == READABLE
     expected = used.predict(READABLE)
     np.testing.assert_allclose([[float(cell) for cell in row[3:]] for row in rows], expected, atol=1e-5)
     for row, probabilities in zip(rows, expected, strict=True):
-        assert unescape_cell(row[1]) == CLASSES[probabilities.argmax()]
+        assert from_cell(row[1]) == CLASSES[probabilities.argmax()]
         assert float(row[2]) == pytest.approx(probabilities.max(), abs=1e-5)
 
 
@@ -121,7 +122,7 @@ def test_the_usual_table_escapes_and_json_lines_do_not(used, pictures, capsys):
     predict.main(["--workdir", "x", *pictures, "--output", "csv", "--top", "6"])
     (_, *rows) = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
     assert rows[1][0] == "'=1+1.png"
-    assert {unescape_cell(cell) for cell in rows[0][1::2]} == set(CLASSES)
+    assert {from_cell(cell) for cell in rows[0][1::2]} == set(CLASSES)
     assert not [cell for row in rows for cell in row if cell[:1] in "=+-@\t\r\n"]
     predict.main(["--workdir", "x", *pictures, "--top", "6"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

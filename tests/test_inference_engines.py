@@ -151,6 +151,16 @@ def test_a_run_is_evaluated_by_any_engine_and_the_file_names_it(runs, tmp_path, 
         assert np.abs(own[engine] - by_xla).max() > 1e-5, "computed by another engine"
 
 
+def test_heat_maps_of_a_run_with_8_bit_weights_are_of_its_own_answers_by_jax_and_its_head(runs, pictures):
+    workdir = runs["litert_int8"]
+    classifier, xla = (jaxcat.load(workdir, engine=engine) for engine in ("litert_int8", "xla"))
+    answers = [classifier.classes[label] for label in classifier.predict(pictures).argmax(axis=1)]
+    found = classifier.explain(pictures)
+    assert classifier.engine.computation().engine == "litert_int8"
+    np.testing.assert_array_equal(found, xla.explain(pictures, classes=answers))
+    assert found.max() > 0
+
+
 def test_images_and_cached_rows_give_the_same(runs, folder, tmp_path):
     workdir = runs["litert_int8"]
     classifier = jaxcat.load(workdir)

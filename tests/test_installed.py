@@ -100,6 +100,15 @@ def test_a_wheel_has_the_files_of_web_pages(installed):
 
 
 @pytest.mark.slow
+def test_a_wheel_has_the_templates_of_the_report(installed):
+    kept, found = (
+        {path.name for path in (root / "jaxcat" / "report" / "templates").iterdir()} for root in (REPOSITORY, installed)
+    )
+    assert found == kept
+    assert {"page.html", "parts.html", "report.css", "report.js"} <= found
+
+
+@pytest.mark.slow
 def test_a_wheel_works_from_another_directory(installed, tmp_path, as_users_have_it):
     (tmp_path / "folder").mkdir()  # a folder of that name beside it changes nothing
     code = "import jaxcat; from jaxcat.configs.cats_vs_dogs import get_config; print(jaxcat.__file__)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from small_run import outcome
 
 import jaxcat
 from jaxcat import evaluate, flags
+from jaxcat.config import flatten
 from jaxcat.errors import ConfigError
+from jaxcat.models.completion import complete
+from jaxcat.report.origins import _head, train_command
 from jaxcat.runs.meta import read_meta
 from jaxcat.runs.workdir import steps
 from jaxcat.training import loop
@@ -246,6 +250,21 @@ def test_a_run_with_stages_is_exported(whole, tmp_path):
     from jaxcat.export.__main__ import main as export
 
     assert export(["--workdir", str(whole), "--format", "onnx", "--output", str(tmp_path / "m.onnx")]) == 0
+
+
+def test_the_command_of_the_report_makes_the_whole_run_again(whole, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    asked = latest(whole).asked
+    words = shlex.split(" ".join(train_command(latest(whole), "again")))
+    again = flags.read_config(words[4], words[7:])
+    flags.validate(again)
+    complete(again)
+    found, wanted = flatten(again), flatten(asked)
+    assert {name for name in wanted if found[name] != wanted[name]} <= {"data.grey_bits"}
+    assert _head(latest(whole)) == (
+        "trained by adam at learning rate 0.0001 for 2 epochs, with the blocks from block2 on, images augmented "
+        "(article); stage 3 of 3, block2:2:0.0001"
+    )
 
 
 # the end --------------------------------------------------------------------------------------------------------------

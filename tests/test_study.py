@@ -16,9 +16,9 @@ from PIL import Image
 import jaxcat
 from jaxcat import configs, flags
 from jaxcat.config import flatten
-from jaxcat.data.indexing.table import escape_cell, unescape_cell
 from jaxcat.data.sources import open_data
 from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.escaping import for_cell, from_cell
 from jaxcat.study import __main__ as command_line
 from jaxcat.study import advice, command
 from jaxcat.system import interruption
@@ -49,7 +49,7 @@ def done(planted, tmp_path_factory) -> jaxcat.study.Study:
 
 def table(study, name: str) -> list[dict[str, str]]:
     with open(study.workdir / name, newline="", encoding="utf-8") as file:
-        return [{key: unescape_cell(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: from_cell(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_table_with_groups_and_unreadable_images(planted, tmp_path):
         for number in range(30):
             name = f"={label}{number}.png"  # a spreadsheet would run it
             shutil.copy(planted / "train" / label / f"{number:03}.png", place / name)
-            rows.append([escape_cell(name), label, f"{label} {number // 2}"])
+            rows.append([for_cell(name), label, f"{label} {number // 2}"])
     (place / "=disc4.png").write_bytes(b"no image")
     with open(place / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)

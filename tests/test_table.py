@@ -17,27 +17,27 @@ from test_settings import request
 from jaxcat import check
 from jaxcat.config import default
 from jaxcat.data.indexing.labelled import open_labelled
-from jaxcat.data.indexing.table import escape_cell, unescape_cell
 from jaxcat.data.records import fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.escaping import for_cell, from_cell
 from jaxcat.flags import validate
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "\nx", "'=x", "''-x", "＝x"])
 def test_a_formula_gets_an_apostrophe_and_loses_it_again(text):
-    assert escape_cell(text) == "'" + text
-    assert unescape_cell(escape_cell(text)) == text
+    assert for_cell(text) == "'" + text
+    assert from_cell(for_cell(text)) == text
 
 
 def test_every_short_text_survives_and_no_two_are_written_alike():
     texts = ["".join(letters) for n in range(4) for letters in itertools.product("'=-@x", repeat=n)]
-    written = [escape_cell(text) for text in texts]
+    written = [for_cell(text) for text in texts]
     assert len(set(written)) == len(texts)
-    assert [unescape_cell(cell) for cell in written] == texts
+    assert [from_cell(cell) for cell in written] == texts
     assert not [cell for cell in written if cell[:1] in ("=", "-", "@")]
-    assert escape_cell("it's") == "it's"
-    assert escape_cell("'quoted'") == "'quoted'"
+    assert for_cell("it's") == "it's"
+    assert for_cell("'quoted'") == "'quoted'"
 
 
 # A table as data ------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_labels_are_text(root):
 def test_what_a_spreadsheet_was_kept_from_running_is_read_as_it_was(tmp_path):
     names = {"=1.png": "=a", "-2.png": "=a", "'=3.png": "+b", "@4.png": "+b"}
     images(tmp_path, *names)
-    rows = [(escape_cell(path), escape_cell(label)) for path, label in names.items()]
+    rows = [(for_cell(path), for_cell(label)) for path, label in names.items()]
     assert all(cell[0] == "'" for row in rows for cell in row)
     assert labelled(opened_table(written(tmp_path / "t.csv", rows), validation_fraction=0.0)) == names
 

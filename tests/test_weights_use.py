@@ -99,11 +99,12 @@ def test_predict_takes_weights_in_place_of_a_workdir(canonical, tmp_path):
     arguments = (tmp_path / "red.png", "--top", "3", "--weights", canonical)
     status, _ = command("jaxcat.predict", *arguments, "--workdir", "x", logs=tmp_path)
     assert status == 2
-    status, output = command("jaxcat.predict", *arguments, logs=tmp_path)
+    status, output = command("jaxcat.predict", *arguments, "--explain", tmp_path / "maps", logs=tmp_path)
     assert status == 0, output
     (row,) = [line for line in output.splitlines() if line.startswith("{")]
     assert len(json.loads(row)["top"]) == 3
     assert "299×299 torchvision" in output
+    assert Image.open(tmp_path / "maps" / "00001-red.png").size == (80, 90)
 
 
 def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, canonical):

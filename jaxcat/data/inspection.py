@@ -20,7 +20,7 @@ from jaxcat.data.images.decoding import decoding_of, read_file
 from jaxcat.data.images.formats import SUFFIXES, open_image
 from jaxcat.data.images.grey import deep_files, find_bits
 from jaxcat.data.indexing.skipped import Skipped
-from jaxcat.data.indexing.walking import walk
+from jaxcat.data.indexing.walking import INDEX_RULES, walk
 from jaxcat.data.records import Data, Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import refusal
@@ -67,8 +67,12 @@ class Findings:
     groups: list[twins.Group] = field(default_factory=list)
 
 
-def opened(config: Any) -> Findings:
-    """Indexes the data; decodes nothing.
+def opened(config: Any, *, rules: int = INDEX_RULES) -> Findings:
+    """Indexes the data; decodes nothing, and logs no warning.
+
+    Args:
+        config: of a run.
+        rules: version of the indexing rules.
 
     Raises:
         ConfigError: the request cannot work.
@@ -79,7 +83,7 @@ def opened(config: Any) -> Findings:
     logger.addHandler(listener)
     logger.propagate, before = False, logger.propagate
     try:
-        data = open_data(config)
+        data = open_data(config, rules=rules)
         return Findings(data, warnings=listener.texts, skipped=data.skipped)
     except DataError as error:
         root = Path(config.data.dir)
@@ -186,7 +190,7 @@ def _images(split: Split, jobs: int, progress: Callable[[int], object]) -> Itera
         digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
         digest.update(image.tobytes())
         height, width = image.shape[:2]
-        return _Image("", _form(split.stored(index)), (width, height), digest.digest())
+        return _Image("", form_of(split.stored(index)), (width, height), digest.digest())
 
     with ThreadPoolExecutor(jobs) as pool:
         for start in range(0, len(split), _CHUNK):
@@ -195,7 +199,7 @@ def _images(split: Split, jobs: int, progress: Callable[[int], object]) -> Itera
                 yield image
 
 
-def _form(stored: Path | bytes | np.ndarray) -> str:
+def form_of(stored: Path | bytes | np.ndarray) -> str:
     """The format of a readable image, as Pillow calls it."""
     if isinstance(stored, np.ndarray):
         return "array"

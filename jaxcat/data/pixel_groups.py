@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -73,6 +73,12 @@ def remember(split: Split, digests: Sequence[bytes], pixels: Sequence[bytes]) ->
     if (folder := _folder(split.decoding)) is not None:
         known = _read(folder, set(digests))
         _write(folder, {digest: found for digest, found in zip(digests, pixels, strict=True) if digest not in known})
+
+
+def known_pixels(digests: Collection[bytes], decoding: Decoding) -> dict[bytes, bytes]:
+    """The digests of decoded pixels that the cache has for images with these digests; decodes nothing."""
+    folder = _folder(decoding)
+    return _read(folder, set(digests)) if folder else {}
 
 
 def _pixels_of(split: Split, digests: Sequence[bytes], *, console: Console) -> list[bytes]:

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from jaxcat.data import checks
+from jaxcat.data.corrections import corrected
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.folder import INDEX_RULES
 from jaxcat.data.records import Data
@@ -63,13 +64,14 @@ def open_data(config: Any, *, rules: int = INDEX_RULES) -> Data:
         rules: version of the rules that say which files are records; a run keeps those it began with.
 
     Returns:
-        The data: always "train" and "validation" (held out of train if the data have none), "test" if there is one.
+        The data: always "train" and "validation" (held out of train if the data have none), "test" if there is one;
+        the rows of `data.corrections` are in train.
 
     Raises:
         ConfigError, DataError: the request or the data cannot work; the message names the flag or the folder.
     """
     if config.data.source not in SOURCES:
         raise ConfigError(f"--config.data.source={config.data.source}: use one of {', '.join(SOURCES)}")
-    data = SOURCES[config.data.source].open(config, rules=rules).decoded(decoding_of(config))
+    data = corrected(SOURCES[config.data.source].open(config, rules=rules), config).decoded(decoding_of(config))
     checks.warn(data, config)
     return data

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcat.export.formats import FLOAT32, FORMATS, RUNTIME, SINGLE_FILE, WEIGHTS, format_of
+from jaxcat.inference.engine_flag import add_calibrated_flag
 from jaxcat.system import cli
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
         "--weights", default=FLOAT32, help="; ".join(f"{name}: {meaning}" for name, meaning in WEIGHTS.items())
     )
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    add_calibrated_flag(parser)
     parser.add_argument("--accept", action="store_true", help="keep float16 or int8 files that change many answers")
     parser.add_argument("--single-file", action="store_true", help="web: one HTML file instead of a folder")
     parser.add_argument(
@@ -52,7 +54,7 @@ def write(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _ended)
     console = Console(stderr=True)
     with said_if_long("reading the run", console=console):
-        classifier = load(arguments.workdir, step=arguments.step, keep_compiled=True)
+        classifier = load(arguments.workdir, step=arguments.step, keep_compiled=True, calibrated=arguments.calibrated)
     export(
         classifier,
         arguments.output,

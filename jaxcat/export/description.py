@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 from jaxcat.inference.classifier import Classifier
+from jaxcat.inference.provenance import first_of, without_folders
 from jaxcat.system.versions import installed_versions
 
 VERSION = 1  # of the description: increase it if an entry comes to mean something else
@@ -41,9 +41,10 @@ def description_of(classifier: Classifier, *, format: str, weights: str, parity:
         "network": {name: model[name] for name in NETWORK},
         "engine": classifier.config.bottleneck.engine,  # that the run's head was made for
         "step": meta.step,
+        "calibration": classifier.calibration and classifier.calibration.to_json(),  # the logits are divided by it
         "provenance": provenance,
-        "licence": _first(provenance, "licence"),
-        "attribution": _first(provenance, "notice"),
+        "licence": first_of(provenance, "licence") or UNKNOWN,
+        "attribution": first_of(provenance, "notice") or UNKNOWN,
         "versions": {"run": meta.versions, "export": installed_versions(*PACKAGES)},
         "step_versions": meta.step_versions,
         "parity": parity,
@@ -58,24 +59,3 @@ NETWORK = ("backbone", "cut", "pool_from", "pool", "pool_grid", "hidden", "width
 def text_of(description: Mapping[str, Any]) -> str:
     """The description as JSON in ASCII, so that no name of a class is more than any format can hold."""
     return json.dumps(description, indent=1)
-
-
-def _first(provenance: Mapping[str, Any], name: str) -> str:
-    """An entry of a provenance, or of what came before it: of the run or the file that this one began with."""
-    before: Any = provenance
-    while isinstance(before, Mapping):
-        if name in before:
-            return str(before[name])
-        before = before.get("before")
-    return UNKNOWN
-
-
-def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """A provenance in which a file of this machine has its name only; entries of other files in it alike."""
-    plain = dict(provenance)
-    for name, value in plain.items():
-        if isinstance(value, Mapping):
-            plain[name] = without_folders(value)
-        elif name in ("source", "init_from", "workdir") and isinstance(value, str) and PurePath(value).is_absolute():
-            plain[name] = PurePath(value).name
-    return plain

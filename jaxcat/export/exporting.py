@@ -49,6 +49,10 @@ def export(
     """
     console = console or Console(quiet=True)
     kind = format_of(format, weights, options)
+    if classifier.calibration and not kind.has_head:
+        raise ConfigError(
+            f"--calibrated: it divides the logits of a head, and --format {format} holds none; leave it out"
+        )
     target = _target(path, format, ".html" if options.get(SINGLE_FILE) else kind.suffix)
     writer = kind.writer(console, **options)
     from jaxcat.export.description import description_of, text_of

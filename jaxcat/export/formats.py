@@ -33,6 +33,7 @@ class Format:
         modules: what must be installed to write it, by the names that Python imports.
         runtime: what runs the file where it is compared with jaxcat.
         options: further options that its writer takes, by name; its module has `with_options`.
+        has_head: whether the head that a run has trained is in the file.
     """
 
     meaning: str
@@ -42,6 +43,7 @@ class Format:
     modules: tuple[str, ...] = ()
     runtime: str = ""
     options: tuple[str, ...] = ()
+    has_head: bool = True
 
     def writer(self, console: Any = None, **options: Any) -> Any:
         """The module of the writer, or an object with the same functions; see jaxcat.export.writers."""
@@ -85,7 +87,10 @@ FORMATS = {
         "Core ML, which only macOS has,",
     ),
     "canonical": Format(
-        "the backbone's weights for another jaxcat: --config.model.weights=FILE", "canonical", ".safetensors"
+        "the backbone's weights for another jaxcat: --config.model.weights=FILE",
+        "canonical",
+        ".safetensors",
+        has_head=False,
     ),
 }  # fmt: skip
 

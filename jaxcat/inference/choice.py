@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxcat.bottlenecks.cached import CachedSplit, find
@@ -15,7 +14,7 @@ from jaxcat.data.records import Split
 from jaxcat.errors import CacheError, CheckpointError, ConfigError, EngineError
 from jaxcat.inference.computation import Computation, computed_by
 from jaxcat.inference.litert import LiteRTComputation
-from jaxcat.runs.head_file import Head, read_head
+from jaxcat.runs.head_file import Head
 from jaxcat.runs.meta import Meta
 from jaxcat.system.console import Console
 from jaxcat.system.files import NoHomeError
@@ -36,19 +35,19 @@ class EngineChoice:
         wanted: the engine asked for or, with "auto", that of the run, if it can compute this run here.
     """
 
-    def __init__(self, meta: Meta, *, asked: str, workdir: Path | None, xla: Callable[[], XLAComputation]):
+    def __init__(self, meta: Meta, *, asked: str, head: Callable[[], Head | None], xla: Callable[[], XLAComputation]):
         """Reads nothing.
 
         Args:
             meta: of the checkpoint.
             asked: the name of an engine, or "auto".
-            workdir: where a file of the head may be.
+            head: gives the arrays of the head from a file of their own, or None; it may raise CheckpointError.
             xla: gives the computation by XLA, which imports JAX and restores the network.
 
         Raises:
             ConfigError: no such engine, or one that cannot compute this run.
         """
-        self._meta, self._asked, self._workdir, self._xla = meta, asked, workdir, xla
+        self._meta, self._asked, self._head_in_file, self._xla = meta, asked, head, xla
         self._computation: Computation | None = None
         if problem := not_one_of(asked, (AUTO, *ENGINES)):
             raise ConfigError(f"--engine {asked}: {problem}")
@@ -140,7 +139,7 @@ class EngineChoice:
     def _head(self) -> Head:
         """The arrays of the head: from their file or, if that cannot be used, from the checkpoint."""
         try:
-            found = read_head(self._workdir, self._meta) if self._workdir else None
+            found = self._head_in_file()
         except CheckpointError as error:
             logger.warning("%s", error)
             found = None

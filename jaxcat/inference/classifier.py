@@ -11,7 +11,7 @@ import functools
 import logging
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,12 @@ from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.inference.choice import EngineChoice
 from jaxcat.models.backbone import pooled_blocks
+from jaxcat.runs.calibration import Calibration, divided, read_calibration
 from jaxcat.runs.choice import choose, existing
+from jaxcat.runs.head_file import Head, read_head
 from jaxcat.runs.meta import Meta, pixel_changes, read_meta
 from jaxcat.system.paths import expanded
+from jaxcat.training.optim import is_exact
 from jaxcat.wording import counted, first_to_last, printable
 
 if TYPE_CHECKING:
@@ -35,12 +38,18 @@ if TYPE_CHECKING:
     from jaxcat.runs.restore import Restored
 
 BATCH_SIZE = 32
+EXPLAINED_TOGETHER = 8  # gradients of early blocks take about 50 MB an image at 299 pixels
 NAMED = 10  # classes whose names the classifier shows
 logger = logging.getLogger(__name__)
 
 
 def load(
-    workdir: str | os.PathLike, step: str | int = "best", *, engine: str = AUTO, keep_compiled: bool = False
+    workdir: str | os.PathLike,
+    step: str | int = "best",
+    *,
+    engine: str = AUTO,
+    keep_compiled: bool = False,
+    calibrated: bool = False,
 ) -> Classifier:
     """Opens the classifier that a training run left in `workdir`.
 
@@ -49,20 +58,38 @@ def load(
             nothing out), "latest" or a step number.
         engine: what computes: "xla", "litert_float32", "litert_int8", or "auto"; see `EngineChoice.computation`.
         keep_compiled: whether the programs that JAX compiles are kept in jaxcat's cache, as those of commands are.
+        calibrated: whether the temperature in the run's calibration.json divides its logits.
 
     Raises:
-        CheckpointError: no run there, no such step, or damaged files. Files that only JAX needs are not read before it
-            is needed.
-        ConfigError: no such engine, or one that cannot compute this run.
+        CheckpointError: no run there, no such step, damaged files, or no calibration of this step. Files that only JAX
+            needs are not read before it is needed.
+        ConfigError: no such engine, or one that cannot compute this run; or its head is solved, so that it has no
+            temperature.
     """
     folder = existing(workdir)
     meta = read_meta(folder, choose(folder, step))
     if changes := pixel_changes(meta):
         logger.warning("%s: pixels may differ from those the run was trained on: %s", workdir, ", ".join(changes))
+    calibration = calibration_of(folder, meta) if calibrated else None
     restore = functools.partial(_restored, folder, meta, keep_compiled=keep_compiled)
-    classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine)
+    classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine, calibration=calibration)
     classifier.engine.prepare()
     return classifier
+
+
+def calibration_of(folder: Path, meta: Meta) -> Calibration:
+    """The run's calibration. Raises ConfigError if its head needs none, or CheckpointError if there is none."""
+    check_calibratable(meta, "--calibrated")
+    return read_calibration(folder, meta)
+
+
+def check_calibratable(meta: Meta, flag: str) -> None:
+    """Raises ConfigError if the head of a run is solved: its kernel is calibrated by leave-one-out already."""
+    if is_exact(meta.config):
+        raise ConfigError(
+            f"{flag}: the head of this run is solved, and the scale of its kernel was fitted by leave-one-out: it has "
+            f"no temperature; leave {flag} out"
+        )
 
 
 def _restored(folder: Path, meta: Meta, *, keep_compiled: bool) -> Restored:
@@ -86,9 +113,18 @@ class Classifier:
         meta: the description of the checkpoint: step, provenance of the weights, versions, history.
         workdir: of the run; None for published weights.
         engine: which engine computes the answers.
+        calibration: what its logits are divided by, and where that comes from; None: nothing.
     """
 
-    def __init__(self, meta: Meta, *, restore: Callable[[], Restored], workdir: Path | None = None, engine: str = AUTO):
+    def __init__(
+        self,
+        meta: Meta,
+        *,
+        restore: Callable[[], Restored],
+        workdir: Path | None = None,
+        engine: str = AUTO,
+        calibration: Calibration | None = None,
+    ):
         """Reads nothing.
 
         Args:
@@ -96,13 +132,14 @@ class Classifier:
             restore: gives the network with its arrays, which are then on the devices.
             workdir: where a file of the head may be.
             engine: see `load`.
+            calibration: of this checkpoint.
 
         Raises:
             ConfigError: no such engine, or one that cannot compute this run.
         """
         self.meta, self.classes, self.config = meta, meta.classes, meta.config
-        self._restore, self.workdir = restore, workdir
-        self.engine = EngineChoice(meta, asked=engine, workdir=workdir, xla=lambda: self.xla)
+        self._restore, self.workdir, self.calibration = restore, workdir, calibration
+        self.engine = EngineChoice(meta, asked=engine, head=self._head_in_file, xla=lambda: self.xla)
 
     def __repr__(self) -> str:
         names = ", ".join(printable(name) for name in self.classes[:NAMED]) + (", …" * (len(self.classes) > NAMED))
@@ -122,7 +159,18 @@ class Classifier:
         """The network with its arrays on the devices, and the programs that JAX compiles for it."""
         from jaxcat.inference.xla import XLAComputation
 
-        return XLAComputation(self._restore())
+        restored = self._restore()
+        trained = {**restored.trained, "params": self._divided(restored.trained["params"])}
+        return XLAComputation(restored._replace(trained=trained))
+
+    def _head_in_file(self) -> Head | None:
+        """The arrays of the head, if the workdir has a file of them. Raises CheckpointError; see `read_head`."""
+        found = read_head(self.workdir, self.meta) if self.workdir else None
+        return self._divided(found) if found else None
+
+    def _divided(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Parameters of the head as they came from disk → as all answers, exports and heat maps use them."""
+        return divided(params, self.calibration.temperature) if self.calibration else params
 
     @property
     def network(self) -> Network:
@@ -183,6 +231,41 @@ class Classifier:
         rows = [features for _, features in self.outputs_of_pixels(pixels, batch_size=batch_size)]
         return np.concatenate([np.zeros((0, width), np.float32), *rows])
 
+    def explain(
+        self,
+        images: Sequence[Any],
+        *,
+        block: str = "",
+        classes: Sequence[str] | None = None,
+        batch_size: int = EXPLAINED_TOGETHER,
+    ) -> np.ndarray:
+        """Where the network looked: heat maps by Grad-CAM, float32 (number of images, image_size, image_size).
+
+        Values are in [0, 1]: each map is divided by its maximum; one without any positive value is 0. They lie on the
+        square that the network sees; `inference.explanation.placed` places a map on the original image. JAX computes
+        them in float32, whatever engine computes the answers.
+
+        Args:
+            images: as for `predict`.
+            block: whose output is explained, such as "mixed7"; "" is the last one that the head reads.
+            classes: the name of the class to explain for each image; None is the class that `predict` finds most
+                probable.
+
+        Raises:
+            ConfigError: no such block or class, a block after those that the head reads, or another number of classes.
+            DataError: an image cannot be read; the message names it.
+        """
+        from jaxcat.inference import explanation
+
+        pixels = self._prepared(images, "explain")
+        block = explanation.block_to_explain(self.config.model, block)
+        labels = None if classes is None else explanation.labels_of(classes, self.classes, images=len(images))
+        if labels is None:
+            self.engine.computation(operator.length_hint(images))
+        maps = list(explanation.explain(self, pixels, labels, block=block, batch_size=batch_size))
+        size = self.config.data.image_size
+        return np.stack(maps) if maps else np.zeros((0, size, size), np.float32)
+
     def _prepared(self, images: Sequence[Any], method: str) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
         if _is_single(images):
@@ -191,6 +274,15 @@ class Classifier:
 
     def prepare(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
+        data = self.config.data
+        return resize(self.decode(image, name), data.image_size, mode=data.resize)
+
+    def decode(self, image: Any, name: str = "image") -> np.ndarray:
+        """Decodes an image as in training, upright and of any size: uint8 (H, W, 3).
+
+        Raises:
+            DataError: the image cannot be read; the message names it.
+        """
         if isinstance(image, (str, os.PathLike)):
             image, name = _path(image), os.fspath(image)
         elif isinstance(image, (bytearray, memoryview)):
@@ -202,8 +294,7 @@ class Classifier:
                     "bytes, a Pillow image, or an array of uint8 (H, W, 3)"
                 )
             image = np.asarray(image)
-        data = self.config.data
-        return resize(decode(image, name, decoding_of(self.config)), data.image_size, mode=data.resize)
+        return decode(image, name, decoding_of(self.config))
 
     def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
         """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""

@@ -34,8 +34,18 @@ class Computation(Protocol):
     def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
         """Yields the outputs of all images in order, those of `batch_size` images at a time."""
 
-    def logits(self, store: Store | CachedSplit, *, batch_size: int, console: Console) -> np.ndarray:
-        """Logits float32 (N, outputs) of the N records of a store, of images or of bottlenecks, with progress."""
+    def logits(
+        self,
+        store: Store | CachedSplit,
+        *,
+        batch_size: int,
+        console: Console,
+        features: list[np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Logits float32 (N, outputs) of the N records of a store, of images or of bottlenecks, with progress.
+
+        If there is a list `features`, the features of all records are appended to it, float32 (n, features) each.
+        """
 
     def parts(self) -> Parts | None:
         """The parts of its bottlenecks in the cache, as float32; None if there can be none."""

@@ -20,24 +20,30 @@ from sklearn import metrics
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.indexing.labelled import open_labelled
-from jaxcat.data.indexing.table import class_columns, escape_cell
+from jaxcat.data.indexing.table import class_columns
 from jaxcat.data.records import SPLITS, Split, printed_order
-from jaxcat.data.store import Store
+from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
+from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier, with_zero_logit
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.objectives.reliability import calibration_error
 from jaxcat.runs.records import Listed, rules_of
-from jaxcat.system.console import Console
+from jaxcat.system.console import Console, progress_of
 from jaxcat.system.files import replacing
 from jaxcat.wording import counted, printable
 
-CALIBRATION_BINS = 15  # equal widths, as Guo et al. (arXiv:1706.04599)
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
 
 
 def evaluate(
-    classifier: Classifier, store: Store | CachedSplit, *, batch_size: int = 32, console: Console | None = None
+    classifier: Classifier,
+    store: Store | CachedSplit,
+    *,
+    batch_size: int = 32,
+    console: Console | None = None,
+    features: list[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
@@ -45,10 +51,12 @@ def evaluate(
         store: images, or bottlenecks found by `EngineChoice.cached`, which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
+        features: a list to which the pooled features of all records are appended, float32 (n, features) each; None:
+            they are not wanted.
     """
     console = console or Console(quiet=True)
     computation = classifier.engine.computation(len(store), console=console)
-    logits = computation.logits(store, batch_size=batch_size, console=console)
+    logits = computation.logits(store, batch_size=batch_size, console=console, features=features)
     return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
 
 
@@ -81,6 +89,15 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
     }
 
 
+def summary_of(classifier: Classifier, log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What `summarize` gives, with the step and what computed it: the content of the JSON file of an evaluation."""
+    computation = classifier.engine.computation()
+    computed = {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
+    if classifier.calibration:
+        computed["temperature"] = classifier.calibration.temperature
+    return summarize(log_probabilities, labels, classifier.classes) | computed
+
+
 def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Every metric of `METRICS` that is meaningful for this number of classes."""
     names = metrics_for(log_probabilities.shape[1])
@@ -96,22 +113,15 @@ def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | N
     return float(metrics.roc_auc_score(labels, normalized, multi_class="ovr", average="macro"))
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - confidence| of each bin, weighted by its share of the images."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
-    return float(sum(gaps) / len(confidence))
-
-
 def write_predictions(path: Path, split: Split, probabilities: np.ndarray, *, classes: Sequence[str]) -> None:
     """Writes a CSV file: file, label, predicted, one probability per class. No cell is a formula to a spreadsheet."""
-    fixed, names = ("file", "label", "predicted"), [escape_cell(name) for name in classes]
+    fixed, names = ("file", "label", "predicted"), [for_cell(name) for name in classes]
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow([*fixed, *class_columns(classes, fixed)])
         for name, label, row in zip(split.files, split.labels, probabilities, strict=True):
             figures = (f"{p:.6f}" for p in row)
-            writer.writerow([escape_cell(name), names[label], names[int(row.argmax())], *figures])
+            writer.writerow([for_cell(name), names[label], names[int(row.argmax())], *figures])
 
 
 def results_folder(workdir: Path, results: Path | None) -> Path:
@@ -206,6 +216,29 @@ def open_split(
     else:
         found = own_split(meta, split, listed=listed)
     return replace(found, decoding=decoding_of(meta.config))
+
+
+def open_store(classifier: Classifier, split: Split, *, console: Console) -> Store | CachedSplit:
+    """The bottlenecks of a split if the cache has all of them; else its images, decoded once and thereby checked.
+
+    Raises:
+        DataError: images cannot be read, and the run does not leave such images out.
+    """
+    if (cached := classifier.engine.cached(split, console=console)) is not None:
+        console.print(f"bottlenecks: {cached.describe()}")
+        return cached
+    data = classifier.config.data
+    with progress_of("checking images", total=len(split), console=console) as advance:
+        (store,) = open_stores(
+            {split.name: split},
+            sizes={split.name: data.image_size},
+            mode=data.resize,
+            cache_gb=data.cache_gb,
+            skip_bad=data.skip_bad,
+            progress=advance,
+            advice="Replace, mend or remove them",
+        ).values()
+    return store
 
 
 def name_of(data: Path) -> str:

@@ -103,29 +103,39 @@ class LiteRTComputation:
             seen = np.stack(batch)
             yield self._head.logits(seen), seen if features else None
 
-    def logits(self, store: Store | CachedSplit, *, batch_size: int, console: Console) -> np.ndarray:
+    def logits(
+        self,
+        store: Store | CachedSplit,
+        *,
+        batch_size: int,
+        console: Console,
+        features: list[np.ndarray] | None = None,
+    ) -> np.ndarray:
         """See `Computation.logits`."""
         rows = self._of_rows(store) if isinstance(store, CachedSplit) else self._of_images(store, batch_size)
         found = []
         with progress_of("images", total=len(store), console=console) as advance:
-            for logits in rows:
+            for logits, seen in rows:
                 found.append(logits)
+                if features is not None:
+                    features.append(seen)
                 advance(len(logits))
         return np.concatenate(found)
 
-    def _of_rows(self, store: CachedSplit) -> Iterator[np.ndarray]:
+    def _of_rows(self, store: CachedSplit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         read = store.reader()
         for start in range(0, len(store), ROWS_TOGETHER):
             numbers = np.arange(start, min(start + ROWS_TOGETHER, len(store)))
             features = np.empty((len(numbers), *store.parts.shape), store.parts.dtype)
             read(numbers, features)
-            yield self._head.logits(features)
+            yield self._head.logits(features), features
 
-    def _of_images(self, store: Store, batch_size: int) -> Iterator[np.ndarray]:
+    def _of_images(self, store: Store, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         batches = (np.arange(start, min(start + batch_size, len(store))) for start in range(0, len(store), batch_size))
         images = (image for numbers in batches for image in store.gather(numbers))
-        for logits, _ in self.outputs(images, batch_size=batch_size, features=False):
-            yield logits
+        for logits, seen in self.outputs(images, batch_size=batch_size, features=True):
+            assert seen is not None
+            yield logits, seen
 
     def parts(self) -> Parts | None:
         """See `Computation.parts`; None if the run keeps float16 rows."""

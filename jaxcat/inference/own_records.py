@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.archives import archives
+from jaxcat.data.corrections import corrected_images
 from jaxcat.data.digests import digests_of
 from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split, composed, fingerprint
@@ -75,7 +76,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     apart = config.data.train_dir or config.data.validation_dir or config.data.test_dir  # may lie elsewhere
     here = config.data.source == "folder" and not apart
     root = Path(config.data.dir).expanduser()
-    images = _images_below(root, where, rules=rules_of(meta)) if here else _images_of(meta, config)
+    more = corrected_images(config)
+    images = _images_below(root, where, rules=rules_of(meta), more=more) if here else _images_of(meta, config)
     found = _find(split, listed, images, where=where, complete=False)
     if not config.data.skip_bad:  # else the list leaves out unreadable images
         logger.warning(
@@ -136,7 +138,8 @@ def moved_split(meta: Meta, split: str, *, moved: Path, listed: Mapping[str, Lis
     else:
         tables = listed.values() if config.data.source == "table" else ()  # a table may name any file
         names = itertools.chain.from_iterable(each.files for each in tables)
-        images = _images_below(moved, where, rules=rules_of(meta), names=names)
+        more = corrected_images(config)
+        images = _images_below(moved, where, rules=rules_of(meta), names=names, more=more)
     return _find(split, listed, images, where=where, complete=True)
 
 
@@ -194,8 +197,15 @@ def _images_of(meta: Meta, config: Any) -> Split:
     return _all(names, lambda i: places[i][0].stored(places[i][1]))
 
 
-def _images_below(root: Path, where: str, *, rules: int, names: Iterable[str] = ()) -> Split:
-    """All image files below a folder, as one split without labels; also files of these `names`, as a table has them."""
+def _images_below(
+    root: Path, where: str, *, rules: int, names: Iterable[str] = (), more: Mapping[str, Path] | None = None
+) -> Split:
+    """All image files below a folder, as one split without labels.
+
+    Args:
+        names: of further files below it, as a table has them.
+        more: name → file of images that are elsewhere.
+    """
     inside = [name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts]
     paths = [root / name for name in inside if archives.isfile(root / name)]
     for found in walk(root, None, rules=rules):
@@ -206,7 +216,9 @@ def _images_below(root: Path, where: str, *, rules: int, names: Iterable[str] = 
     paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"{where}: no images there")
-    return _all(tuple(path.relative_to(root).as_posix() for path in paths), paths.__getitem__)
+    more = more or {}
+    files = (*(path.relative_to(root).as_posix() for path in paths), *more)
+    return _all(files, [*paths, *more.values()].__getitem__)
 
 
 def _all(names: tuple[str, ...], stored: Callable[[int], Any]) -> Split:

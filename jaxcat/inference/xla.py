@@ -19,6 +19,7 @@ from jaxcat.bottlenecks.reading import batches_of, evaluated_together
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.store import Store
 from jaxcat.inference.computation import Outputs, computed_by
+from jaxcat.models.attribution import block_map
 from jaxcat.models.network import Tree
 from jaxcat.runs.restore import Restored
 from jaxcat.system.compilation import jit
@@ -41,6 +42,7 @@ class XLAComputation:
     def __init__(self, run: Restored):
         self.run, self.mesh = run, make_mesh()
         self.features = run.network.features
+        self._map_steps: dict[str, Callable[[Tree, Array, Array], Array]] = {}
 
     @functools.cached_property
     def _step(self) -> Callable[..., tuple[Array, dict[str, Array]]]:
@@ -60,41 +62,90 @@ class XLAComputation:
         """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
         return self._step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
 
+    def _features_of_batch(self, batch: dict[str, Array]) -> tuple[Array, Array]:
+        """A global batch → (logits (B, outputs), features (B, features))."""
+        return self._feature_step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
+
     def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
         """See `Computation.outputs`."""
-        trained = self.run.trained
         for count, batch in self._padded(pixels, batch_size):
             if features:
-                logits, seen = self._feature_step(trained["params"], trained["stats"], self.run.frozen, batch)
+                logits, seen = self._features_of_batch(batch)
                 yield np.asarray(logits)[:count], np.asarray(seen)[:count]
             else:
                 yield np.asarray(self.evaluate_batch(batch)[0])[:count], None
 
-    def _padded(self, pixels: Iterable[np.ndarray], batch_size: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    def block_maps(
+        self, pixels: Iterable[np.ndarray], labels: Iterable[int], *, block: str, batch_size: int
+    ) -> Iterator[np.ndarray]:
+        """Grad-CAM of one block, float32 (b, h, w), an array for each `batch_size` images.
+
+        Args:
+            pixels: prepared images, uint8 (S, S, 3).
+            labels: of the class to explain, one for each image; as many are read as a batch has, after its pixels.
+            block: one of `network.blocks`.
+        """
+        for count, batch in self._padded(pixels, batch_size, labels):
+            yield np.asarray(self._map_step(block)(self._arrays, batch["image"], batch["label"]))[:count]
+
+    @property
+    def _arrays(self) -> Tree:
+        """`{"params", "stats"}` of all stages."""
+        return {kind: {**self.run.frozen[kind], **self.run.trained[kind]} for kind in ("params", "stats")}
+
+    def _map_step(self, block: str) -> Callable[[Tree, Array, Array], Array]:
+        if block not in self._map_steps:
+            network = self.run.network.in_dtype("float32")
+
+            def step(arrays: Tree, images: Array, labels: Array) -> Array:
+                return block_map(network, arrays, images, labels, block=block)
+
+            self._map_steps[block] = jit(step, out_shardings=replicated(self.mesh))
+        return self._map_steps[block]
+
+    def _padded(
+        self, pixels: Iterable[np.ndarray], batch_size: int, labels: Iterable[int] = itertools.repeat(0)
+    ) -> Iterator[tuple[int, dict[str, Array]]]:
         """Yields the number of images in each batch, and the batch on the devices.
 
         All batches have the same compiled shape. If there is only one, it is padded to the next power of two.
         """
         whole, single, remaining = padded_batch_size(batch_size, self.mesh), True, iter(pixels)
+        of_images = iter(labels)
         while rows := list(itertools.islice(remaining, batch_size)):
             enough = padded_batch_size(1 << (len(rows) - 1).bit_length(), self.mesh)
             padded = min(whole, enough) if single else whole
             image = np.zeros((padded, *rows[0].shape), np.uint8)
             image[: len(rows)] = rows
-            batch = {"image": image, "label": np.zeros(padded, np.int32), "mask": np.arange(padded) < len(rows)}
+            label = np.zeros(padded, np.int32)
+            label[: len(rows)] = list(itertools.islice(of_images, len(rows)))
+            batch = {"image": image, "label": label, "mask": np.arange(padded) < len(rows)}
             yield len(rows), to_global(self.mesh, batch)
             single = False
 
-    def logits(self, store: Store | CachedSplit, *, batch_size: int, console: Console) -> np.ndarray:
+    def logits(
+        self,
+        store: Store | CachedSplit,
+        *,
+        batch_size: int,
+        console: Console,
+        features: list[np.ndarray] | None = None,
+    ) -> np.ndarray:
         """See `Computation.logits`; `batch_size` is over all processes, and bottlenecks have their own."""
-        line, rows = InLine(), []
+        line = InLine()
+        rows: list[Array] = []
         source, batch_size = self._source(store, batch_size)
         with progress_of("images", total=len(store), console=console) as advance:
             for batch in source:
-                logits, _ = self.evaluate_batch(batch)
+                count = min(batch_size, len(store) - batch_size * len(rows))  # the rest is padding
+                if features is None:
+                    logits, _ = self.evaluate_batch(batch)
+                else:
+                    logits, seen = self._features_of_batch(batch)
+                    features.append(np.asarray(seen)[:count])
                 line.add(logits)
                 rows.append(logits)
-                advance(min(batch_size, len(store) - batch_size * (len(rows) - 1)))
+                advance(count)
         return np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
 
     def _source(self, store: Store | CachedSplit, batch_size: int) -> tuple[Batches, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -57,8 +58,33 @@ def _deviation(x: Array) -> Array:
     return jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
 
 
+@jax.custom_vjp
+def _maximum(x: Array) -> Array:
+    """Maximum over positions, (B, H, W, C) → (B, C). Its gradient goes to the first position that has it.
+
+    JAX's own goes to all positions that equal the maximum. XLA may compute `x` twice, with other rounding for the
+    comparison than for the maximum; then none equals it, and the gradient is lost. So the position is kept instead.
+    """
+    return jnp.max(x, axis=(1, 2))
+
+
+def _maximum_and_place(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    place = jnp.argmax(x.reshape(x.shape[0], -1, x.shape[3]), axis=1)
+    return _maximum(x), (place, x[:0])  # the second has no values: it keeps the height and the width
+
+
+def _gradient_at_place(kept: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    place, empty = kept
+    height, width = empty.shape[1:3]
+    positions = jnp.arange(height * width)[None, :, None]
+    spread = jnp.where(positions == place[:, None], gradient[:, None], 0)
+    return (spread.reshape(len(gradient), height, width, -1),)
+
+
+_maximum.defvjp(_maximum_and_place, _gradient_at_place)
+
 _REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {
     "avg": partial(jnp.mean, axis=(1, 2)),
-    "max": partial(jnp.max, axis=(1, 2)),
+    "max": _maximum,
     "std": _deviation,
 }

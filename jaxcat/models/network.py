@@ -7,7 +7,7 @@ Only this file uses NNX's split and merge. Elsewhere, parameters and statistics 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,16 +19,11 @@ from ml_collections import ConfigDict
 
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
 from jaxcat.models.bottleneck import bottleneck_of
-from jaxcat.models.head import Pool
+from jaxcat.models.chunks import in_chunks
 from jaxcat.models.initialization import fresh
-from jaxcat.models.layers import Options
+from jaxcat.models.modules import modules_of
 from jaxcat.models.pooling import MAP, PooledPart, check_grid, hidden_layers
 from jaxcat.models.preprocessing import Conventions
-from jaxcat.models.wiring import Shape
-
-# On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
-# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). Results may differ by rounding.
-CHUNK_PIXELS = 4 * 299 * 299
 
 Tree = dict[str, Any]
 
@@ -76,6 +71,12 @@ class Network:
             ConfigError: `pool_grid` is finer than the map it pools.
         """
         self.config, self.conventions = model, conventions
+        self._arguments: dict[str, Any] = {
+            "classes": classes,
+            "image_size": image_size,
+            "conventions": conventions,
+            "top": top,
+        }
         self.classes, self.outputs = classes, 1 if classes == 2 else classes
         self.dtype = jnp.dtype(model.dtype)
         self.pooled = pooled_blocks(model)
@@ -83,7 +84,8 @@ class Network:
         self._hidden = tuple(hidden_layers(model, top))
         shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
         check_grid(model, shapes[model.cut], image_size=image_size)
-        modules = nnx.eval_shape(lambda: self._modules(shapes, top))
+        make = partial(modules_of, model, shapes, conventions=conventions, pooled=self.pooled, outputs=self.outputs)
+        modules = nnx.eval_shape(lambda: make(top=top))
         self.parts: tuple[PooledPart, ...] = modules["pool"].parts
         self.features: int = modules["pool"].features
         self.blocks = self._backbone.up_to(model.cut)
@@ -100,24 +102,11 @@ class Network:
             self._graphs[stage] = graph
             self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
 
-    def _modules(self, shapes: Mapping[str, Shape], top: Top | None) -> dict[str, Any]:
-        model = self.config
-        options = Options(
-            width=model.width,
-            pool_counts_padding=self.conventions.pool_counts_padding,
-            bn_momentum=model.bn_momentum,
-            dtype=model.dtype,
-        )
-        modules = self._backbone.build(model.cut, options)
-        kind = top.pool if top else model.pool
-        modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
-        features = modules["pool"].features
-        rngs = nnx.Rngs(0)
-        for name, width in hidden_layers(model, top).items():
-            modules[name] = nnx.Linear(features, width, dtype=self.dtype, rngs=rngs)
-            features = width
-        modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
-        return modules
+    def in_dtype(self, dtype: str) -> Network:
+        """The same network, which computes in another dtype; all parameters and statistics fit both."""
+        model = self.config.copy_and_resolve_references()
+        model.dtype = dtype
+        return Network(model, **self._arguments)
 
     # which stages are trained -----------------------------------------------------------------------------------------
 
@@ -180,14 +169,14 @@ class Network:
         if not self.prefix_stages:
             return self._prefix(frozen, images, ())[0]
         forward = partial(self._parts_of, frozen, parts=self.bottleneck.parts)
-        return self._in_chunks(lambda images: self.bottleneck.joined(forward(images)), images)
+        return in_chunks(lambda images: self.bottleneck.joined(forward(images)), images)
 
     def prefix_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
         """Images, uint8 (B, H, W, 3) → features (B, width) or map (B, h, w, channels): some parts of the bottleneck.
 
         Runs the blocks up to the last one that is needed; `frozen` need not have those after it.
         """
-        return self._in_chunks(partial(self._parts_of, frozen, parts=parts), images)
+        return in_chunks(partial(self._parts_of, frozen, parts=parts), images)
 
     def _parts_of(self, frozen: Tree, images: Array, *, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
         """What `prefix_parts` gives, of all images at once."""
@@ -208,14 +197,6 @@ class Network:
             if stage in self.pooled:
                 maps[stage] = x
         return x, maps
-
-    def _in_chunks(self, forward: Callable[[Array], Any], images: Array) -> Any:
-        """What `forward` gives for all images; see CHUNK_PIXELS."""
-        count, chunk = len(images), _chunk(images.shape)
-        if chunk == count:
-            return forward(images)
-        outputs = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
-        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), outputs)
 
     def suffix(
         self,
@@ -243,11 +224,29 @@ class Network:
 
     def _suffix(self, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
-        stats, maps = dict(stats), {}
         x, of_frozen = self.bottleneck.divided(x, self.dtype)
-        features = x  # if the prefix ends with "pool"
-        for stage in self.suffix_stages:
-            module = self._merge(stage, trained, stats)
+        arrays = {"params": trained, "stats": stats}
+        return self._onwards(self.suffix_stages, arrays, x, {}, mode, of_frozen=of_frozen)
+
+    def _onwards(
+        self,
+        stages: Sequence[str],
+        arrays: Tree,
+        x: Array,
+        maps: Mapping[str, Array],
+        mode: _Mode,
+        *,
+        of_frozen: Array | None = None,
+    ) -> tuple[Array, Tree, Array]:
+        """The output of the stage before `stages`, all up to the logits → what `_suffix` gives.
+
+        `arrays` is `{"params", "stats"}` of these stages. Of the pooled blocks before them, `maps` has the outputs, or
+        `of_frozen` the features.
+        """
+        stats, maps = dict(arrays["stats"]), dict(maps)
+        features = x  # if "pool" comes before them
+        for stage in stages:
+            module = self._merge(stage, arrays["params"], stats)
             if stage in self.blocks:
                 x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
                 stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
@@ -262,20 +261,23 @@ class Network:
                 x = module(dropout(x, deterministic=not mode.train, rngs=mode.key).astype(jnp.float32))
         return x, stats, features
 
+    def up_to_block(self, arrays: Tree, images: Array, *, block: str) -> tuple[Array, dict[str, Array]]:
+        """Images, uint8 (B, H, W, 3) → output (B, h, w, channels) of a block, and of the pooled blocks up to it.
+
+        `arrays` is `{"params", "stats"}` of all stages.
+        """
+        return self._prefix(arrays, images, self.blocks[: 1 + self.blocks.index(block)])
+
+    def logits_from_block(self, arrays: Tree, x: Array, maps: Mapping[str, Array], *, block: str) -> Array:
+        """What `up_to_block` gives → logits float32 (B, outputs).
+
+        As a function of `x`, it is the whole way of the block's output to the logits: if the block is pooled, the way
+        to the head, and the way through the later blocks.
+        """
+        maps = {**maps, block: x} if block in self.pooled else maps
+        logits, _, _ = self._onwards(self.stages[1 + self.stages.index(block) :], arrays, x, maps, _Mode())
+        return logits
+
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that
         return nnx.merge(self._graphs[stage], params[stage], statistics)
-
-
-def _chunk(shape: tuple[int, ...]) -> int:
-    """Number of images of a batch (B, H, W, 3) that go through the prefix at once; a divisor of B.
-
-    It is B on accelerators, which are fast with large batches; if several devices share the batch; and if all
-    divisors are far below the wanted number, because very small chunks are slow.
-    """
-    count, height, width = shape[:3]
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return count
-    most = max(1, CHUNK_PIXELS // (height * width))
-    chunk = max(divisor for divisor in range(1, count + 1) if count % divisor == 0 and divisor <= most)
-    return chunk if 2 * chunk >= most else count

@@ -8,8 +8,6 @@ too, and its digest in the meta, so a file that is missing or differs is never n
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.pooling import hidden_layers
 from jaxcat.runs.meta import Meta, check_digests, digests
 from jaxcat.runs.workdir import STEP
-from jaxcat.system.files import write_bytes
+from jaxcat.system.files import regular_bytes, write_bytes
 
 FOLDER, SUFFIX = "heads", ".safetensors"
 MOST_BYTES = 2**31  # of a file
@@ -77,7 +75,7 @@ def read_head(workdir: Path, meta: Meta) -> Head | None:
     path, layers = path_of(workdir, meta.step), (*hidden_layers(meta.config.model), "logits")
     names = [f"{ITEM}/params/{layer}/{kind}" for layer in layers for kind in ("kernel", "bias")]
     try:
-        arrays = load(_content(path))
+        arrays = load(regular_bytes(path, most=MOST_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -86,11 +84,3 @@ def read_head(workdir: Path, meta: Meta) -> Head | None:
     found = dict.fromkeys(names, "missing") | digests({ITEM: arrays})
     check_digests(found, wanted, path, "the checkpoint is used in its place")
     return {layer: {kind: arrays[f"params/{layer}/{kind}"] for kind in ("kernel", "bias")} for layer in layers}
-
-
-def _content(path: Path) -> bytes:
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-        status = os.fstat(file.fileno())  # a pipe would wait
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-            raise ValueError(f"not a regular file of at most {MOST_BYTES:,} bytes")
-        return file.read()

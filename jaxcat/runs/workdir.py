@@ -6,6 +6,7 @@
     DIR/checkpoints/STEP/meta       the description of the checkpoint, JSON; see meta.py
     DIR/heads/STEP.safetensors      the head of a checkpoint whose bottlenecks LiteRT computes; see head_file.py
     DIR/records.jsonl               the records of the run, written once; see records.py
+    DIR/calibration.json            the temperature of a trained head, fitted afterwards; see calibration.py
 
     DIR/damaged/STEP                a checkpoint that recovery.py found damaged
     DIR/replaced/STEP               the old checkpoint, while a new one of the same step is written

@@ -12,11 +12,11 @@ interruption the same command goes on.
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 
 from jaxcat import flags
 from jaxcat.errors import ConfigError
+from jaxcat.escaping import for_shell
 from jaxcat.study import command
 from jaxcat.system import cli
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     enable_compilation_cache()
     status = command.execute(config, arguments.workdir, sizes=sizes, train=arguments.train)
     if status:
-        print(f"to continue: python -m jaxcat.study {shlex.join(argv)}")
+        print(f"to continue: python -m jaxcat.study {for_shell(*argv)}")
     return status
 
 

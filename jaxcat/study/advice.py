@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxcat.config import default, flatten
+from jaxcat.escaping import for_python, for_shell
 from jaxcat.models.completion import set_blocks
 from jaxcat.study.ranking import Row
 
@@ -31,7 +31,7 @@ def config_file(config: ConfigDict, why: str) -> str:
     """The text of a config file that gives this config; paths and names are written as Python writes them."""
     defaults = flatten(default())
     changed: dict[str, Any] = {n: v for n, v in flatten(config).items() if n not in defaults or v != defaults[n]}
-    lines = "\n".join(f"    config.{name} = {value!r}" for name, value in changed.items())
+    lines = "\n".join(f"    config.{name} = {for_python(value)}" for name, value in changed.items())
     words = ascii(why)  # a name in it may not be fit for a file: the text goes into a literal
     return f"""__doc__ = {words}
 
@@ -50,4 +50,4 @@ def get_config() -> ConfigDict:
 def command(workdir: Path) -> str:
     """The train command of the winner, quoted for a shell."""
     words = ["python", "-m", "jaxcat.train", "--config", str(workdir / CONFIG_FILE), "--workdir", str(workdir / RUN)]
-    return shlex.join(words)
+    return for_shell(*words)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcat.data.indexing.table import escape_cell
+from jaxcat.escaping import for_cell
 from jaxcat.study.advice import command
 from jaxcat.study.command import FILE
 from jaxcat.study.images import Image, probabilities_of
@@ -40,7 +40,7 @@ def _table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         for row in rows:
-            writer.writerow([escape_cell(cell) if isinstance(cell, str) else _number(cell) for cell in row])
+            writer.writerow([for_cell(cell) if isinstance(cell, str) else _number(cell) for cell in row])
 
 
 def _number(cell: Any) -> Any:

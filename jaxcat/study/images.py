@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
 
+from jaxcat.data.records import Split
 from jaxcat.objectives.exact.parts import Part
 from jaxcat.objectives.label_errors import Suspects, suspects
 from jaxcat.objectives.near_duplicates import pairs_alike, whiten
-from jaxcat.study.collect import Collected
 
 FALSE_PAIRS = 1.0  # pairs of different images that are expected among those listed
 OUTLIERS = 20  # images listed
@@ -79,7 +79,7 @@ def probabilities_of(logits: np.ndarray) -> np.ndarray:
 
 
 def labels_that_look_wrong(logits: np.ndarray, labels: np.ndarray, *, learned: bool) -> Suspects:
-    """Ranks train's labels by leave-one-out logits; lists none as wrong if the head has not `learned` anything."""
+    """Ranks labels by the logits of heads that did not see them; lists none as wrong if nothing was `learned`."""
     found = suspects(probabilities_of(logits), labels)
     return found if learned else found._replace(confident=np.zeros(len(labels), bool))
 
@@ -95,32 +95,42 @@ def hardest(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -
     return [Hard(classes[i], classes[j], wrong, wrong / float(sizes[i] + sizes[j])) for wrong, i, j in pairs[:HARDEST]]
 
 
-def block_for_copies(collected: Collected) -> str:
+def block_for_copies(parts: Sequence[Part]) -> str:
     """The block two fifths of the way through those that were computed: earlier and later ones find fewer copies."""
-    blocks = list(dict.fromkeys(part.block for part in collected.parts["train"]))
+    blocks = list(dict.fromkeys(part.block for part in parts))
     return blocks[2 * (len(blocks) - 1) // 5]
 
 
-def near_duplicates(collected: Collected, *, progress: Callable[[str], None]) -> Copies:
+def near_duplicates(
+    splits: Mapping[str, Split],
+    groups: Mapping[str, np.ndarray],
+    parts: Mapping[str, Sequence[Part]],
+    *,
+    progress: Callable[[str], None],
+) -> Copies:
     """Pairs of images of all splits that are nearly the same, and the most unusual images.
 
-    By averages and deviations of one block; see `block_for_copies`.
+    By the statistics of one block; see `block_for_copies`.
+
+    Args:
+        splits: records by name.
+        groups: for each split int (N,): records that belong together, or have the same pixels, share a number.
+        parts: for each split the statistics of the same blocks.
+        progress: called often.
     """
-    block = block_for_copies(collected)
-    names = list(collected.splits)
-    parts: list[list[Part]] = [[part for part in collected.parts[name] if part.block == block] for name in names]
-    counts = [len(collected.splits[name]) for name in names]
+    names = list(splits)
+    block = block_for_copies(parts[names[0]])
+    of_block: list[list[Part]] = [[part for part in parts[name] if part.block == block] for name in names]
+    counts = [len(splits[name]) for name in names]
     progress("whitening features")
-    whitened = whiten(parts, counts)
+    whitened = whiten(of_block, counts)
     found = pairs_alike(whitened.directions, false_pairs=FALSE_PAIRS, progress=progress)
     images = [Image(name, number) for name, count in zip(names, counts, strict=True) for number in range(count)]
 
     def alike(first: Image, second: Image, cosine: float) -> Alike:
-        one, other = collected.splits[first.split], collected.splits[second.split]
+        one, other = splits[first.split], splits[second.split]
         across = first.split != second.split
-        known = (
-            not across and collected.groups[first.split][first.number] == collected.groups[first.split][second.number]
-        )
+        known = not across and groups[first.split][first.number] == groups[first.split][second.number]
         labels = bool(one.labels[first.number] != other.labels[second.number])
         return Alike(first, second, float(cosine), across, labels, bool(known))
 

@@ -198,7 +198,7 @@ def analyse(
     accuracy = _accuracy(predicted == labels, choice, records)
     chance = float(np.bincount(labels).max() / len(labels))
     learned = accuracy.low > chance and solution.slope > 0
-    copies = near_duplicates(collected, progress=progress)
+    copies = near_duplicates(collected.splits, collected.groups, collected.parts, progress=progress)
     clock.done("near duplicates")
     return Results(
         config=collected.config,

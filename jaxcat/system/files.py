@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,21 @@ def write_bytes(path: Path, content: bytes) -> None:
     with replacing(path) as aside, open(aside, "wb") as file:
         file.write(content)
         flush(file)
+
+
+def regular_bytes(path: Path, *, most: int) -> bytes:
+    """The content of a regular file. A workdir may come from anywhere, and a pipe in it would wait.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than `most` bytes.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise ValueError(f"not a regular file of at most {most:,} bytes")
+        return file.read()
 
 
 def flush(file) -> None:

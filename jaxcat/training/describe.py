@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.text import Text
 from jaxcat.bottlenecks.engines.litert import required_interpreter
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.records import printed_order
+from jaxcat.escaping import for_shell
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
@@ -27,11 +27,15 @@ from jaxcat.wording import counted, first_to_last
 
 
 def next_command(workdir: Path, history: Sequence[dict]) -> str:
-    """What to do after training, with the command for it; a run without validation can only be measured elsewhere."""
-    command = f"python -m jaxcat.evaluate --workdir {shlex.quote(str(workdir))}"
+    """What to do after training, with the commands for it; a run without validation can only be measured elsewhere."""
+    where = for_shell("--workdir", str(workdir))
+    evaluate, report = f"python -m jaxcat.evaluate {where}", f"python -m jaxcat.report {where}"
     if history and not is_validated(history[-1]):
-        return f"to evaluate it on other images, in DIR/CLASS/…: {command} --data DIR"
-    return f"to evaluate it: {command}"
+        elsewhere = "--data DIR"
+        return (
+            f"to evaluate it on other images, in DIR/CLASS/…: {evaluate} {elsewhere}; as a page: {report} {elsewhere}"
+        )
+    return f"to evaluate it: {evaluate}; to see where it fails and why, on one page: {report}"
 
 
 NOTHING_HELD_OUT = "nothing is held out (--config.data.validation_fraction=0)"

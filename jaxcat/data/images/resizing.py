@@ -1,4 +1,4 @@
-"""Images of any size → squares: the table `RESIZES`, and `resize`. Pillow only.
+"""Images of any size → squares: the table `RESIZES`, `resize`, and the part that is `seen` then. Pillow only.
 
 Pillow resizes rows and columns one after the other and rounds to whole levels between them, so the order of the two
 shows: a level here and there. Its versions choose the order by different rules, so `_scaled` chooses it itself.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +27,12 @@ class Resize(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         function: (uint8 (H, W, 3), size) → uint8 (size, size, 3).
+        seen: ((H, W), size) → the part of the image that the result shows.
     """
 
     meaning: str
     function: Callable[[np.ndarray, int], np.ndarray]
+    seen: Callable[[tuple[int, int], int], Box]
 
 
 def resize(image: np.ndarray, size: int, *, mode: str) -> np.ndarray:
@@ -46,20 +49,47 @@ def resize(image: np.ndarray, size: int, *, mode: str) -> np.ndarray:
     Raises:
         ValueError: `mode` is not in `RESIZES`.
     """
+    return _row(mode).function(image, size)
+
+
+def seen(shape: tuple[int, int], size: int, *, mode: str) -> Box:
+    """The part of an image that `resize` keeps: left, top, right and bottom in pixels of the image.
+
+    Args:
+        shape: height and width of the image.
+        size, mode: as for `resize`.
+
+    Raises:
+        ValueError: `mode` is not in `RESIZES`.
+    """
+    return _row(mode).seen(shape, size)
+
+
+def _row(mode: str) -> Resize:
     if mode not in RESIZES:
         raise ValueError(f"mode={mode!r}; use one of {', '.join(RESIZES)}")
-    return RESIZES[mode].function(image, size)
+    return RESIZES[mode]
 
 
 def _squash(image: np.ndarray, size: int) -> np.ndarray:
     return _bilinear(image, size, box=None)
 
 
+def _whole(shape: tuple[int, int], size: int) -> Box:
+    height, width = shape
+    return 0, 0, width, height
+
+
 def _center_crop(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
+    return _bilinear(image, size, box=_central_square((height, width), size))
+
+
+def _central_square(shape: tuple[int, int], size: int) -> Box:
+    height, width = shape
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
-    return _bilinear(image, size, box=(left, top, left + side, top + side))
+    return left, top, left + side, top + side
 
 
 def _bilinear(image: np.ndarray, size: int, *, box: Box | None) -> np.ndarray:
@@ -88,36 +118,79 @@ def _scaled(
     return low.resize((width, height), kernel, box=(0, top, width, bottom))
 
 
-def _timm(image: np.ndarray, size: int) -> np.ndarray:
-    return _resize_middle(image, size, shorter=math.floor(size / 0.875), kernel=Image.Resampling.BICUBIC)
+def _timm_shorter(size: int) -> int:
+    return math.floor(size / 0.875)
 
 
-def _torchvision(image: np.ndarray, size: int) -> np.ndarray:
-    return _resize_middle(image, size, shorter=round(size * 342 / 299), kernel=Image.Resampling.BILINEAR)
+def _torchvision_shorter(size: int) -> int:
+    return round(size * 342 / 299)
 
 
-def _resize_middle(image: np.ndarray, size: int, *, shorter: int, kernel: Image.Resampling) -> np.ndarray:
-    """Brings the shorter side to `shorter` pixels and takes the middle `size` × `size` of the result.
+class _Side(NamedTuple):
+    """How `_middle` treats the height or the width of an image, in this order.
+
+    Attributes:
+        length: in pixels of the image.
+        left_out: pixels left out at both ends.
+        scaled: pixels that the rest is resized to.
+        first: where the middle begins in these.
+    """
+
+    length: int
+    left_out: int
+    scaled: int
+    first: int
+
+    def seen(self, size: int) -> tuple[float, float]:
+        """Begin and end, in pixels of the image, of the middle `size` pixels of the resized rest."""
+        ratio = (self.length - 2 * self.left_out) / self.scaled
+        return self.left_out + self.first * ratio, self.left_out + (self.first + size) * ratio
+
+
+def _sides(shape: tuple[int, int], size: int, shorter: int) -> tuple[_Side, _Side]:
+    """What `_middle` does to height and width."""
+    least = min(shape)
+
+    def side(length: int) -> _Side:
+        left_out = max(0, (length - 8 * least) // 2)
+        scaled = int(shorter * (length - 2 * left_out) / least)
+        return _Side(length, left_out, scaled, round((scaled - size) / 2))
+
+    height, width = shape
+    return side(height), side(width)
+
+
+def _middle(image: np.ndarray, size: int, *, shorter: Callable[[int], int], kernel: Image.Resampling) -> np.ndarray:
+    """Brings the shorter side to `shorter(size)` pixels and takes the middle `size` × `size` of the result.
 
     The steps and the rounding are those of torchvision.transforms Resize and CenterCrop. If one side is more
     than eight times as long as the other, only the middle is resized, so that no huge image is made on the way.
     """
-    height, width = image.shape[:2]
-    least = min(height, width)
-    top, left = max(0, (height - 8 * least) // 2), max(0, (width - 8 * least) // 2)
-    image = image[top : height - top, left : width - left]
-    tall, wide = (int(shorter * side / least) for side in image.shape[:2])
-    resized = _scaled(image, (wide, tall), kernel)
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    rows, columns = _sides((image.shape[0], image.shape[1]), size, shorter(size))
+    image = image[rows.left_out : rows.length - rows.left_out, columns.left_out : columns.length - columns.left_out]
+    resized = _scaled(image, (columns.scaled, rows.scaled), kernel)
+    top, left = rows.first, columns.first
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
+def _seen_middle(shape: tuple[int, int], size: int, *, shorter: Callable[[int], int]) -> Box:
+    """The part of the image that `_middle` shows."""
+    rows, columns = _sides(shape, size, shorter(size))
+    (top, bottom), (left, right) = rows.seen(size), columns.seen(size)
+    return left, top, right, bottom
+
+
 RESIZES: dict[str, Resize] = {
-    "squash": Resize("to a square whatever the aspect ratio, as Keras does; bilinear", _squash),
-    "center_crop": Resize("the largest central square; bilinear", _center_crop),
-    "timm": Resize("as timm evaluates Inception-v3: shorter side to size / 0.875, bicubic, then the middle", _timm),
+    "squash": Resize("to a square whatever the aspect ratio, as Keras does; bilinear", _squash, _whole),
+    "center_crop": Resize("the largest central square; bilinear", _center_crop, _central_square),
+    "timm": Resize(
+        "as timm evaluates Inception-v3: shorter side to size / 0.875, bicubic, then the middle",
+        partial(_middle, shorter=_timm_shorter, kernel=Image.Resampling.BICUBIC),
+        partial(_seen_middle, shorter=_timm_shorter),
+    ),
     "torchvision": Resize(
         "as torchvision evaluates Inception-v3: shorter side to size · 342 / 299, bilinear, then the middle",
-        _torchvision,
+        partial(_middle, shorter=_torchvision_shorter, kernel=Image.Resampling.BILINEAR),
+        partial(_seen_middle, shorter=_torchvision_shorter),
     ),
 }

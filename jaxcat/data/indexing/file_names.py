@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, image_files
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
+from jaxcat.escaping import for_shell
 from jaxcat.wording import printable
 
 _SEEN = 5000  # names that a pattern is suggested by
@@ -99,7 +99,7 @@ def _roots(root: Path, data: Any, skipped: Skipped) -> Mapping[str, Path]:
         if name.split in found:
             raise DataError(
                 f"{printable(str(found[name.split]))} and {printable(str(path))} are both the {name.split} split by "
-                f"their names; keep one, or name the splits: --config.data.{name.split}_dir={shlex.quote(path.name)} …"
+                f"their names; keep one, or name the splits: --config.data.{name.split}_dir={for_shell(path.name)} …"
             )
         found[name.split] = path
     if "train" not in found:
@@ -126,5 +126,5 @@ def advice(folder: Path) -> str:
         return ""
     return (
         f"; if the class is in the file names, as in {printable(names[0])}, add "
-        f"--config.data.label_pattern={shlex.quote(pattern)}"
+        f"--config.data.label_pattern={for_shell(pattern)}"
     )

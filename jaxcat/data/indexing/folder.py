@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,13 @@ from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.escaping import for_shell
 from jaxcat.system.paths import expanded
 from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
+
+NAMED = 20  # classes that a message names
 
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -110,7 +112,8 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
         better = f"; did you mean --data {printable(str(inner))}?" if inner else ""
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
-            f" {', '.join(classes)}; set --data to the folder that holds the class folders{better}"
+            f" {', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}; set --data to the folder that holds"
+            f" the class folders{better}"
         )
     skipped = Skipped()
     here = ClassFolders(here.root, {known[name]: paths for name, paths in here.of_class.items()})
@@ -151,7 +154,7 @@ def _of_parent(root: Path) -> str:
     except DataError:
         return ""
     setting = "train_dir" if split_name(root.name) else "dir"  # such a name would be taken for a split
-    parent = shlex.quote(printable(str(root.parent)))
+    parent = for_shell(printable(str(root.parent)))
     return f"; is {printable(root.name)} a class? Then set --config.data.{setting}={parent}" * is_class
 
 
@@ -210,7 +213,7 @@ def _tell_of_nested(train: ClassFolders, classes: Sequence[str]) -> None:
                 logger.warning(
                     "the images of class %r lie in %d folders, such as %s; if these are the classes, set "
                     "--config.data.train_dir=%s",
-                    *(name, len(below), printable(below[0].name), shlex.quote(printable(str(path)))),
+                    *(name, len(below), printable(below[0].name), for_shell(printable(str(path)))),
                 )
                 return
 

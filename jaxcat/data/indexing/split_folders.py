@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from jaxcat.data.indexing.split_names import UNLABELLED, is_part, split_name
 from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import DataError
+from jaxcat.escaping import for_shell
 from jaxcat.wording import printable
 
 _SEARCHED = 200  # folders that are listed to suggest another one
@@ -154,13 +154,13 @@ def _flags(group: dict[str, list[Path]]) -> str:
 
 def flag(split: str, folder: Path) -> str:
     """The setting that makes a folder this split."""
-    return f"--config.data.{split}_dir={shlex.quote(shown(folder))}"
+    return f"--config.data.{split}_dir={for_shell(shown(folder))}"
 
 
 def suggestion(base: Path) -> str:
     """The end of a message: another folder that is arranged as splits, if there is one further down."""
     found = suggested(base)
-    return f"; did you mean --config.data.dir={shlex.quote(shown(found))}?" if found else ""
+    return f"; did you mean --config.data.dir={for_shell(shown(found))}?" if found else ""
 
 
 def suggested(base: Path) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.records import SPLITS
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.escaping import for_shell
 from jaxcat.wording import printable
 
 WITHOUT = "none"  # in place of a column's name: do without it, though one of the usual names is there
@@ -105,7 +105,7 @@ def refuse_unused_splits(
             raise ConfigError(
                 f"{where}: column {printable(name)!r} seems to say which split a row belongs to "
                 f"({', '.join(sorted(map(printable, values)))}): name it with --config.data.split_column="
-                f"{shlex.quote(printable(name))}, or use no column with --config.data.split_column={WITHOUT}"
+                f"{for_shell(printable(name))}, or use no column with --config.data.split_column={WITHOUT}"
             )
 
 

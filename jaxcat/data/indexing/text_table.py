@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 
 from jaxcat.data.indexing.listed import first
-from jaxcat.data.indexing.table import unescape_cell
 from jaxcat.data.indexing.table_columns import (
     MOST_SPLIT_NAMES,
     NEEDED,
@@ -19,6 +18,7 @@ from jaxcat.data.indexing.table_columns import (
     refuse_unused_splits,
 )
 from jaxcat.errors import DataError
+from jaxcat.escaping import from_cell
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -39,7 +39,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table
     ragged: list[str] = []
     for line, row in _rows(text, delimiter, where=where, skipped=skipped):
         if header is None:
-            header = [unescape_cell(name).strip() for name in row]
+            header = [from_cell(name).strip() for name in row]
             columns, found = choose_columns(header, wanted, where=where)
             places = [header.index(name) for name in columns.values()]
             unused = {place: set() for place, name in enumerate(header) if name not in columns.values()}
@@ -61,7 +61,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table
             f" with {delimiter!r} in it needs quotes around it"
         )
     refuse_unused_splits({header[place]: values for place, values in unused.items()}, columns, wanted, where=where)
-    cells = {key: [unescape_cell(row[place]) for row in rows] for place, key in enumerate(columns)}
+    cells = {key: [from_cell(row[place]) for row in rows] for place, key in enumerate(columns)}
     return Table(where, "line", lines, cells, columns, found, encoding)
 
 

@@ -9,12 +9,14 @@ import base64
 import gzip
 import hashlib
 import html
+import json
 import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxcat.errors import ExportError
+from jaxcat.escaping import for_json_in_page
 from jaxcat.export.web.runtime import PROGRAM, SCRIPT, licence
 
 HERE = Path(__file__).parent
@@ -123,7 +125,7 @@ def _page(
         style=style,
         script=script,
         assets=assets,
-        description=for_script(description.replace("<", "\\u003c")),  # the same JSON
+        description=for_script(for_json_in_page(json.loads(description))),
         network=for_html(network),
         starting=for_html(starting),
         licence=for_html(licence()),

@@ -1,0 +1,103 @@
+"""python -m jaxcat.report --workdir DIR [--split test|validation] [--data DIR2 | --moved-data DIR3] [--compare DIR…]
+python -m jaxcat.report --weights NAME_OR_FILE --data DIR2 --output DIR3
+
+Makes one page, DIR/report/index.html, that shows what a classifier learned, where it fails and why: its accuracy, the
+classes it confuses, images with where the network looked, whether its probabilities can be trusted, and the data.
+The page is one file without scripts or images from elsewhere: a double click opens it, and it can be sent on.
+
+Its figures are those of `python -m jaxcat.evaluate`. Without --split, they are of the test images if the run has any,
+else of the validation images. If the cache has the bottlenecks of all of them, they are read.
+
+--compare DIR… measures other runs on the same images. --calibrate fits a temperature for the probabilities of a trained
+head and keeps it in DIR/calibration.json, which predict, evaluate, export and this command use with --calibrated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.system import cli
+
+SPLITS = ("train", "validation", "test")
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    return make_page(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.ArgumentParser(
+        prog="python -m jaxcat.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--workdir", type=cli.path_as_typed, metavar="DIR", help="directory of a training run")
+    origin.add_argument("--weights", default="", metavar="NAME", help="published weights: a name, or a whole file")
+    parser.add_argument("--split", default="", choices=SPLITS, help="default: test if there is one, else validation")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data",
+        type=cli.path_as_typed,
+        metavar="DIR2",
+        help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
+    )
+    where.add_argument(
+        "--moved-data",
+        type=cli.path_as_typed,
+        metavar="DIR3",
+        help="the run's own data are now here; every image must be there",
+    )
+    parser.add_argument("--top", type=int, default=24, metavar="N", help="images in each list; default: 24")
+    parser.add_argument(
+        "--compare",
+        type=cli.path_as_typed,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="other runs, measured on the same images",
+    )
+    parser.add_argument("--block", default="", metavar="NAME", help="block of the heat maps; default: the last read")
+    parser.add_argument("--output", type=cli.path_as_typed, metavar="DIR4", help="write here, not to DIR/report")
+    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    parser.add_argument("--calibrate", action="store_true", help="fit the temperature and write DIR/calibration.json")
+    parser.add_argument("--calibrated", action="store_true", help="apply the temperature of DIR/calibration.json")
+    add_engine_flag(parser)
+    return parser
+
+
+def make_page(arguments: argparse.Namespace) -> int:
+    """Makes the report that the flags ask for and says where it lies."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notices are no concern of the user
+    from jaxcat.report.making import Request, make
+    from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.system.console import Console
+
+    request = Request(
+        workdir=arguments.workdir,
+        weights=arguments.weights,
+        split=arguments.split,
+        data=arguments.data,
+        moved=arguments.moved_data,
+        top=arguments.top,
+        compare=tuple(arguments.compare),
+        output=arguments.output,
+        step=arguments.step,
+        engine=arguments.engine,
+        calibrated=arguments.calibrated,
+        calibrate=arguments.calibrate,
+        block=arguments.block,
+    )
+    request.check()
+    if request.weights:
+        enable_compilation_cache()
+    path = make(request, console=Console(stderr=True))
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

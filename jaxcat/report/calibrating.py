@@ -1,0 +1,81 @@
+"""`--calibrate`: fits the temperature of a trained head on the images of the report and writes DIR/calibration.json."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from jaxcat.errors import ConfigError
+from jaxcat.inference.classifier import Classifier, check_calibratable
+from jaxcat.objectives.temperature import Temperature, fit_temperature
+from jaxcat.report.context import Context
+from jaxcat.runs.calibration import Calibration, arrays_digest, write_calibration
+
+FLAG = "--calibrate"
+LEAST = 50  # images; with fewer, a fit says more about them than about the head
+
+
+def check_calibrate(classifier: Classifier, split: str) -> None:
+    """Checks what can be checked before anything is measured.
+
+    Args:
+        split: the name that `--split` gives, or "".
+
+    Raises:
+        ConfigError: the classifier can have no temperature, or the images of the split must not set it.
+    """
+    if classifier.workdir is None:
+        raise ConfigError(f"{FLAG} needs --workdir: published weights have no directory for a calibration.json")
+    check_calibratable(classifier.meta, FLAG)
+    if classifier.calibration:
+        raise ConfigError(f"{FLAG}: fits to logits as the head gives them; leave --calibrated out")
+    if split == "test":
+        raise ConfigError(f"{FLAG} --split test: nothing may be fitted to the test images; give --split validation")
+    if split == "train":
+        raise ConfigError(
+            f"{FLAG} --split train: the head has seen these images, so it is surer of them than of others; give "
+            "--split validation"
+        )
+
+
+def temperature_of(context: Context) -> Temperature:
+    """The temperature of the answers of a report, and what it changes. Log-probabilities do as logits."""
+    return fit_temperature(context.log_probabilities, context.labels, groups=context.groups, seed=context.seed)
+
+
+def calibrate(context: Context) -> None:
+    """Writes the temperature into the workdir of the run.
+
+    Raises:
+        ConfigError: the images do not give a temperature.
+        CheckpointError: the file cannot be written.
+    """
+    classifier, workdir = context.classifier, context.classifier.workdir
+    assert workdir is not None
+    if len(context) < LEAST:
+        raise ConfigError(f"{FLAG}: {len(context)} images are too few for a temperature; give {LEAST} or more")
+    found = temperature_of(context)
+    if not found.found:
+        why = "every answer is right" if context.correct.all() else "the logits say nothing about these classes"
+        raise ConfigError(f"{FLAG}: no temperature fits {context.name}: {why}; use other images, with --data DIR")
+    calibration = Calibration(
+        temperature=found.temperature,
+        step=classifier.step,
+        arrays=arrays_digest(classifier.meta),
+        engine=classifier.engine.computation().engine,
+        split=context.name,
+        images=len(context),
+        records=records_digest(context),
+        before={"loss": found.loss_before, "calibration_error": found.error_before},
+        after={"loss": found.loss_after, "calibration_error": found.error_after},
+    )
+    path = write_calibration(workdir, calibration)
+    context.console.print(f"written: {path}, temperature {found.temperature:.3f}; --calibrated applies it")
+
+
+def records_digest(context: Context) -> str:
+    """SHA-256 (hex) of the content and the label of every record."""
+    known = hashlib.sha256(b"".join(context.digests))
+    known.update(np.asarray(context.labels, np.int32).tobytes())
+    return known.hexdigest()

@@ -1,0 +1,55 @@
+"""By which images a run was judged while it was made: whether the figures of a page are of images that chose it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxcat.report.context import Context
+from jaxcat.runs.meta import is_validated
+from jaxcat.training.optim import is_exact
+from jaxcat.wording import counted
+
+BY_CONTENT = {
+    "train": "are images that the run was trained on: the figures look better than they are.",
+    "validation": "are validation images of the run, by which its best step may have been chosen.",
+}
+
+
+def remarks(context: Context) -> Iterator[str]:
+    """Sentences on what makes the figures look better than they are."""
+    if context.own and context.name == "train":
+        yield "These are the images that the classifier was trained on: new images will be answered worse."
+    elif context.own and context.name == "validation":
+        yield from _chosen(context)
+    if not context.own or context.name == "test":
+        yield from _known(context)
+
+
+def _chosen(context: Context) -> Iterator[str]:
+    """What the validation images have chosen; leave-one-out on train, which chooses for exact heads, is not theirs."""
+    config, history = context.classifier.meta.asked, context.classifier.meta.history
+    if is_exact(config) or not history:
+        return
+    choices = []
+    if str(context.step) == "best" and sum(map(is_validated, history)) > 1:
+        choices.append(f"the best of {counted(len(history), 'epoch')}")
+    if config.stop.patience or (config.stop.accuracy and config.stop.on == "validation"):
+        choices.append("when to stop")
+    if choices:
+        yield (
+            f"These images chose {' and '.join(choices)}: the accuracy is a little too high. Images that had no part "
+            "in it, such as a test split, tell more."
+        )
+
+
+def _known(context: Context) -> Iterator[str]:
+    """Images of train or validation among those measured, by their bytes."""
+    known: set[bytes | None] = {None}
+    for name, text in BY_CONTENT.items():
+        of_split = set(context.listed[name].digests if context.listed and name in context.listed else ()) - known
+        number = int(np.sum([digest in of_split for digest in context.digests]))
+        known |= of_split
+        if number:
+            yield f"{number:,} of the {counted(len(context), 'image')} {text}"
