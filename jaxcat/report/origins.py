@@ -152,8 +152,9 @@ def _recipes(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
             specification = name if variant == "default" else f"{name}:{variant}"
             try:
                 recipe = configs.execute(specification)
-                recipe.model.backbone = config.model.backbone
+                own, recipe.model.backbone = recipe.model.backbone, config.model.backbone
                 complete(recipe)
+                recipe.model.backbone = own  # a command must name another one
             except (JaxcatError, KeyError):  # a recipe for another backbone
                 continue
             yield specification, recipe
