@@ -39,7 +39,7 @@ class Run:
 
     def __repr__(self) -> str:
         if self.history and CANDIDATES in self.history[-1]:
-            from jaxcat.training.exact import solved
+            from jaxcat.training.ending import solved
 
             return f"<jaxcat run in {self.workdir}: {solved(self.history[-1])}>"
         return f"<jaxcat run in {self.workdir}, epochs: {len(self.history)}>"

@@ -34,6 +34,7 @@ from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
 from jaxcat.training.requests import check_exact
+from jaxcat.training.stages import check_each, check_stages
 from jaxcat.weights.registry import REGISTRY
 from jaxcat.wording import meant, not_one_of
 
@@ -147,13 +148,19 @@ def validate(config: ConfigDict) -> None:
     for name, table in TABLES.items():
         if problem := not_one_of(values[name], table):
             raise ConfigError(f"--config.{name}={values[name]}: {problem}")
+    check_names(widest(config).model)
+    check_stages(config)
+    check_each(config, _check_run)
+    if config.bottleneck.views:
+        cache_dir()  # raises if there is no place for bottlenecks
+
+
+def _check_run(config: ConfigDict) -> None:
+    """Checks the combinations of settings of a run without stages, or of one stage."""
     wanted = widest(config)
-    check_names(wanted.model)
     check_exact(config)
     check_model(wanted.model, image_size=wanted.data.image_size)
     _check_combinations(config)
-    if config.bottleneck.views:
-        cache_dir()  # raises if there is no place for bottlenecks
 
 
 def _check_combinations(config: ConfigDict) -> None:

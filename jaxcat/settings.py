@@ -159,7 +159,9 @@ SETTINGS: dict[str, Setting] = {
         "the backbone",
     ),
     "model.train_from": Setting(
-        "head", before="head", meaning="the first trained stage: head, or a block up to the cut"
+        "head",
+        before="head",
+        meaning="the first trained stage: head, or a block up to the cut; the head may also see blocks before it",
     ),
     "model.train_bn": Setting(
         False, before=False, meaning="True: in trained blocks, BatchNorm uses the batch and updates its statistics"
@@ -197,6 +199,14 @@ SETTINGS: dict[str, Setting] = {
         before="float32",
         meaning="type of the computation; parameters, statistics and logits are always float32",
         choices={"float32": "single precision", "bfloat16": "half the memory, fast on accelerators"},
+    ),
+    # train ------------------------------------------------------------------------------------------------------------
+    "train.stages": Setting(
+        "",
+        before="",
+        meaning="several trainings in one run, FROM:EPOCHS:LEARNING_RATE separated by commas, each from the same or an "
+        "earlier stage of the network than the one before; as the first, head::exact solves the head; they replace "
+        "model.train_from, epochs and optim.learning_rate; empty: one training, as these say",
     ),
     # optim ------------------------------------------------------------------------------------------------------------
     "optim.name": Setting("rmsprop", before="rmsprop", meaning="the optimizer"),

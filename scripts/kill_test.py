@@ -2,6 +2,7 @@
 
     python scripts/kill_test.py [--kills 50] [--seed 0] [--workdir DIR] [--config.NAME=VALUE …]
     python scripts/kill_test.py --config.bottleneck.views=3        # computes the bottlenecks anew for every run
+    python scripts/kill_test.py --stages                           # solves the head, then trains one block, then two
 
 A narrow Inception-v3 learns two classes of noise images, with dropout, augmentation, moving BatchNorm statistics and a
 checkpoint every few steps. One run goes to its end; others are killed (SIGKILL) at random moments and restarted by the
@@ -46,6 +47,10 @@ SETTINGS = (
     *("--config.data.image_size=75", "--config.data.augment=article", "--config.batch_size=7", "--config.epochs=8"),
     *("--config.optim.name=adam", "--config.optim.schedule=cosine", "--config.checkpoint.every_steps=3"),
     "--config.bottleneck.views=0",
+)
+STAGES = (
+    *("--config.train.stages=head::exact, mixed1:3:1e-3, mixed0:3:1e-4", "--config.model.train_from=head"),
+    *("--config.model.cut=mixed1", "--config.model.pool_from=mixed0", "--config.model.pool=avg_std"),
 )
 # python -m jaxcat.train, which on SIGUSR1 writes where its main thread is to the file named first.
 ASKABLE = """
@@ -142,7 +147,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=50, help="total number of kills (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
     parser.add_argument("--workdir", type=cli.path, help="a new folder, kept (default: a temporary one)")
+    parser.add_argument("--stages", action="store_true", help="a run with stages")
     arguments, settings = parser.parse_known_args(argv)
+    settings = [*(STAGES if arguments.stages else ()), *settings]
     if arguments.workdir is not None and arguments.workdir.exists():
         parser.error(f"--workdir {arguments.workdir}: exists; name a new directory")
     folder = arguments.workdir or Path(tempfile.mkdtemp(prefix="kill_test-"))

@@ -56,6 +56,9 @@ VARIANTS = {
     "several blocks trained": {"model.cut": "mixed4", "model.train_from": "mixed3"},
     "several blocks pooled": {"model.cut": "mixed2", "model.pool_from": "stem"},
     "averages and deviations": {"model.cut": "mixed1", "model.pool_from": "stem", "model.pool": "avg_std"},
+    "frozen and trained blocks pooled": {
+        **{"model.cut": "mixed1", "model.pool_from": "stem", "model.pool": "avg_std", "model.train_from": "mixed1"}
+    },
     "without augmentation": {"data.augment": "none", "bottleneck.views": 1},
     "random crops": {"data.augment": "inception"},
     "balanced class weights": {"optim.class_weight": "balanced"},

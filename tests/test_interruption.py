@@ -31,8 +31,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
         ["bottleneck.views=0"],
         # computes bottlenecks, then many steps in one compiled loop
         ["bottleneck.views=3", "model.train_from=head", "model.train_bn=False", "checkpoint.every_steps=4"],
+        ["train.stages=head::exact, mixed0:2:1e-3, mixed0:2:1e-4", "model.train_from=head", "model.pool_from=stem"],
     ],
-    ids=["streaming", "loops on bottlenecks"],
+    ids=["streaming", "loops on bottlenecks", "stages"],
 )
 def test_killed_at_random_moments(tmp_path, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""

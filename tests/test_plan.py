@@ -67,9 +67,10 @@ def numbers(network: Network) -> tuple[Any, Any]:
     ({"image_size": 80, "cut": "mixed5", "width": 1 / 11, "pool_grid": 3}, COUNTED, {"classes": 2}),
     ({"cut": "mixed4", "train_from": "mixed3", "hidden": 6, "pool": "max", "pool_grid": 2}, Conventions(IMAGENET), {}),
     ({"cut": "mixed1", "pool_from": "mixed0", "pool": "flatten"}, BGR, {}),
+    ({"cut": "mixed1", "pool_from": "stem", "pool": "avg_std", "train_from": "mixed1"}, BGR, {}),
     ({"backbone": "vgg19", "image_size": 66, "pool": "avg_std", "pool_from": "block3"}, BGR, {}),
     ({"backbone": "vgg19", "image_size": 32, "cut": "block4"}, BGR, {"top": TOP, "classes": 9}),
-], ids=["blocks", "padding counted", "trained", "flattened", "vgg19", "top"])  # fmt: skip
+], ids=["blocks", "padding counted", "trained", "flattened", "both sides", "vgg19", "top"])  # fmt: skip
 def test_a_plan_gives_what_the_network_gives(changes, conventions, others):
     network, plan = (made(kind, changes, conventions, **others) for kind in (Network, Plan))
     assert (plan.parts, plan.features) == (network.parts, network.features)

@@ -187,7 +187,6 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"model__train_bn": True}, "--config.model.train_bn=True.*train_from=head"),
         ({"model__cut": "mixed2", "model__train_from": "mixed3"}, "train_from=mixed3 lies beyond .*cut=mixed2"),
         ({"model__cut": "mixed2", "model__pool_from": "mixed3"}, "pool_from=mixed3 lies beyond .*cut=mixed2"),
-        ({"model__pool_from": "mixed3", "model__train_from": "mixed5"}, "pool_from=mixed3.*train from mixed3"),
         ({"model__pool": "flatten", "model__pool_grid": 2}, "--config.model.pool_grid=2 needs"),
         ({"model__weights": "keras-vgg19"}, "--config.model.weights=keras-vgg19.*--config.model.backbone=vgg19"),
         ({"model__backbone": "vgg19", "model__train_from": "block1", "bottleneck__views": 1}, "train_from=block1"),

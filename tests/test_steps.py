@@ -8,7 +8,7 @@ import optax
 import pytest
 import small
 
-from jaxcat.models import network as networks
+from jaxcat.models import chunks
 from jaxcat.models.network import Network
 from jaxcat.objectives.losses import losses
 from jaxcat.objectives.sums import masked_sums
@@ -124,8 +124,8 @@ def test_the_prefix_in_chunks_gives_the_same(monkeypatch, count, chunk):
     images = small.images(count)
     whole = jit(network.prefix)(frozen, images)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(networks, "CHUNK_PIXELS", 4 * 75 * 75)
-    assert networks._chunk(images.shape) == chunk
+    monkeypatch.setattr(chunks, "CHUNK_PIXELS", 4 * 75 * 75)
+    assert chunks._chunk(images.shape) == chunk
     text = jit(lambda *arguments: network.prefix(*arguments)).lower(frozen, images).as_text()
     assert ("while" in text) == (chunk < count)
     chunked = jit(lambda *arguments: network.prefix(*arguments))(frozen, images)

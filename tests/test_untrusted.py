@@ -17,7 +17,7 @@ from small_run import config
 import jaxcat
 from jaxcat import evaluate
 from jaxcat.errors import CheckpointError
-from jaxcat.runs import choice
+from jaxcat.runs import choice, fields
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
@@ -82,7 +82,7 @@ def test_a_run_from_before_a_setting_was_there_is_loaded_and_continued(copy, fol
     assert train(config(folder, epochs=4), copy) == 0
 
 
-ENTRY = {"epoch": 1, "step": 3} | dict.fromkeys(checkpoint_meta.ENTRY, 0.5)
+ENTRY = {"epoch": 1, "step": 3} | dict.fromkeys(fields.ENTRY, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from jaxcat.bottlenecks.engines.names import XLA, engine_of
 from jaxcat.bottlenecks.engines.tensorflow_graph import GRAPH_VERSION
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.models.backbone import BACKBONES
+from jaxcat.models.pooling import MAP
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.files import json_digest
 from jaxcat.system.versions import installed_versions
@@ -41,24 +42,19 @@ def keys_of(config: ConfigDict, net: Network, *, frozen_digests: Mapping[str, st
             weights, whatever file or run the weights come from.
 
     Returns:
-        A key for each of `net.parts`, in their order, if the prefix ends with "pool"; else one key.
+        A key for each of `net.bottleneck.parts`, in their order.
     """
     if config.bottleneck.engine != XLA:
         return litert_keys(config, net.conventions, frozen_digests)
-    if not net.prefix_pools:
-        return [
-            _common(config, net.conventions, stages=net.prefix_stages)
-            | {"numbers": json_digest(frozen_digests), "pool": None}
-            | _of_xla(config)
-        ]
     of_blocks, keys = _of_blocks(frozen_digests, net.blocks), []
-    for part in net.parts:
+    for part in net.bottleneck.parts:
         count = 1 + net.blocks.index(part.block)
-        keys.append(
-            _common(config, net.conventions, stages=net.blocks[:count])
-            | {"numbers": of_blocks[:count], "pool": [part.statistic, config.model.pool_grid]}
-            | _of_xla(config)
-        )
+        if part.statistic == MAP:
+            numbers = json_digest(_of_stages(frozen_digests, net.blocks[:count]))
+            of_part: dict[str, Any] = {"numbers": numbers, "pool": None}
+        else:
+            of_part = {"numbers": of_blocks[:count], "pool": [part.statistic, config.model.pool_grid]}
+        keys.append(_common(config, net.conventions, stages=net.blocks[:count]) | of_part | _of_xla(config))
     return keys
 
 
@@ -110,11 +106,13 @@ def computations(
 
 
 def _of_blocks(frozen_digests: Mapping[str, str], blocks: Sequence[str]) -> list[str]:
-    """A digest of the arrays of each block. Names may be anything: a meta may come from anywhere."""
-    return [
-        json_digest({name: digest for name, digest in frozen_digests.items() if name.split("/")[1:2] == [block]})
-        for block in blocks
-    ]
+    """A digest of the arrays of each block."""
+    return [json_digest(_of_stages(frozen_digests, [block])) for block in blocks]
+
+
+def _of_stages(frozen_digests: Mapping[str, str], blocks: Sequence[str]) -> dict[str, str]:
+    """The digests of the arrays of some blocks. Names may be anything: a meta may come from anywhere."""
+    return {name: digest for name, digest in frozen_digests.items() if set(name.split("/")[1:2]) & set(blocks)}
 
 
 def _common(config: ConfigDict, conventions: Conventions, *, stages: Sequence[str]) -> dict[str, Any]:

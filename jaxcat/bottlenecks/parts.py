@@ -1,11 +1,12 @@
 """The parts of a bottleneck, each with its own key, side by side.
 
-Pooled features have a part for each block and statistic. A map is one part.
+Pooled features have a part for each block and statistic. A map is one part; beside pooled features it is flattened.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from jaxcat.models.pooling import PooledPart
 from jaxcat.wording import gigabytes
 
 if TYPE_CHECKING:
-    from jaxcat.models.network import Network, Tree
+    from jaxcat.models.network import Network
 
 # Called with two numbers of records: gives the rows from the first up to, not including, the second as float32
 # (n, width). It may be a part of a larger array that is read elsewhere: do not write into it.
@@ -39,14 +40,15 @@ class Parts:
 
     Attributes:
         rows: those of each part, in the order of the features.
-        shape: of a bottleneck: (features,), or that of a map.
+        shape: of a bottleneck: that of a map alone, or (numbers,).
         dtype: float16 or float32.
         row_bytes: bytes of a bottleneck.
     """
 
     def __init__(self, rows: Sequence[Rows]):
         self.rows = tuple(rows)
-        self.shape, self.dtype = (edges(self.rows)[-1], *self.rows[0].shape[1:]), self.rows[0].dtype
+        alone = len(self.rows) == 1
+        self.shape, self.dtype = self.rows[0].shape if alone else (edges(self.rows)[-1],), self.rows[0].dtype
         self.row_bytes = sum(each.row_bytes for each in self.rows)
 
     def open(self) -> None:
@@ -85,26 +87,22 @@ class Parts:
 
 def pooled(keys: Sequence[Mapping[str, Any]], parts: Sequence[PooledPart]) -> Parts:
     """The parts of pooled features, a key for each of them; reads and makes nothing."""
-    others = len(parts) - 1
-    return Parts([Rows(dict(key), shape=(part.width,), beside=others) for key, part in zip(keys, parts, strict=True)])
+    return _side_by_side(keys, [(part.width,) for part in parts])
 
 
-def parts_of(keys: Sequence[Mapping[str, Any]], *, network: Network, frozen: Tree, image_size: int) -> Parts:
+def parts_of(keys: Sequence[Mapping[str, Any]], *, network: Network) -> Parts:
     """The parts of the output of a network's prefix; reads and makes nothing.
 
     Args:
         keys: the result of `bottlenecks.key.keys_of`.
         network: the network that they are of.
-        frozen: `{"params", "stats"}` of the prefix.
-        image_size: pixels a side.
     """
-    if network.prefix_pools:
-        return pooled(keys, network.parts)
-    import jax
+    return _side_by_side(keys, [network.bottleneck.shape_of(part) for part in network.bottleneck.parts])
 
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
-    (key,) = keys
-    return Parts([Rows(dict(key), shape=jax.eval_shape(network.prefix, frozen, image).shape[1:])])
+
+def _side_by_side(keys: Sequence[Mapping[str, Any]], shapes: Sequence[tuple[int, ...]]) -> Parts:
+    others = len(keys) - 1
+    return Parts([Rows(dict(key), shape=shape, beside=others) for key, shape in zip(keys, shapes, strict=True)])
 
 
 class _Mapped:
@@ -114,10 +112,10 @@ class _Mapped:
         self._rows, self._positions = rows, positions
 
     def __call__(self, numbers: np.ndarray, out: np.ndarray) -> None:
-        for rows, positions, (start, end) in zip(
-            self._rows, self._positions, itertools.pairwise(edges(self._rows)), strict=True
-        ):
-            rows.gather(positions[numbers], out[:, start:end])
+        ends = edges(self._rows)
+        flat = out.reshape(len(out), ends[-1], copy=False)  # nothing would come back from a copy
+        for rows, positions, (start, end) in zip(self._rows, self._positions, itertools.pairwise(ends), strict=True):
+            rows.gather(positions[numbers], flat[:, start:end])
 
     def part(self, index: int) -> PartReader:
         rows, positions = self._rows[index], self._positions[index]
@@ -147,4 +145,4 @@ class _Copied:
 
 def edges(rows: Sequence[Rows]) -> list[int]:
     """Where each part begins in a bottleneck, and where the last one ends."""
-    return [0, *itertools.accumulate(each.shape[0] for each in rows)]
+    return [0, *itertools.accumulate(math.prod(each.shape) for each in rows)]

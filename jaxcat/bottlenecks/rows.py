@@ -178,12 +178,13 @@ class Rows:
         return places
 
     def gather(self, positions: np.ndarray, out: np.ndarray) -> None:
-        """Copies the rows at `positions` (n, 2) into `out` (n, *shape)."""
+        """Copies the rows at `positions` (n, 2) into `out` (n, *shape), which may be flattened: (n, numbers)."""
         order = np.argsort(positions[:, 0], kind="stable")
         blocks, offsets = positions[order].T
         starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
         for start, end in itertools.pairwise([*starts, len(blocks)]):
-            out[order[start:end]] = self._mapped(int(blocks[start]))[offsets[start:end]]
+            found = self._mapped(int(blocks[start]))[offsets[start:end]]
+            out[order[start:end]] = found.reshape(end - start, *out.shape[1:])
 
     def unmap(self) -> None:
         """Closes all memory maps; `gather` opens those that it needs."""

@@ -112,8 +112,7 @@ class BottleneckSource:
     @functools.cached_property
     def parts(self) -> Parts:
         """The rows of all parts on disk; `look_up` opens them."""
-        size = self._config.data.image_size
-        return parts_of(self.keys, network=self._network, frozen=self._frozen, image_size=size)
+        return parts_of(self.keys, network=self._network)
 
     def describe(self) -> str:
         words = f"{counts(self.splits)} bottlenecks, {counted(self.views, 'view')}"

@@ -167,7 +167,7 @@ class XLAComputation:
         if not run.network.prefix_stages or config.bottleneck.dtype != "float32":
             return None
         keys = keys_of(config, run.network, frozen_digests=run.meta.frozen_digests)
-        return parts_of(keys, network=run.network, frozen=run.frozen, image_size=config.data.image_size)
+        return parts_of(keys, network=run.network)
 
     def host_arrays(self, tree: Tree) -> Tree:
         """A tree of arrays on the devices → the same tree of NumPy arrays."""

@@ -182,7 +182,7 @@ def check_names(model: ConfigDict) -> None:
 
 
 def _check_order(model: ConfigDict, backbone: Backbone, *, cut: str) -> None:
-    """Checks that training and pooling begin no later than the cut, and pooled blocks are all frozen or all trained."""
+    """Checks that training and pooling begin no later than the cut."""
     place = backbone.stages.index
     if model.train_from != "head" and place(model.train_from) > place(cut):
         raise ConfigError(
@@ -191,11 +191,8 @@ def _check_order(model: ConfigDict, backbone: Backbone, *, cut: str) -> None:
         )
     if model.pool_from == "cut":
         return
-    flag = f"--config.model.pool_from={model.pool_from}"
     if place(model.pool_from) > place(cut):
-        raise ConfigError(f"{flag} lies beyond --config.model.cut={cut}: use cut or an earlier block")
-    if model.train_from != "head" and place(model.train_from) > place(model.pool_from):
         raise ConfigError(
-            f"{flag}: some of the pooled blocks would be frozen and others trained with --config.model.train_from="
-            f"{model.train_from}; train from {model.pool_from}, an earlier block, or head"
+            f"--config.model.pool_from={model.pool_from} lies beyond --config.model.cut={cut}: use cut or an earlier "
+            "block"
         )

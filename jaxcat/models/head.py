@@ -25,8 +25,10 @@ class Pool(nnx.Module):
         self.grid, self.parts = grid, pooled_parts(kind, grid, shapes)
         self.features = sum(part.width for part in self.parts)
 
-    def __call__(self, maps: Mapping[str, Array]) -> Array:
-        return jnp.concatenate([self.part(part, maps) for part in self.parts], axis=1)
+    def __call__(self, maps: Mapping[str, Array], before: Array | None = None) -> Array:
+        """The features (B, features). Those of the blocks that `maps` lacks are `before`: they come first."""
+        own = [self.part(part, maps) for part in self.parts if part.block in maps]
+        return jnp.concatenate(own if before is None else [before, *own], axis=1)
 
     def part(self, part: PooledPart, maps: Mapping[str, Array]) -> Array:
         """The features (B, width) of one part, from the outputs of at least its own block."""

@@ -7,7 +7,7 @@ Only this file uses NNX's split and merge. Elsewhere, parameters and statistics 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,15 +18,12 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
-from jaxcat.models.head import Pool
+from jaxcat.models.bottleneck import bottleneck_of
+from jaxcat.models.chunks import in_chunks
 from jaxcat.models.initialization import fresh
-from jaxcat.models.layers import Options
-from jaxcat.models.pooling import PooledPart, check_grid, hidden_layers
+from jaxcat.models.modules import modules_of
+from jaxcat.models.pooling import MAP, PooledPart, check_grid, hidden_layers
 from jaxcat.models.preprocessing import Conventions
-
-# On a CPU the prefix goes through a batch in chunks of about four images of 299 px, whose activations stay in the
-# processor's cache: 8 % more images/s at 299 px on 2 cores (docs/benchmarks_log.md). Results may differ by rounding.
-CHUNK_PIXELS = 4 * 299 * 299
 
 Tree = dict[str, Any]
 
@@ -49,10 +46,11 @@ class Network:
     Attributes:
         conventions: how images are fed, and the pooling rule.
         stages: names in the order the data flows; includes "pool", which has no parameters.
-        pooled: the blocks whose outputs the head sees, all of them in the prefix or all in the suffix.
+        pooled: the blocks whose outputs the head sees; some may be in the prefix and others in the suffix.
         boundary: name of the first stage that has a trained parameter.
         parts: the statistics of these blocks, which side by side are the features, in their order.
         features: number of pooled features, which the head sees.
+        bottleneck: what the prefix gives to the suffix.
         outputs: 1 for two classes (binary cross-entropy on one logit), else the number of classes.
         dtype: of the computation.
     """
@@ -84,12 +82,17 @@ class Network:
         self.pooled = pooled_blocks(model)
         self._backbone = BACKBONES[model.backbone]
         self._hidden = tuple(hidden_layers(model, top))
-        modules = nnx.eval_shape(lambda: self._modules(image_size, top))
+        shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
+        check_grid(model, shapes[model.cut], image_size=image_size)
+        make = partial(modules_of, model, shapes, conventions=conventions, pooled=self.pooled, outputs=self.outputs)
+        modules = nnx.eval_shape(lambda: make(top=top))
         self.parts: tuple[PooledPart, ...] = modules["pool"].parts
         self.features: int = modules["pool"].features
         self.blocks = self._backbone.up_to(model.cut)
         self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
+        frozen = tuple(stage for stage in self.prefix_stages if stage in self.blocks)
+        self.bottleneck = bottleneck_of(self.parts, frozen=frozen, shapes=shapes, only_features=self.prefix_pools)
         self._graphs: Tree = {}
         self._parameters: Tree = {}
         self._statistics: Tree = {}
@@ -98,27 +101,6 @@ class Network:
             graph, *states = nnx.split(modules[stage], nnx.Param, nnx.BatchStat)
             self._graphs[stage] = graph
             self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
-
-    def _modules(self, image_size: int, top: Top | None) -> dict[str, Any]:
-        model = self.config
-        options = Options(
-            width=model.width,
-            pool_counts_padding=self.conventions.pool_counts_padding,
-            bn_momentum=model.bn_momentum,
-            dtype=model.dtype,
-        )
-        modules = self._backbone.build(model.cut, options)
-        shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
-        check_grid(model, shapes[model.cut], image_size=image_size)
-        kind = top.pool if top else model.pool
-        modules["pool"] = Pool(kind, model.pool_grid, {block: shapes[block] for block in self.pooled})
-        features = modules["pool"].features
-        rngs = nnx.Rngs(0)
-        for name, width in hidden_layers(model, top).items():
-            modules[name] = nnx.Linear(features, width, dtype=self.dtype, rngs=rngs)
-            features = width
-        modules["logits"] = nnx.Linear(features, self.outputs, dtype=jnp.float32, rngs=rngs)
-        return modules
 
     def in_dtype(self, dtype: str) -> Network:
         """The same network, which computes in another dtype; all parameters and statistics fit both."""
@@ -180,50 +162,41 @@ class Network:
     # computation ------------------------------------------------------------------------------------------------------
 
     def prefix(self, frozen: Tree, images: Array) -> Array:
-        """Images, uint8 (B, H, W, 3) → bottlenecks, the float input of the boundary stage.
+        """Images, uint8 (B, H, W, 3) → bottlenecks, float (B, …): what the suffix reads; see `Bottleneck`.
 
-        `frozen` is `{"params": …, "stats": …}` of the prefix stages. Pixels are normalised only here.
+        `frozen` is `{"params": …, "stats": …}` of the prefix stages.
         """
+        if not self.prefix_stages:
+            return self._prefix(frozen, images, ())[0]
+        forward = partial(self._parts_of, frozen, parts=self.bottleneck.parts)
+        return in_chunks(lambda images: self.bottleneck.joined(forward(images)), images)
 
-        def forward(images: Array) -> Array:
-            x, maps = self._prefix(frozen, images, self.prefix_stages)
-            return self._merge("pool", frozen["params"], frozen["stats"])(maps) if self.prefix_pools else x
-
-        return self._in_chunks(forward, images)
-
-    def pooled_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
-        """Images, uint8 (B, H, W, 3) → features (B, width) of each of `parts`, if the prefix ends with "pool".
+    def prefix_parts(self, frozen: Tree, images: Array, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
+        """Images, uint8 (B, H, W, 3) → features (B, width) or map (B, h, w, channels): some parts of the bottleneck.
 
         Runs the blocks up to the last one that is needed; `frozen` need not have those after it.
         """
+        return in_chunks(partial(self._parts_of, frozen, parts=parts), images)
+
+    def _parts_of(self, frozen: Tree, images: Array, *, parts: Sequence[PooledPart]) -> tuple[Array, ...]:
+        """What `prefix_parts` gives, of all images at once."""
         blocks = self.blocks[: 1 + max(self.blocks.index(part.block) for part in parts)]
-
-        def forward(images: Array) -> tuple[Array, ...]:
-            _, maps = self._prefix(frozen, images, blocks)
-            pool = self._merge("pool", frozen["params"], frozen["stats"])
-            return tuple(pool.part(part, maps) for part in parts)
-
-        return self._in_chunks(forward, images)
+        x, maps = self._prefix(frozen, images, blocks)
+        pool = nnx.merge(self._graphs["pool"], {}, {})
+        return tuple(x if part.statistic == MAP else pool.part(part, maps) for part in parts)
 
     def _prefix(self, frozen: Tree, images: Array, stages: Sequence[str]) -> tuple[Array, dict[str, Array]]:
-        """Images → the output of the last block in `stages`, and the outputs of the pooled ones by name."""
+        """Images → the output of the last of these blocks, and the outputs of the pooled ones by name.
+
+        Pixels are normalised only here.
+        """
         x = self.conventions.preprocessing.normalize(images)
         maps: dict[str, Array] = {}
         for stage in stages:
-            if stage == "pool":
-                continue
             x = self._merge(stage, frozen["params"], frozen["stats"])(x)
             if stage in self.pooled:
                 maps[stage] = x
         return x, maps
-
-    def _in_chunks(self, forward: Callable[[Array], Any], images: Array) -> Any:
-        """What `forward` gives for all images; see CHUNK_PIXELS."""
-        count, chunk = len(images), _chunk(images.shape)
-        if chunk == count or not self.prefix_stages:
-            return forward(images)
-        outputs = jax.lax.map(forward, images.reshape(count // chunk, chunk, *images.shape[1:]))
-        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), outputs)
 
     def suffix(
         self,
@@ -251,14 +224,24 @@ class Network:
 
     def _suffix(self, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree, Array]:
         """What `suffix` gives, and the output of the stage "pool"."""
-        return self._onwards(self.suffix_stages, {"params": trained, "stats": stats}, x, {}, mode)
+        x, of_frozen = self.bottleneck.divided(x, self.dtype)
+        arrays = {"params": trained, "stats": stats}
+        return self._onwards(self.suffix_stages, arrays, x, {}, mode, of_frozen=of_frozen)
 
     def _onwards(
-        self, stages: Sequence[str], arrays: Tree, x: Array, maps: Mapping[str, Array], mode: _Mode
+        self,
+        stages: Sequence[str],
+        arrays: Tree,
+        x: Array,
+        maps: Mapping[str, Array],
+        mode: _Mode,
+        *,
+        of_frozen: Array | None = None,
     ) -> tuple[Array, Tree, Array]:
         """The output of the stage before `stages`, all up to the logits → what `_suffix` gives.
 
-        `arrays` is `{"params", "stats"}` of these stages; `maps` has the outputs of the pooled blocks before them.
+        `arrays` is `{"params", "stats"}` of these stages. Of the pooled blocks before them, `maps` has the outputs, or
+        `of_frozen` the features.
         """
         stats, maps = dict(arrays["stats"]), dict(maps)
         features = x  # if "pool" comes before them
@@ -270,7 +253,7 @@ class Network:
                 if stage in self.pooled:
                     maps[stage] = x
             elif stage == "pool":
-                x = features = module(maps)
+                x = features = module(maps, of_frozen)
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
             elif stage == "logits":
@@ -298,17 +281,3 @@ class Network:
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that
         return nnx.merge(self._graphs[stage], params[stage], statistics)
-
-
-def _chunk(shape: tuple[int, ...]) -> int:
-    """Number of images of a batch (B, H, W, 3) that go through the prefix at once; a divisor of B.
-
-    It is B on accelerators, which are fast with large batches; if several devices share the batch; and if all
-    divisors are far below the wanted number, because very small chunks are slow.
-    """
-    count, height, width = shape[:3]
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return count
-    most = max(1, CHUNK_PIXELS // (height * width))
-    chunk = max(divisor for divisor in range(1, count + 1) if count % divisor == 0 and divisor <= most)
-    return chunk if 2 * chunk >= most else count

@@ -16,6 +16,8 @@ from jaxcat.models.backbone import Top
 # The statistics over positions that make the features of a block, in their order, for each value of `model.pool`.
 STATISTICS = {"avg": ("avg",), "max": ("max",), "avg_std": ("avg", "std"), "flatten": ("flatten",)}
 
+MAP = "map"  # in place of a statistic, for a part of a bottleneck: the whole output of a block, in its shape
+
 
 class PooledPart(NamedTuple):
     """One statistic of one pooled block: `width` neighbouring features of the head's input."""

@@ -123,5 +123,5 @@ def _notes(context: Context, meta: Meta, listed: Mapping[str, Listed] | None) ->
         theirs = frozenset(listed[context.split.name].digests)
         if new := sum(digest not in theirs for digest in context.digests):
             yield f"Its own {context.split.name} split does not have {counted(new, 'image')} of these."
-    if context.own and context.split.name == VALIDATION and not is_exact(meta.config):
+    if context.own and context.split.name == VALIDATION and not is_exact(meta.asked):
         yield "Its step was chosen by the validation images of its own run."

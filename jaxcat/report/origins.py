@@ -22,6 +22,7 @@ from jaxcat.report.context import Context
 from jaxcat.report.numbers import short
 from jaxcat.runs.meta import Meta
 from jaxcat.training.optim import is_exact
+from jaxcat.training.stages import entries_of, title
 from jaxcat.training.writers import CANDIDATES
 from jaxcat.wording import counted, first_to_last
 
@@ -107,16 +108,18 @@ def _origin(entry: Mapping[str, Any]) -> str:
 def _head(meta: Meta) -> str:
     config = meta.config
     model, optim = config.model, config.optim
+    stage = f"; stage {title(meta.asked, meta.stage)}" if meta.stage else ""
     if is_exact(config):
         chosen = meta.history[-1].get(CANDIDATES, {}) if meta.history else {}
         several = len(chosen.get("ranges", ())) > 1
         how = ", blocks chosen by leave-one-out on train" if several else ""
-        return f"one linear layer, solved by least squares with penalty {optim.penalty:.4g}{how}"
+        return f"one linear layer, solved by least squares with penalty {optim.penalty:.4g}{how}{stage}"
     hidden = f"{counted(model.hidden, 'hidden unit')}, " if model.hidden else ""
     from_block = "" if model.train_from == "head" else f", with the blocks from {model.train_from} on"
     augment = "" if config.data.augment == "none" else f", images augmented ({config.data.augment})"
-    epochs = counted(len(meta.history), "epoch")
-    return f"{hidden}trained by {optim.name} at learning rate {optim.learning_rate:g} for {epochs}{from_block}{augment}"
+    epochs = counted(len(entries_of(meta.history, meta.stage)), "epoch")
+    trained = f"trained by {optim.name} at learning rate {optim.learning_rate:g} for {epochs}"
+    return f"{hidden}{trained}{from_block}{augment}{stage}"
 
 
 # the command ---------------------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ def train_command(meta: Meta, workdir: str) -> list[str]:
         workdir: as it is to stand in the command.
     """
     specification, changed = min(
-        ((name, _difference(recipe, meta.config)) for name, recipe in _recipes(meta.config)),
+        ((name, _difference(recipe, meta.asked)) for name, recipe in _recipes(meta.asked)),
         key=lambda found: len(found[1]),
     )
     lines = [for_shell("python", "-m", "jaxcat.train", "--config", specification, "--workdir", workdir)]
@@ -149,8 +152,9 @@ def _recipes(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
             specification = name if variant == "default" else f"{name}:{variant}"
             try:
                 recipe = configs.execute(specification)
-                recipe.model.backbone = config.model.backbone
+                own, recipe.model.backbone = recipe.model.backbone, config.model.backbone
                 complete(recipe)
+                recipe.model.backbone = own  # a command must name another one
             except (JaxcatError, KeyError):  # a recipe for another backbone
                 continue
             yield specification, recipe

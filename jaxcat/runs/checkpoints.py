@@ -169,20 +169,30 @@ def restore_items(
 
 
 def restore_frozen(workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: jax.sharding.Sharding) -> Tree:
-    """The frozen tree, checked against the digests that every checkpoint of the run carries."""
+    """The frozen tree, checked against the digests that every checkpoint of the run carries.
+
+    `shapes` may have fewer stages than are on disk: those that a later stage of the run trains are left out.
+    """
     if not jax.tree.leaves(shapes):
         return shapes
-    tree = _restore(workdir / "frozen", shapes, sharding)
+    tree = _restore(workdir / "frozen", shapes, sharding, part=True)
     check_digests(
         digests(tree), wanted, workdir / "frozen", "copy it back from a backup, or train again in a new workdir"
     )
     return tree
 
 
-def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
+def _restore(path: Path, like: Tree, sharding: jax.sharding.Sharding, *, part: bool = False) -> Tree:
+    """The tree on disk; with `part`, only the arrays that `like` has."""
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding), like)
     try:
-        with readable(path.absolute()) as folder, ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder, abstract)
+        with readable(path.absolute()) as folder:
+            if not part:
+                with ocp.StandardCheckpointer() as checkpointer:
+                    return checkpointer.restore(folder, abstract)
+            wanted = ocp.checkpoint_utils.construct_restore_args(abstract)
+            arguments = ocp.args.PyTreeRestore(abstract, restore_args=wanted, partial_restore=True)
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                return checkpointer.restore(folder, args=arguments)
     except Exception as error:  # Orbax and TensorStore raise many types for files that are missing or damaged
         raise CheckpointError(f"{path}: cannot be restored: {one_line(error)}") from error

@@ -23,6 +23,7 @@ from jaxcat.errors import CheckpointError, ConfigError, OtherFormatError, one_li
 from jaxcat.models.backbone import check_model
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.objectives.metrics import METRICS
+from jaxcat.runs.fields import has_ints, has_texts, is_entry
 from jaxcat.runs.workdir import checkpoint, way_out
 from jaxcat.system.files import json_digest
 from jaxcat.wording import counted
@@ -42,8 +43,6 @@ SCHEMA = {
     "step": int,
     "digests": dict,
 }
-# In the entry of every epoch. Those of validation are None if the run holds nothing out.
-ENTRY = ("train/accuracy", "train/loss", "validation/accuracy", "validation/loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,8 @@ class Meta:
     """The description of a checkpoint.
 
     Attributes:
-        config: the configuration of the run; settings that it lacked are added.
+        config: the configuration of the run, of a run with stages that of the stage; settings that it lacked are
+            added.
         classes: names, in the order of the probabilities.
         conventions: how pixels are scaled, and the pooling rule.
         provenance: where the weights come from, plain JSON.
@@ -81,6 +81,8 @@ class Meta:
         records: the records and batch size of the run; None until they are known.
         history: an entry for each epoch so far.
         step, digests: of this checkpoint.
+        stage: the number of the stage, from 1; 0 in a run without stages.
+        request: the configuration of a run with stages as a whole; None in a run without.
     """
 
     config: ConfigDict
@@ -95,6 +97,13 @@ class Meta:
     history: Sequence[dict] = ()
     step: int = 0
     digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stage: int = 0
+    request: ConfigDict | None = None
+
+    @property
+    def asked(self) -> ConfigDict:
+        """The configuration of the whole run."""
+        return self.request or self.config
 
     def to_json(self) -> dict[str, Any]:
         """The meta as plain JSON with its own digest; `parse` is the inverse."""
@@ -116,6 +125,8 @@ class Meta:
                 "list_digest": self.records.list_digest,
             }
             plain["length"] = {name: value for name, value in length.items() if value is not None}
+        if self.request:
+            plain |= {"stage": self.stage, "request": self.request.to_dict()}
         plain = json.loads(json.dumps(plain))
         return plain | {"meta_digest": meta_digest(plain)}
 
@@ -137,19 +148,26 @@ def parse(plain: Any) -> Meta:
         raise ValueError("classes are not at least two names")
     if len(set(plain["classes"])) < len(plain["classes"]):
         raise ValueError("a name occurs twice in classes")
-    if not all(map(_is_entry, plain["history"])):
+    if not all(map(is_entry, plain["history"])):
         raise ValueError("history has an entry that describes no epoch")
-    if length is not None and not _has_ints(length, "pictures", "batch_size"):
+    if length is not None and not has_ints(length, "pictures", "batch_size"):
         raise ValueError("length does not have two whole numbers")
-    if length is not None and not (_has_ints({"rules": 1} | length, "rules") and _has_texts(length)):
+    if length is not None and not (
+        has_ints({"rules": 1} | length, "rules") and has_texts(length, "records", "list_digest")
+    ):
         raise ValueError("length has rules or digests of a wrong type")
     if not isinstance(metrics, list) or not all(isinstance(name, str) and name in METRICS for name in metrics):
         raise ValueError(f"metrics are {str(metrics)[:80]}, which this version of jaxcat does not know")
-    if not _has_ints(found_versions, *step_versions()):
+    if not has_ints({"stage": 0} | plain, "stage") or ("stage" in plain) != ("request" in plain):
+        raise ValueError("stage is not a whole number, or has no request")
+    if not has_ints(found_versions, *step_versions()):
         raise ValueError("step_versions are not whole numbers")
     try:
         config = completed(plain["config"])
         check_stored(config)
+        request = completed(plain["request"]) if "request" in plain else None
+        if request:
+            check_stored(request)
         engine_of(config.bottleneck.engine)
         check_model(config.model, image_size=config.data.image_size)
         conventions = Conventions.from_dict(plain)
@@ -163,6 +181,8 @@ def parse(plain: Any) -> Meta:
         step_versions=found_versions,
         metrics=tuple(metrics),
         records=_records(length) if length else None,
+        stage=plain.get("stage", 0),
+        request=request,
     )
 
 
@@ -274,18 +294,3 @@ def rank(entry: dict) -> tuple[bool, float, float, int]:
 def is_validated(entry: dict) -> bool:
     """Whether validation was measured after this epoch; it was not if `data.validation_fraction` is 0."""
     return entry["validation/accuracy"] is not None
-
-
-def _is_entry(entry: Any) -> bool:
-    if not _has_ints(entry, "epoch", "step"):
-        return False
-    figures = [entry.get(name, "missing") for name in ENTRY]
-    return all(type(value) in (int, float) for value in figures[: 2 if figures[2:] == [None, None] else 4])
-
-
-def _has_texts(length: Mapping[str, Any]) -> bool:
-    return all(type(length.get(name, "")) is str for name in ("records", "list_digest"))
-
-
-def _has_ints(table: Any, *names: str) -> bool:
-    return isinstance(table, dict) and all(type(table.get(name)) is int for name in names)

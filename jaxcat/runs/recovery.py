@@ -122,7 +122,7 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
 def restore_frozen(
     workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: Sharding, again: Callable[[], Tree]
 ) -> Tree:
-    """The frozen tree of a run; if it is damaged on disk, `again` computes it and it is written again.
+    """The frozen tree of a run, or a part of it; if it is damaged, `again` computes the whole, which is written again.
 
     Raises:
         CheckpointError: it is damaged, and `again` fails or gives other bits.
@@ -145,7 +145,8 @@ def restore_frozen(
     if jax.process_index() == 0:
         logger.warning("%s; it was made again from the origin of the run and is the same to the bit", reason)
     checkpoints.save_frozen(workdir, tree)
-    return jax.device_put(tree, sharding)
+    part = {name: {stage: tree[name][stage] for stage in stages} for name, stages in shapes.items()}
+    return jax.device_put(part, sharding)
 
 
 def warn_of_lost_checkpoints(workdir: Path) -> None:

@@ -166,7 +166,7 @@ class Learning:
 
 def again(meta: Meta, workdir: Path, *, table: Path) -> ConfigDict:
     """The settings of a new run from those of the run in `workdir`, with the corrections in a table."""
-    config = meta.config.copy_and_resolve_references()
+    config = meta.asked.copy_and_resolve_references()
     config.data.corrections, config.init_from = str(table.absolute()), str(workdir.absolute())
     config.optim.penalty = 0.0  # chosen anew
     return config

@@ -21,6 +21,7 @@ from jaxcat.runs.meta import is_validated
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.optim import is_exact
+from jaxcat.training.stages import title
 from jaxcat.training.start import Start
 from jaxcat.wording import counted, first_to_last
 
@@ -73,6 +74,7 @@ def describe_run(
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in (
+        *((("stage", title(meta.asked, meta.stage)),) if meta.stage else ()),
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.table or data.dir or data.name}  {source}{fold}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),

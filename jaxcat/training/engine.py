@@ -9,6 +9,7 @@ from jaxcat.bottlenecks.engines.litert import INSTALL, interpreter
 from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA, unsupported
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError, EngineError
+from jaxcat.training.stages import stages_of
 
 CHOSEN = "litert_int8"  # what `auto` means where it can be used; the grounds are in docs/benchmarks.md
 
@@ -40,12 +41,14 @@ def settle_engine(config: ConfigDict, data: Data) -> None:
     """Replaces `bottleneck.engine=auto` by an engine.
 
     It is LiteRT with 8-bit weights if this is one process on a CPU, an interpreter is installed, the network is frozen
-    and computed in float32, and train and validation have so many records that converting takes less than it saves.
+    in every stage of the run and computed in float32, and train and validation have so many records that converting
+    takes less than it saves.
     The rule does not ask what is in the cache, so that two equal runs never differ.
     """
     if config.bottleneck.engine == AUTO:
         records = sum(len(data.splits[name]) for name in ("train", "validation"))
-        possible = records >= LEAST_RECORDS and not _impossible(config) and interpreter() is not None
+        frozen = all(stage.train_from == "head" for stage in stages_of(config))
+        possible = records >= LEAST_RECORDS and frozen and not _impossible(config) and interpreter() is not None
         config.bottleneck.engine = CHOSEN if possible else XLA
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,12 +37,19 @@ class Plan:
         images, validation: in train and in validation, which may have none.
         batch_size: of training, over all devices and hosts.
         steps: number of steps in an epoch.
+        epochs_before: number of epochs of earlier stages.
     """
 
-    def __init__(self, config: ConfigDict, *, images: int, validation: int):
+    def __init__(self, config: ConfigDict, *, images: int, validation: int, history: Sequence[dict] = ()):
+        """Takes the `history` of the earlier stages."""
         self.images, self.validation, self.batch_size = images, validation, config.batch_size
         self.steps = math.ceil(images / config.batch_size)
+        self.epochs_before, self._steps_before = len(history), history[-1]["step"] if history else 0
         self._every = config.checkpoint.every_steps
+
+    def step_of(self, state: TrainState) -> int:
+        """The number of steps of the whole run, all stages, in a state, which counts those of its stage."""
+        return self._steps_before + int(state.step)
 
     def saves_after(self, epoch: int, step: int) -> bool:
         """Whether a checkpoint is due after step `step` of an epoch, before the end of the epoch."""
@@ -103,7 +110,7 @@ def run_epoch(
     """Trains the rest of an epoch and validates.
 
     Args:
-        epoch: its number, from 0. `state.step` says how much of it is done already.
+        epoch: its number in its stage, from 0. `state.step` says how much of it is done already.
         save: writes a checkpoint of a state.
         stop: asked after every step and every batch of validation; if its answer is not 0, the epoch ends there.
 
@@ -121,7 +128,7 @@ def run_epoch(
             report.first_step()
             pace.restart()
         if report.due():
-            report.live(epoch + 1, pace, trained_so_far(state, program.metrics), steps=plan.steps)
+            report.live(plan.epochs_before + epoch + 1, pace, trained_so_far(state, program.metrics), steps=plan.steps)
         if stop():  # called once for each step: a second call could answer otherwise
             return state, None
         if plan.saves_after(epoch, pace.step):
@@ -136,7 +143,7 @@ def run_epoch(
     if validated is None:
         return state, None
     return state, {
-        **epoch_entry(epoch + 1, step=int(state.step), train=trained, validation=validated),
+        **epoch_entry(plan.epochs_before + epoch + 1, step=plan.step_of(state), train=trained, validation=validated),
         "images_per_second": images_per_second,
         "data_wait_seconds": waited,
         "seconds": time.perf_counter() - began,

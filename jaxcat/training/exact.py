@@ -34,6 +34,7 @@ from jaxcat.system.devices import place_replicated
 from jaxcat.system.interruption import Interruption
 from jaxcat.system.processes import sum_over_processes
 from jaxcat.training.describe import describe_run
+from jaxcat.training.ending import following, solved
 from jaxcat.training.epoch import class_weights, epoch_entry
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter
@@ -65,12 +66,12 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
     leading = jax.process_index() == 0
     with (
         Checkpoints(workdir) as checkpoints,
-        Reporter(workdir, [], config=config, leading=leading) as report,
+        Reporter(workdir, [], config=run.meta.request or config, leading=leading) as report,
         Interruption(mesh) as interruption,
     ):
         validated, console = bool(len(source.splits["validation"])), report.console
         describe_run(console, config, run, source=source.describe(), mesh=mesh, validated=validated)
-        if ignored := unused(config):
+        if ignored := [] if run.meta.stage else unused(config):
             report.say(f"not used by an exact head: {', '.join(ignored)}")
         if status := source.prepare(console, stop=interruption.stop):
             report.say(INTERRUPTED)
@@ -94,10 +95,11 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
         entry["images_per_second"] = records.images / entry["seconds"]
         checkpoints.save_frozen(_of_stages(run.frozen, meta))
         state = place_replicated(mesh, _state(head, meta))
-        checkpoints.save(items_of(state), dataclasses.replace(meta, history=(entry,), step=1))
-        report.settle(meta.config)
+        meta = dataclasses.replace(meta, history=(entry,), step=1)
+        checkpoints.save(items_of(state), meta)
+        report.settle(meta.asked)
         report.epoch(entry)
-        report.finish([entry], solved(entry))
+        report.finish([entry], solved(entry), then=following(meta))
     return 0
 
 
@@ -148,14 +150,15 @@ def _solution(
 
 def _narrowed(config: ConfigDict, meta: Meta, solution: Solution) -> Meta:
     """The meta of the run with what was chosen in its config, so that a later command sees no open choice."""
-    config = config.copy_and_resolve_references()
+    config, request = (each and each.copy_and_resolve_references() for each in (config, meta.request))
     if chooses_blocks(config.model):
         set_blocks(config.model, solution.blocks)
-    config.optim.penalty = float(solution.penalty)
+    for each in filter(None, (config, request)):
+        each.optim.penalty = float(solution.penalty)
     stages = BACKBONES[config.model.backbone].up_to(config.model.cut)
     digests = {path: digest for path, digest in meta.frozen_digests.items() if path.split("/")[1] in stages}
     provenance = meta.provenance | {"head": "solved"}
-    return dataclasses.replace(meta, config=config, frozen_digests=digests, provenance=provenance)
+    return dataclasses.replace(meta, config=config, request=request, frozen_digests=digests, provenance=provenance)
 
 
 def _of_stages(frozen: Tree, meta: Meta) -> Tree:
@@ -192,6 +195,7 @@ def _entry(
             measured[name] |= {"interval": list(accuracy_interval(hits, groups[of])), "count": len(labels)}
     return {
         **epoch_entry(1, step=1, **measured),
+        **({"stage": meta.stage} if meta.stage else {}),
         "data_wait_seconds": 0.0,
         CANDIDATES: {
             "chosen": [solution.blocks[0], solution.blocks[-1]],
@@ -200,12 +204,6 @@ def _entry(
             "ranges": solution.candidates,
         },
     }
-
-
-def solved(entry: Mapping[str, Any]) -> str:
-    """What was solved, in a few words, from the entry of an exact head."""
-    chosen, penalty = entry[CANDIDATES]["chosen"], entry[CANDIDATES]["penalty"]
-    return f"the head is solved, on {first_to_last(chosen)} with penalty {penalty:.3g}"
 
 
 def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -> np.ndarray:

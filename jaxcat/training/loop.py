@@ -20,24 +20,26 @@ from jaxcat.data.streaming import Source, Streaming, check_agreement
 from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.completion import complete, widest
 from jaxcat.runs.checkpoints import Checkpoints
-from jaxcat.runs.meta import Meta, best_epoch
+from jaxcat.runs.meta import Meta, read_meta
 from jaxcat.runs.records import rules_of
+from jaxcat.runs.workdir import steps
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
-from jaxcat.system.processes import values_of_processes
+from jaxcat.system.processes import barrier, values_of_processes
 from jaxcat.training import exact
 from jaxcat.training.describe import describe_run, length_of, next_command
+from jaxcat.training.ending import finished, following, next_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports, estimates
-from jaxcat.training.start import Start, check_pixels, first_state, previous_run, start
+from jaxcat.training.stages import config_of, entries_of, unused
+from jaxcat.training.start import Start, check_pixels, first_state, keep_found, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
-from jaxcat.wording import counted
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -55,7 +57,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     with held(workdir):
         with said_if_long("reading checkpoints", console=console):
             meta = previous_run(config, workdir)
-        if meta is not None and (reason := stop_reason(config, meta.history)):
+        if meta is not None and (reason := finished(config, meta)):
             tidy_finished(config, workdir, meta=meta)
             if jax.process_index() == 0:
                 for line in estimates(meta.history[-1]) if is_exact(config) else ():
@@ -70,14 +72,62 @@ def train(config: ConfigDict, workdir: Path) -> int:
             check_agreement(data.splits)
             data = settle_grey(config, data)
             settle_engine(config, data)
-        with said_if_long("reading weights", console=console):
-            wide = widest(config)
-            origin = find_origin(wide, workdir, meta=meta, classes=data.classes)
-            run = start(wide, workdir, origin=origin, meta=meta, classes=data.classes, mesh=mesh)
-        source = open_source(wide, data, run=run, mesh=mesh)
-        if isinstance(source, BottleneckSource) and is_exact(config):
-            return exact.solve(config, workdir, run=run, data=data, source=source, mesh=mesh)
-        return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
+        if not config.train.stages:
+            return train_once(config, workdir, meta=meta, data=data, mesh=mesh)
+        return train_stages(config, workdir, meta=meta, data=data, mesh=mesh)
+
+
+def train_stages(config: ConfigDict, workdir: Path, *, meta: Meta | None, data: Data, mesh: Mesh) -> int:
+    """Trains the stages of a run that are left, one after the other; returns the exit status.
+
+    Each begins with what is on disk, so it makes no difference whether the run was interrupted in between.
+    """
+    if meta is None and (ignored := unused(config)) and jax.process_index() == 0:
+        print(f"not used, since the stages say it: {', '.join(ignored)}")
+    while number := next_stage(config, meta):
+        of_stage = config_of(config, number)
+        if status := train_once(of_stage, workdir, meta=meta, data=data, mesh=mesh, stage=number, request=config):
+            return status
+        barrier()  # every process has seen the last checkpoint of the stage complete
+        meta = read_meta(workdir, steps(workdir)[-1])
+        keep_found(config, meta.asked)
+    return 0
+
+
+def train_once(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    meta: Meta | None,
+    data: Data,
+    mesh: Mesh,
+    stage: int = 0,
+    request: ConfigDict | None = None,
+) -> int:
+    """Trains a run without stages, or one stage of a run; returns the exit status.
+
+    Args:
+        config: of the run, or of the stage.
+        meta: of the newest checkpoint in the workdir.
+        stage, request: the number of the stage, and the config of the run that has it.
+    """
+    with said_if_long("reading weights", console=Console(quiet=jax.process_index() != 0)):
+        wide = widest(config)
+        origin = find_origin(wide, workdir, meta=meta, classes=data.classes)
+        run = start(
+            wide,
+            workdir,
+            origin=origin,
+            meta=meta,
+            classes=data.classes,
+            mesh=mesh,
+            stage=stage,
+            request=request,
+        )
+    source = open_source(wide, data, run=run, mesh=mesh)
+    if isinstance(source, BottleneckSource) and is_exact(config):
+        return exact.solve(config, workdir, run=run, data=data, source=source, mesh=mesh)
+    return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
 
 
 def settle_grey(config: ConfigDict, data: Data) -> Data:
@@ -118,12 +168,13 @@ def bottlenecks_of(
 
 def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
     """Trains epochs until there is a reason to stop, each with an exact validation and a checkpoint."""
-    history = list(run.meta.history)
+    history, stage = list(run.meta.history), run.meta.stage
+    earlier = history[: len(history) - len(entries_of(history, stage))]
     if not config.data.skip_bad:  # else the readable images are not known yet
         check_records(run.meta, workdir, records=records_of(source.splits, config))
     with (
         Checkpoints(workdir, keep=config.checkpoint.keep, history=history) as checkpoints,
-        Reporter(workdir, history, config=config, leading=jax.process_index() == 0) as report,
+        Reporter(workdir, history, config=run.meta.asked, leading=jax.process_index() == 0) as report,
         Interruption(mesh) as interruption,
     ):
         validated = bool(len(source.splits["validation"]))
@@ -135,7 +186,7 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         records = remember(records, workdir, source=source, data=data, before=run.meta, console=report.console)
         meta = dataclasses.replace(run.meta, records=records)
 
-        plan = Plan(config, images=records.images, validation=len(source.splits["validation"]))
+        plan = Plan(config, images=records.images, validation=len(source.splits["validation"]), history=earlier)
         tx = make_optimizer(
             config.optim, run.network.labels, steps=config.epochs * plan.steps, steps_per_epoch=plan.steps
         )
@@ -146,13 +197,13 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
 
         def save(state: TrainState) -> None:
             items = items_of(checked(state))
-            checkpoints.save(items, dataclasses.replace(meta, history=tuple(history), step=int(state.step)))
+            checkpoints.save(items, dataclasses.replace(meta, history=tuple(history), step=plan.step_of(state)))
 
         report.compiling()
-        while not (reason := stop_reason(config, history)):
+        while not (reason := stop_reason(config, entries_of(history, stage))):
             state, entry = run_epoch(
                 state,
-                epoch=len(history),
+                epoch=len(history) - len(earlier),
                 plan=plan,
                 program=program,
                 source=source,
@@ -161,14 +212,15 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
                 stop=interruption.stop,
             )
             if entry is not None:
+                entry |= {"stage": stage} if stage else {}
                 history.append(entry)
                 report.epoch(entry)
                 state = state._replace(sums=place_replicated(mesh, new_sums(meta.metrics)))
             save(state)
             if entry is None:
-                report.say(f"interrupted at step {int(state.step)}: the same command continues from there")
+                report.say(f"interrupted at step {plan.step_of(state)}: the same command continues from there")
                 return interruption.status
-        report.finish(history, reason)
+        report.finish(history, reason, then=following(dataclasses.replace(meta, history=tuple(history))))
     return 0
 
 
@@ -178,22 +230,6 @@ def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
         pass  # leaving removes old checkpoints
     if jax.process_index() == 0:
         complete_reports(workdir, meta)
-
-
-def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
-    """Why training should end after these epochs, or "" to go on; a continued run gets the same answer."""
-    if not history:
-        return ""
-    if is_exact(config):
-        return exact.solved(history[-1])
-    last, stop = history[-1], config.stop
-    reached = last[f"{stop.on}/accuracy"]  # None if nothing was held out
-    if stop.accuracy and reached is not None and reached >= stop.accuracy:
-        return f"{stop.on} accuracy {reached:.4f} reached {stop.accuracy}"
-    best = best_epoch(history)
-    if stop.patience and best is not None and last["epoch"] - best["epoch"] >= stop.patience:
-        return f"no better validation accuracy in {counted(stop.patience, 'epoch')}"
-    return counted(config.epochs, "epoch") if len(history) >= config.epochs else ""
 
 
 @contextlib.contextmanager

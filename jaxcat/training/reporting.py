@@ -14,6 +14,7 @@ from jaxcat.runs.meta import Meta, best_epoch, is_validated
 from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import NOTHING_HELD_OUT, next_command
+from jaxcat.training.stages import entries_of, epochs_of
 from jaxcat.training.writers import CANDIDATES, WRITERS, Writer, in_words, lines_of, text_of, writing_to
 from jaxcat.wording import counted
 
@@ -53,7 +54,7 @@ class Reporter:
 
     def __init__(self, workdir: Path, history: Sequence[dict], *, config: ConfigDict, leading: bool = True):
         self.console, self.awaits_first_step = Console(quiet=not leading), False
-        self._workdir, self._history, self._epochs, self._leading = workdir, history, config.epochs, leading
+        self._workdir, self._history, self._epochs, self._leading = workdir, history, epochs_of(config), leading
         self._writers: list[Writer] = [make(workdir, config) for make in WRITERS] if leading else []
         self._begun: list[Writer] = []
         self._progress: Progress | None = None
@@ -127,24 +128,26 @@ class Reporter:
         for writer in self._writers:
             writer.settle(config)
 
-    def finish(self, history: Sequence[dict], reason: str) -> None:
-        """Draws the learning curve; says why training ended, what it reached, and what to run next."""
+    def finish(self, history: Sequence[dict], reason: str, *, then: str = "") -> None:
+        """Draws the learning curve; says why training ended, what it reached, and what is next: `then` or a command."""
         best = best_epoch(history)
         if not self._leading or best is None:
             return
-        if CANDIDATES in best:
-            for line in estimates(best):
+        then, last = then or next_command(self._workdir, history), history[-1]
+        if CANDIDATES in last:
+            for line in estimates(last):
                 self.say(line)
-            self.say(f"done: {reason}; {next_command(self._workdir, history)}")
+            self.say(f"done: {reason}; {then}")
             return
         with writing_to(self._workdir):
             learning_curve(history, self._workdir / "learning_curve.png")
         found = f"{NOTHING_HELD_OUT}, so the latest step counts as best"
         if is_validated(best):
             found = f"best validation accuracy {best['validation/accuracy']:.4f} in epoch {best['epoch']}"
-            if line := course_of(history, whole=len(history) >= self._epochs):
+            stage = last.get("stage", 0)
+            if line := course_of(entries_of(history, stage), whole=not stage and len(history) >= self._epochs):
                 self.say(line)
-        self.say(f"done: {reason}; {found}; {next_command(self._workdir, history)}")
+        self.say(f"done: {reason}; {found}; {then}")
 
 
 # Part of the entry of an exact head → what its accuracy is.
@@ -193,7 +196,7 @@ def complete_reports(workdir: Path, meta: Meta) -> None:
     config, metrics, text = workdir / "config.json", workdir / "metrics.jsonl", lines_of(history)
     with writing_to(workdir):
         if not config.is_file():
-            write_text(config, text_of(meta.config))
+            write_text(config, text_of(meta.asked))
         if not metrics.is_file() or metrics.read_text() != text:
             write_text(metrics, text)
         if CANDIDATES in history[-1]:

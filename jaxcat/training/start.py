@@ -29,6 +29,7 @@ from jaxcat.runs.restore import network_of
 from jaxcat.system.devices import place_replicated, replicated
 from jaxcat.training.optim import is_exact
 from jaxcat.training.origin import Origin, beginning
+from jaxcat.training.stages import config_of
 from jaxcat.training.steps import TrainState, items_of, new_state, state_of
 
 logger = logging.getLogger(__name__)
@@ -67,10 +68,10 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
         raise ConfigError(
             f"--config.resume=never: {workdir} already holds a run, at step {meta.step}; use another --workdir"
         )
-    before = meta.config
-    _keep_found(config, before)
+    before = meta.asked
+    keep_found(config, before)
     changes = difference(before, config)
-    if changes and (is_exact(before) or config.resume != "force"):
+    if changes and (is_exact(before) or "train.stages" in changes or config.resume != "force"):
         raise ConfigError(f"--workdir {workdir}: {_other_settings(changes, exact=is_exact(before))}")
     if is_exact(config) and not is_exact(before):
         raise ConfigError(
@@ -79,7 +80,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
         )
     recovery.set_aside(workdir, damaged, good=meta.step)
     _keep_beginning(config, before)
-    if config.epochs != before.epochs and config.optim.schedule != "constant":
+    if config.epochs != before.epochs and config.optim.schedule != "constant" and not config.train.stages:
         logger.warning(
             "--config.epochs=%d, the run was begun with %d: the %s schedule has a new end, so the learning rate jumps",
             *(config.epochs, before.epochs, config.optim.schedule),
@@ -120,7 +121,7 @@ def _shown(value: Any) -> str:
     return '""' if value == "" else str(value)
 
 
-def _keep_found(config: ConfigDict, before: ConfigDict) -> None:
+def keep_found(config: ConfigDict, before: ConfigDict) -> None:
     """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
@@ -164,22 +165,32 @@ def check_pixels(config: ConfigDict, meta: Meta, workdir: Path) -> Meta:
 
 
 def start(
-    config: ConfigDict, workdir: Path, *, origin: Origin, meta: Meta | None, classes: tuple[str, ...], mesh: Mesh
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    origin: Origin,
+    meta: Meta | None,
+    classes: tuple[str, ...],
+    mesh: Mesh,
+    stage: int = 0,
+    request: ConfigDict | None = None,
 ) -> Start:
-    """Begins a run with the parameters of `origin`, or continues the one that `meta` describes."""
+    """Begins a run with the parameters of `origin`, continues the one that `meta` describes, or begins its next stage.
+
+    Args:
+        config: of the run or, if it has stages, of the one that begins or continues.
+        stage, request: go into the meta.
+    """
     if meta is not None:
-        began, meta = meta, dataclasses.replace(meta, config=config)  # data.dir and others may have changed
-        network = network_of(meta)
+        began, meta = meta, dataclasses.replace(meta, config=config, stage=stage, request=request)
+        network = network_of(meta)  # `data.dir` and others may have changed
+        if stage != began.stage:
+            frozen, trained = _where_it_ended(workdir, began, network=network, mesh=mesh)
+            return Start(network, meta, frozen, trained, resumed=False)
         frozen, trained = network.split(*network.shapes())
-        frozen = recovery.restore_frozen(
-            workdir,
-            shapes=frozen,
-            wanted=meta.frozen_digests,
-            sharding=replicated(mesh),
-            again=functools.partial(_frozen_again, began, network),
-        )
-        return Start(network, meta, frozen, trained, resumed=True)
+        return Start(network, meta, _restored_frozen(workdir, began, frozen, mesh=mesh), trained, resumed=True)
     meta = new_meta(config, classes, conventions=origin.conventions, provenance=origin.provenance)
+    meta = dataclasses.replace(meta, stage=stage, request=request)
     network = network_of(meta)
     frozen, trained = network.split(*_fill(network, origin, config.seed))
     meta = dataclasses.replace(meta, frozen_digests=digests(frozen))
@@ -187,20 +198,47 @@ def start(
 
 
 def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state to train, on the devices: from the checkpoint, or new. A new run begins to write its frozen tree."""
+    """The state to train, on the devices: from the checkpoint, or new. A new run begins to write its frozen tree.
+
+    It contains those of later stages, because these never freeze a block.
+    """
     fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
         like = items_of(jax.eval_shape(fresh, params, stats))
         return state_of(checkpoints.restore_items(saved.workdir, run.meta, like=like, sharding=replicated(mesh)))
-    saved.save_frozen(run.frozen)
+    if not run.meta.step:
+        saved.save_frozen(run.frozen)
     return place_replicated(mesh, fresh(params, stats))
 
 
-def _frozen_again(meta: Meta, network: Network) -> Tree:
-    """The frozen tree, made again from the origin of the run that `meta` describes."""
-    origin = beginning(meta.config, meta.classes)
-    return network.split(*_fill(network, origin, meta.config.seed))[0]
+def _where_it_ended(workdir: Path, before: Meta, *, network: Network, mesh: Mesh) -> tuple[Tree, Tree]:
+    """What a stage begins with: the numbers of the checkpoint `before`, the last of the stage before it.
+
+    Returns:
+        `{"params", "stats"}` of the prefix of `network`, on the devices, and of its suffix, as NumPy arrays.
+    """
+    ended = network_of(before)
+    frozen, trained = ended.split(*ended.shapes())
+    frozen = _restored_frozen(workdir, before, frozen, mesh=mesh)
+    trained = checkpoints.restore_model(workdir, before, shapes=trained, sharding=replicated(mesh))
+    frozen, trained = network.split(*({**frozen[name], **trained[name]} for name in ("params", "stats")))
+    return frozen, jax.tree.map(np.asarray, trained)
+
+
+def _restored_frozen(workdir: Path, meta: Meta, shapes: Tree, *, mesh: Mesh) -> Tree:
+    """The part of the frozen tree on disk that has these shapes."""
+    again = functools.partial(_frozen_again, meta)
+    return recovery.restore_frozen(
+        workdir, shapes=shapes, wanted=meta.frozen_digests, sharding=replicated(mesh), again=again
+    )
+
+
+def _frozen_again(meta: Meta) -> Tree:
+    """The frozen tree of a run, made again from the origin of the run that `meta` describes."""
+    config = config_of(meta.asked, 1) if meta.stage else meta.config
+    network, origin = network_of(dataclasses.replace(meta, config=config)), beginning(config, meta.classes)
+    return network.split(*_fill(network, origin, config.seed))[0]
 
 
 def _fill(network: Network, origin: Origin, seed: int) -> tuple[Tree, Tree]:

@@ -111,8 +111,7 @@ def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
     Both have the same dtype, so that float32 rows give the same numbers as images.
     """
     if "bottleneck" in batch:
-        pooled = network.parts if network.prefix_pools else ()
-        return batch["bottleneck"].astype(features_dtype(pooled, network.dtype))
+        return batch["bottleneck"].astype(features_dtype(network.bottleneck.parts, network.dtype))
     return network.prefix(frozen, batch["image"])
 
 

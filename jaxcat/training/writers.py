@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.system.console import Console
 from jaxcat.system.files import write_text
-from jaxcat.training.optim import is_exact
+from jaxcat.training.stages import epochs_of
 
 CANDIDATES = "candidates"  # key in the entry of an exact head: the ranges of blocks and penalties compared
 
@@ -75,12 +75,14 @@ class EpochLines:
     """One line for each epoch on the console; none for an exact head, whose figures end the run."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
-        self._epochs, self._console = config.epochs, Console(quiet=is_exact(config))
+        self._epochs, self._console = epochs_of(config), Console()
 
     def begin(self, history: Sequence[dict]) -> None:
         pass
 
     def epoch(self, entry: dict) -> None:
+        if CANDIDATES in entry:
+            return
         splits = "  ".join(f"{split} {figures_of(entry, split)}" for split in ("train", "validation"))
         self._console.print(
             f"epoch {entry['epoch']:>3}/{self._epochs}  step {entry['step']:>6}  {splits}"

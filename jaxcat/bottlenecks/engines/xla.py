@@ -97,8 +97,6 @@ class XLA:
         network = self._network
 
         def compute(frozen: Tree, images: Array) -> tuple[Array, ...]:
-            if not network.prefix_pools:
-                return (network.prefix(frozen, images),)
-            return network.pooled_parts(frozen, images, [network.parts[part] for part in parts])
+            return network.prefix_parts(frozen, images, [network.bottleneck.parts[part] for part in parts])
 
         return functools.partial(jit(compute, out_shardings=replicated(self._mesh)), self._frozen)
