@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxcat.config import default
+from jaxcat.data.augmentation.table import Views
 from jaxcat.data.batches import batches
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store, open_stores
@@ -52,11 +53,11 @@ def _indices(records: int, batch: int, calls: int) -> np.ndarray:
 
 
 def _batches(store: Store, size: int, batch: int) -> Callable[[int], None]:
-    mesh = make_mesh()
+    mesh, labels = make_mesh(), store.split.labels
 
     def run(calls: int) -> None:
         indices = _indices(len(store), batch, calls)
-        source = batches(store, store.split.labels, indices, batch_size=batch, size=size, mesh=mesh, augment="article")
+        source = batches(store, labels, indices, batch_size=batch, size=size, mesh=mesh, augment=Views("article"))
         for made in source:
             jax.block_until_ready(made)
 
