@@ -141,7 +141,7 @@ SETTINGS: dict[str, Setting] = {
         before="host",
         meaning="what computes them; pixels differ by at most one grey level",
         choices={
-            "auto": "device on CPU and GPU with bottleneck.engine=xla, else host",
+            "auto": "device on CPU and GPU, host on TPU and where LiteRT makes bottlenecks",
             "host": "TensorFlow, on the processor, beside the steps",
             "device": "JAX, on the devices, as part of the step",
         },

@@ -39,7 +39,7 @@ def test_seed_and_view_are_not_interchangeable():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="artcile.*none, article, digits, inception"):
+    with pytest.raises(ValueError, match="artcile.*none, article, mild, mild_unmirrored, digits, inception"):
         table.parameters("artcile", seed=0, view=0, indices=np.arange(2), size=32)
 
 
@@ -96,6 +96,19 @@ def test_article_ranges_are_those_of_the_article():
     assert np.corrcoef(zoom.T)[0, 1] == pytest.approx(0, abs=0.06)  # zx and zy are drawn apart, as Keras draws them
     still = draws.affine_matrices(zero, tx=zero, ty=zero, shear=zero, zx=zero + 1, zy=zero + 1, flip=zero > 0, size=100)
     np.testing.assert_allclose(still, np.tile([1, 0, 0, 0, 1, 0, 0, 0], (4, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mild", "mild_unmirrored"])
+def test_mild_ranges(name):
+    drawn = table.parameters(name, seed=0, view=0, indices=np.arange(2000), size=100)
+    linear = drawn["matrices"][:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+    mirrored = np.linalg.det(linear) < 0
+    assert mirrored.mean() == pytest.approx(0.5 if name == "mild" else 0, abs=0.04)
+    linear = np.where(mirrored[:, None, None], linear * [-1, 1], linear)
+    angle = np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    zoom = np.linalg.norm(linear, axis=1)
+    for found, most in ((angle, 10), (zoom - 1, 0.1), (drawn["colours"] - 1, 0.1)):
+        assert (found.min(), found.max()) == (pytest.approx(-most, rel=0.02), pytest.approx(most, rel=0.02))
 
 
 def test_digits_are_never_mirrored():

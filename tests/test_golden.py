@@ -84,6 +84,9 @@ def resized() -> Outputs:
             yield f"{mode}, to {size}", sample(resize(pattern(190, 170).astype(np.uint8), size, mode=mode))
 
 
+WHOLE = ("none", "article", "digits", "inception")  # of newer augmentations a sample is kept
+
+
 def by_host(images: np.ndarray, drawn: Parameters, size: int) -> np.ndarray:
     return np.asarray(apply(images, drawn, size=size))
 
@@ -99,7 +102,8 @@ def augmented(make: Callable[[np.ndarray, Parameters, int], np.ndarray] = by_hos
             side = store_size(name, size)
             images = np.stack([np.roll(pattern(side, side), 5 * i, axis=1) for i in indices]).astype(np.uint8)
             drawn = parameters(name, seed=3, view=2, indices=indices, size=size)
-            yield f"{name}, {size} px", make(images, drawn, size)
+            output = make(images, drawn, size)
+            yield f"{name}, {size} px", output if name in WHOLE else sample(output)
     for name, matrix in {"left and up": [1, 0, -6.5, 0, 1, -3.25], "right and down": [1, 0, 7.75, 0, 1, 9]}.items():
         drawn = {"matrices": np.array([[*matrix, 0, 0]], np.float32)}
         yield f"beyond the edge, {name}", make(pattern(12, 12)[None].astype(np.uint8), drawn, 12)
@@ -177,7 +181,7 @@ def differs(name: str, now: np.ndarray, golden: np.ndarray) -> bool:
     difference = np.abs(now.astype(np.float64) - golden.astype(np.float64)).max()
     if name.startswith("prefix: "):
         return difference > 1e-5 * np.abs(golden).max()
-    return difference > (1 if name.startswith("augment: inception") else 0)
+    return difference > (1 if name.startswith(("augment: inception", "augment: mild")) else 0)
 
 
 def stored() -> tuple[dict[str, int], dict[str, np.ndarray]]:
@@ -206,7 +210,7 @@ def test_views_of_the_device_are_the_golden_ones_to_one_grey_level():
 
 
 def test_the_golden_values_are_small():
-    assert sum(path.stat().st_size for path in PATH.parent.rglob("*") if path.is_file()) < 200_000
+    assert sum(path.stat().st_size for path in PATH.parent.rglob("*") if path.is_file()) < 210_000
 
 
 def write() -> int:

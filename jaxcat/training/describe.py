@@ -93,7 +93,7 @@ def _views(config: ConfigDict) -> str:
     """How the views of training images are made, in a few words."""
     views = views_of(config)
     erased = f", {views.erase:g} of them erased in part" if views.erase else ""
-    return f"augment {views.name}{erased}{f', by the {views.on}' if views.changed else ''}"
+    return f"augment {views.name}{erased}{f', on the {views.on}' if views.changed else ''}"
 
 
 def _engine(config: ConfigDict) -> Iterator[tuple[str, str]]:

@@ -114,12 +114,19 @@ def _named(name: str) -> Augmentation:
     return AUGMENTATIONS[name]
 
 
+def _mild(ranges: Affine, drawn: np.ndarray, size: int) -> Parameters:
+    return affine(ranges, drawn, size) | colours(_MILD_COLOUR_RANGE, drawn)
+
+
 def _inception(drawn: np.ndarray, size: int) -> Parameters:
     return crops(drawn, size) | colours(COLOUR_RANGE, drawn)
 
 
 # ImageDataGenerator's settings in the article. Keras takes shear in degrees, so 0.2 changes next to nothing.
 _ARTICLE = Affine(rotation=40.0, shift=0.2, shear=0.2, zoom=0.2, flip=True)
+# Little enough that an object stays recognisable and in view: of use where the article's is too strong.
+_MILD = Affine(rotation=10.0, shift=0.1, shear=0.0, zoom=0.1, flip=True)
+_MILD_COLOUR_RANGE = 0.1
 # For small digits: the variation of handwriting, without mirroring.
 _DIGITS = Affine(rotation=12.0, shift=0.1, shear=0.0, zoom=0.15, flip=False)
 
@@ -128,6 +135,14 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "article": Augmentation(
         "the article's: rotation ± 40°, shift ± 0.2 of the side, zoom ± 0.2, shear, mirrored half the time",
         functools.partial(affine, _ARTICLE),
+    ),
+    "mild": Augmentation(
+        "rotation ± 10°, shift ± 0.1 of the side, zoom ± 0.1, colours ± 0.1, mirrored half the time",
+        functools.partial(_mild, _MILD),
+    ),
+    "mild_unmirrored": Augmentation(
+        "the same, never mirrored: for letters, signs and what else has a left and a right",
+        functools.partial(_mild, _MILD._replace(flip=False)),
     ),
     "digits": Augmentation(
         "for small figures: rotation ± 12°, shift ± 0.1 of the side, zoom ± 0.15; never mirrored",
