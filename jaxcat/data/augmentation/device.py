@@ -6,7 +6,7 @@ its program was compiled. Floating-point numbers are only added, to find a posit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +61,18 @@ def views(batch: Mapping[str, Array]) -> Array:
     arrays = inputs(batch)
     if len(arrays) == 1:
         return arrays["image"]
+    if not arrays.keys() & {"mixing", "erased"}:
+        return _each(lambda record: _pixels(_levels(record)), arrays)
+    # Two passes: in one, a compiler would find the levels anew for each use of them, at twice the time.
+    levels = _each(lambda record: _levels(record).astype(jnp.int16), arrays)
+    return _each(_finished, arrays | {"levels": levels})
+
+
+def _each(function: Callable[[dict[str, Array]], Array], records: dict[str, Array]) -> Array:
+    """The function's result for each record of a batch."""
     if jax.default_backend() == "cpu" and jax.device_count() == 1:
-        return jax.lax.map(_view, arrays)  # one image fits the processor's cache: at 299 px almost twice as fast
-    return jax.vmap(_view)(arrays)
+        return jax.lax.map(function, records)  # one image fits the processor's cache: at 299 px twice as fast
+    return jax.vmap(function)(records)
 
 
 def inputs(batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -71,21 +80,28 @@ def inputs(batch: Mapping[str, Array]) -> dict[str, Array]:
     return {name: batch[name] for name in ("image", *NAMES) if name in batch}
 
 
-def _view(record: Mapping[str, Array]) -> Array:
-    """The view of one image, uint8 (size, size, 3)."""
+def _levels(record: Mapping[str, Array]) -> Array:
+    """The grey levels of one image where the view needs them, int32 (size, size, 3) with `LEVEL` binary places."""
     if "across" in record:
-        levels = _warped(record["image"], record["across"], record["down"])
-    else:
-        levels = record["image"].astype(jnp.int32) << LEVEL
-    if "mixing" in record:
-        levels = _recoloured(levels, record["mixing"])
-    pixels = jnp.clip(_shifted(levels, LEVEL), 0, 255).astype(jnp.uint8)
-    if "erased" in record:
-        left, top, right, bottom = record["erased"].astype(jnp.int32)
-        y, x = (jnp.arange(count) for count in pixels.shape[:2])
-        inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
-        pixels = jnp.where(inside[..., None], ERASED, pixels)
-    return pixels
+        return _warped(record["image"], record["across"], record["down"])
+    return record["image"].astype(jnp.int32) << LEVEL
+
+
+def _finished(record: Mapping[str, Array]) -> Array:
+    """The view of one image, uint8 (size, size, 3), from its "levels": recoloured, then a rectangle erased."""
+    levels = record["levels"].astype(jnp.int32)
+    pixels = _pixels(_recoloured(levels, record["mixing"]) if "mixing" in record else levels)
+    if "erased" not in record:
+        return pixels
+    left, top, right, bottom = record["erased"].astype(jnp.int32)
+    y, x = (jnp.arange(count) for count in pixels.shape[:2])
+    inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
+    return jnp.where(inside[..., None], ERASED, pixels)
+
+
+def _pixels(levels: Array) -> Array:
+    """Grey levels, int32 with `LEVEL` binary places → uint8."""
+    return jnp.clip(_shifted(levels, LEVEL), 0, 255).astype(jnp.uint8)
 
 
 def _warped(image: Array, across: Array, down: Array) -> Array:
@@ -97,28 +113,28 @@ def _warped(image: Array, across: Array, down: Array) -> Array:
     x, y, denominator = across[:, None, :] + down[:, :, None]
     nowhere = denominator == 0
     denominator = jnp.where(nowhere, 1, denominator)
-    (column, right), (row, below) = (_neighbours(axis / denominator, side) for axis in (x, y))
+    (column, right), (row, lower) = (_neighbours(axis / denominator, side) for axis in (x, y))
+    upper = jnp.where(nowhere, 0, 2**WEIGHT - lower)  # by the weights: choosing pixels in the end takes twice as long
+    lower = jnp.where(nowhere, 0, lower)
     pixels, first = image.reshape(side * side, 3), row * side + column
 
     def at(offset: int) -> Array:
+        """The grey levels at `offset` from the first of the four pixels around each position."""
         return pixels.at[first + offset].get(mode="promise_in_bounds").astype(jnp.int32)
 
-    upper, lower = (_between(at(offset), at(offset + 1), right) for offset in (0, side))
-    levels = _shifted(_between(upper, lower, below), 2 * WEIGHT - LEVEL)
-    return jnp.where(nowhere[..., None], 0, levels)
+    def between(offset: int) -> Array:
+        left = at(offset)
+        return (left << WEIGHT) + right[..., None] * (at(offset + 1) - left)
+
+    levels = upper[..., None] * between(0) + lower[..., None] * between(side)
+    return _shifted(levels, 2 * WEIGHT - LEVEL)
 
 
 def _neighbours(position: Array, side: int) -> tuple[Array, Array]:
     """Positions along an axis → the pixel before each, at most the last but one, and the weight of the one after it."""
     inside = jnp.clip(position, 0, side - 1)
     before = jnp.minimum(jnp.floor(inside), side - 2)
-    weight = jnp.round((inside - before) * 2**WEIGHT).astype(jnp.int32)
-    return before.astype(jnp.int32), weight[..., None]
-
-
-def _between(first: Array, second: Array, weight: Array) -> Array:
-    """`first` and `second` weighted by 1 - `weight` and `weight`, with `WEIGHT` more binary places."""
-    return (first << WEIGHT) + weight * (second - first)
+    return before.astype(jnp.int32), jnp.round((inside - before) * 2**WEIGHT).astype(jnp.int32)
 
 
 def _shifted(numbers: Array, places: int) -> Array:
@@ -130,6 +146,9 @@ def _recoloured(levels: Array, mixing: Array) -> Array:
     """Grey levels (size, size, 3) with other brightness, contrast and saturation, see `host`."""
     size = levels.shape[0]
     mean = (levels.sum(axis=1) // size).sum(axis=0) // size  # a sum over the whole image could exceed 32 bits
-    offset = (mean * mixing[3]).sum()
-    mixed = sum(levels[..., i, None] * mixing[i] for i in range(3))
-    return _shifted(mixed + offset, FACTOR)
+    if jax.default_backend() == "cpu":
+        mixed = jax.lax.dot_general(levels, mixing[:3], (((2,), (0,)), ((), ())))
+    else:  # the same sums; not every device multiplies matrices of whole numbers
+        red, green, blue = (levels[..., i, None] * mixing[i] for i in range(3))
+        mixed = red + green + blue
+    return _shifted(mixed + (mean * mixing[3]).sum(), FACTOR)
