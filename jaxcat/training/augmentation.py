@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.augmentation.table import AUTO, DEVICE, HOST
 
-# Where JAX makes views faster than the host: measured on CPU (docs/benchmarks.md); a GPU waits for the host. On a TPU,
+# Where JAX makes views faster than the host: measured on CPU (docs/benchmarks_log.md); a GPU waits for the host. On a TPU,
 # which is slow where single pixels are gathered, nobody has measured.
 PLATFORMS = ("cpu", "gpu")
 
