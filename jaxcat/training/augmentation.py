@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from jaxcat.bottlenecks.engines.names import XLA
 from jaxcat.data.augmentation.table import AUTO, DEVICE, HOST
 
-# Where JAX makes views faster than the host: measured on CPU (docs/benchmarks_log.md); a GPU waits for the host. On a TPU,
-# which is slow where single pixels are gathered, nobody has measured.
+# Where JAX makes views: on a CPU it is faster than the host (docs/benchmarks_log.md), and a GPU waited for the host. A
+# TPU, slow where single pixels are gathered, was not measured.
 PLATFORMS = ("cpu", "gpu")
 
 
