@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcat.data.augmentation.device import for_device, inputs, views
+from jaxcat.data.augmentation.device import for_device, inputs, views, with_views
 from jaxcat.data.augmentation.host import apply
 from jaxcat.data.augmentation.table import AUGMENTATIONS, parameters, store_size
 from jaxcat.system.devices import by_batch, make_mesh
@@ -96,6 +96,16 @@ def test_the_same_bits_in_any_batch_on_any_number_of_devices_and_one_by_one(monk
     looped = jax.jit(lambda batch: views(batch))
     assert "while" in looped.lower(batch).as_text()
     np.testing.assert_array_equal(looped(batch), whole)
+
+
+def test_a_batch_with_views_has_nothing_left_to_make_them_of():
+    drawn = parameters("inception", seed=0, view=0, indices=np.arange(3), size=8, erase=1.0)
+    images = {"image": noise(3, 12), **for_device(drawn, size=8)}
+    made = with_views(images | {"label": np.arange(3), "mask": np.ones(3, bool)})
+    assert made.keys() == {"image", "label", "mask"}
+    np.testing.assert_array_equal(made["image"], views(images))
+    for nothing_to_do in ({"image": noise(1, 4)}, {"bottleneck": np.zeros((1, 4))}):
+        assert with_views(nothing_to_do) is nothing_to_do
 
 
 def test_only_the_arrays_of_views_reach_the_program():

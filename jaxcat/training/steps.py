@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxcat.data.augmentation.device import views
+from jaxcat.data.augmentation.device import views, with_views
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
@@ -88,6 +88,7 @@ def make_train_step(
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        batch = with_views(batch)  # first, so that all that follows sees images of the network's size
         x = boundary_input(network, frozen, batch)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 

@@ -68,6 +68,14 @@ def views(batch: Mapping[str, Array]) -> Array:
     return _each(_finished, arrays | {"levels": levels})
 
 
+def with_views(batch: dict[str, Array]) -> dict[str, Array]:
+    """A batch with the views in place of the images they are made of, and without what `views` needs besides."""
+    arrays = inputs(batch)
+    if len(arrays) <= 1:
+        return batch
+    return {name: array for name, array in batch.items() if name not in arrays} | {"image": views(batch)}
+
+
 def _each(function: Callable[[dict[str, Array]], Array], records: dict[str, Array]) -> Array:
     """The function's result for each record of a batch."""
     if jax.default_backend() == "cpu" and jax.device_count() == 1:
