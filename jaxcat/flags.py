@@ -19,7 +19,7 @@ from ml_collections.config_flags import config_flags
 from jaxcat import configs
 from jaxcat.bottlenecks.engines.names import AUTO, CHOICES, XLA, unsupported
 from jaxcat.config import check_name, check_stored, flatten
-from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.augmentation.table import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
 from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.indexing.patterns import Pattern

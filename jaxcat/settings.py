@@ -141,6 +141,22 @@ SETTINGS: dict[str, Setting] = {
         4.0, before=4.0, meaning="memory for decoded images of splits that fit; 0: none", unit="GiB", may_change=True
     ),
     "data.augment": Setting("none", before="none", meaning="random changes of each training image"),
+    "data.augment_on": Setting(
+        "auto",
+        before="host",
+        meaning="what computes them; pixels differ by at most one grey level",
+        choices={
+            "auto": "device on CPU and GPU, host on TPU and where LiteRT makes bottlenecks",
+            "host": "TensorFlow, on the processor, beside the steps",
+            "device": "JAX, on the devices, as part of the step",
+        },
+    ),
+    "data.erase": Setting(
+        0.0,
+        before=0.0,
+        meaning="share of training images of which a random rectangle is erased, 0.02 to 0.4 of the area; 0: none",
+        high=1,
+    ),
     # model ------------------------------------------------------------------------------------------------------------
     "model.backbone": Setting("inception_v3", before="inception_v3", meaning="the pretrained network"),
     "model.weights": Setting(

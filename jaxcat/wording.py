@@ -40,6 +40,7 @@ ALSO_CALLED = {
     **dict.fromkeys(("data", "data_dir", "data_path", "dataset", "root", "images", "image_dir"), "data.dir"),
     **dict.fromkeys(("imgsz", "img_size", "image", "resolution", "input_size"), "data.image_size"),
     **dict.fromkeys(("aug", "augmentation", "augmentations"), "data.augment"),
+    **dict.fromkeys(("reprob", "random_erasing", "erasing", "cutout"), "data.erase"),
     **dict.fromkeys(("val_split", "validation_split", "val_fraction", "test_size"), "data.validation_fraction"),
     **dict.fromkeys(("arch", "model", "network", "architecture", "model_name"), "model.backbone"),
     **dict.fromkeys(("pretrained", "checkpoint"), "model.weights"),

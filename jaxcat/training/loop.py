@@ -29,6 +29,7 @@ from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
 from jaxcat.system.processes import barrier, values_of_processes
 from jaxcat.training import exact
+from jaxcat.training.augmentation import settle_augmentation
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.ending import finished, following, next_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
@@ -72,6 +73,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             check_agreement(data.splits)
             data = settle_grey(config, data)
             settle_engine(config, data)
+            settle_augmentation(config)
         if not config.train.stages:
             return train_once(config, workdir, meta=meta, data=data, mesh=mesh)
         return train_stages(config, workdir, meta=meta, data=data, mesh=mesh)

@@ -15,6 +15,7 @@ NEEDED = {
     "model.dropout": (0.0, "nothing is dropped, since there are no steps"),
     "model.train_from": ("head", "no block is trained"),
     "data.augment": ("none", "it is solved on one view of each image"),
+    "data.erase": (0.0, "it is solved on one view of each image"),
     "bottleneck.views": (1, "it is solved on the bottlenecks of one view"),
     "optim.warmup_epochs": (0.0, "there is no learning rate"),
     "optim.clip_norm": (0.0, "there are no gradients"),
@@ -22,7 +23,7 @@ NEEDED = {
 }
 # Settings of training by steps, which change nothing.
 UNUSED = (
-    *("epochs", "batch_size", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
+    *("epochs", "batch_size", "data.augment_on", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
     *("stop.accuracy", "stop.on", "stop.patience", "checkpoint.every_steps"),
 )
 

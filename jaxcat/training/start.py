@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import difference
+from jaxcat.data.augmentation.table import AUTO as BY_RULE
 from jaxcat.errors import ConfigError
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
@@ -91,7 +92,8 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
 # What `resume=force` changes in a run. Others decide on records and shapes of arrays, or only on how a run starts.
 CAN_BE_FORCED = frozenset(
     {
-        *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
+        *("data.resize", "data.augment", "data.augment_on", "data.erase", "model.dropout", "model.dtype"),
+        *("model.train_bn", "model.bn_momentum"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
         *("optim.class_weight", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
     }
@@ -127,6 +129,8 @@ def keep_found(config: ConfigDict, before: ConfigDict) -> None:
     config.optim.penalty = config.optim.penalty or before.optim.penalty
     if config.bottleneck.engine == AUTO:
         config.bottleneck.engine = before.bottleneck.engine
+    if config.data.augment_on == BY_RULE:
+        config.data.augment_on = before.data.augment_on
     if chooses_blocks(config.model):
         config.model.cut, config.model.pool_from = before.model.cut, before.model.pool_from
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxcat.data.augmentation.device import views, with_views
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
@@ -79,13 +80,15 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
-    `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
-    and `mask` bool (B,). Only the suffix is differentiated, so the prefix has no backward pass.
+    `batch` holds `image` uint8 (B, H, W, 3), and what views are made of if the device makes them, or, from the cache,
+    `bottleneck` (B, …) in its place; `label` int32 (B,) and `mask` bool (B,). Only the suffix is differentiated, so the
+    prefix has no backward pass.
     The dropout key depends on seed and step only, so it is not saved.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        batch = with_views(batch)  # first, so that all that follows sees images of the network's size
         x = boundary_input(network, frozen, batch)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
@@ -112,7 +115,7 @@ def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
     """
     if "bottleneck" in batch:
         return batch["bottleneck"].astype(features_dtype(network.bottleneck.parts, network.dtype))
-    return network.prefix(frozen, batch["image"])
+    return network.prefix(frozen, views(batch))
 
 
 def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[[TrainState, Tree, Batch], TrainState]:
