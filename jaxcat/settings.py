@@ -216,6 +216,12 @@ SETTINGS: dict[str, Setting] = {
         meaning="how much a class counts in the training loss",
         choices={"none": "in proportion to its images", "balanced": "the same as any other class"},
     ),
+    "optim.label_smoothing": Setting(
+        0.0,
+        before=0.0,
+        meaning="share of a label that the training loss spreads over all classes; 0: none",
+        high=0.5,
+    ),
     # stop -------------------------------------------------------------------------------------------------------------
     "stop.accuracy": Setting(
         0.0, before=0.0, meaning="end the run at this accuracy; 0: never", high=1, may_change=True

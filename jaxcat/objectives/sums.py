@@ -21,11 +21,21 @@ def zero_sums(metrics: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def masked_sums(
-    logits: Array, batch: Batch, metrics: Iterable[str], *, class_weights: Array | None = None
+    logits: Array,
+    batch: Batch,
+    metrics: Iterable[str],
+    *,
+    class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Array]:
-    """The sums of `zero_sums` over the rows where `batch["mask"]` is True."""
+    """The sums of `zero_sums` over the rows where `batch["mask"]` is True.
+
+    Args:
+        class_weights: float32 (classes,), factors on the loss of a row, by its label.
+        label_smoothing: see `losses`.
+    """
     mask, labels = batch["mask"], batch["label"]
-    loss = losses(logits, labels)
+    loss = losses(logits, labels, smoothing=label_smoothing)
     if class_weights is not None:
         loss = loss * class_weights[labels]
     of_rows = {METRICS[name].sum: METRICS[name].of_rows(logits, labels) for name in metrics}

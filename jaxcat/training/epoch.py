@@ -69,7 +69,14 @@ def compile_steps(
     """The program of one run; `labels` are those of train, for `optim.class_weight`."""
     balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
     metrics = run.meta.metrics
-    step = make_train_step(run.network, tx, seed=config.seed, metrics=metrics, class_weights=balanced)
+    step = make_train_step(
+        run.network,
+        tx,
+        seed=config.seed,
+        metrics=metrics,
+        class_weights=balanced,
+        label_smoothing=config.optim.label_smoothing,
+    )
     one, several = (
         jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
     )

@@ -18,6 +18,7 @@ NEEDED = {
     "bottleneck.views": (1, "it is solved on the bottlenecks of one view"),
     "optim.warmup_epochs": (0.0, "there is no learning rate"),
     "optim.clip_norm": (0.0, "there are no gradients"),
+    "optim.label_smoothing": (0.0, "least squares fits the labels as they are"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
 }
 # Settings of training by steps, which change nothing.

@@ -76,6 +76,7 @@ def make_train_step(
     seed: int,
     metrics: Sequence[str] = ("accuracy",),
     class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
@@ -91,7 +92,7 @@ def make_train_step(
 
         def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
             logits, stats = network.suffix(trained, state.stats, x, train=True, mask=batch["mask"], key=key)
-            sums = masked_sums(logits, batch, metrics, class_weights=weights)
+            sums = masked_sums(logits, batch, metrics, class_weights=weights, label_smoothing=label_smoothing)
             return sums["loss"] / sums["count"], (stats, sums)
 
         gradients, (stats, sums) = jax.grad(loss_function, has_aux=True)(state.trained)
