@@ -180,6 +180,11 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ConfigError(
             f"--config.optim.name={optim.name} needs --config.optim.weight_decay above 0; without decay use adam"
         )
+    if SCHEDULES[optim.schedule].rises and optim.warmup_epochs:
+        raise ConfigError(
+            f"--config.optim.warmup_epochs={optim.warmup_epochs:g} does not go with --config.optim.schedule="
+            f"{optim.schedule}, which begins with a rise of its own: set it to 0, or choose another schedule"
+        )
     if model.weights in REGISTRY and (owner := REGISTRY[model.weights].backbone) != model.backbone:
         raise ConfigError(
             f"--config.model.weights={model.weights} are weights of {owner}, not of --config.model.backbone="

@@ -80,7 +80,7 @@ FACTORS = {
     "model.dtype": ("float32", "bfloat16"),
     "data.augment": ("none", "article", "inception", "digits"),
     "optim.name": ("rmsprop", "adamw", "sgd"),
-    "optim.schedule": ("constant", "cosine"),
+    "optim.schedule": ("constant", "cosine", "one_cycle"),
     "optim.class_weight": ("none", "balanced"),
     "optim.clip_norm": (0.0, 1.0),
     "bottleneck.views": (0, 1, 2),

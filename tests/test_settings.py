@@ -197,6 +197,7 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"data__source": "tfds"}, "--config.data.name is empty"),
         ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
         ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
+        ({"optim__schedule": "one_cycle", "optim__warmup_epochs": 1.0}, "warmup_epochs=1 .*schedule=one_cycle"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),
         ({"data__augment": "articel"}, "--config.data.augment=articel.*did you mean article"),
     ],
@@ -228,4 +229,6 @@ def test_every_optimizer_and_schedule_can_be_built():
     for optimizer in flags.OPTIMIZERS.values():
         assert optimizer.build is None or isinstance(optimizer.build(optax), optax.GradientTransformation)
     for schedule in flags.SCHEDULES.values():
-        assert float(schedule.build(optax, 0.1, 10)(0)) == pytest.approx(0.1)
+        rates = [float(schedule.build(optax, 0.1, 10)(step)) for step in range(10)]
+        assert max(rates) == pytest.approx(0.1)
+        assert (rates[0] < rates[1]) == schedule.rises

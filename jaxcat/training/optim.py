@@ -59,16 +59,25 @@ class Schedule(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         build: (module optax, highest rate, steps) → learning rate by step, counted from the end of the warm-up.
+        rises: whether it begins with a rise of its own, so that it goes with no warm-up.
     """
 
     meaning: str
     build: Callable[[Any, float, int], optax.Schedule]
+    rises: bool = False
 
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule("stays the same", lambda optax, rate, steps: optax.constant_schedule(rate)),
     "cosine": Schedule(
         "falls to 0 at the last step", lambda optax, rate, steps: optax.cosine_decay_schedule(rate, steps)
+    ),
+    "one_cycle": Schedule(  # arXiv:1708.07120, with the constants of torch and fastai; momentum stays as it is
+        "rises from 1/25 over the first 30 % of the steps, then falls to almost 0",
+        lambda optax, rate, steps: optax.cosine_onecycle_schedule(
+            steps, rate, pct_start=0.3, div_factor=25.0, final_div_factor=1e4
+        ),
+        rises=True,
     ),
 }
 
