@@ -180,6 +180,11 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ConfigError(
             f"--config.optim.name={optim.name} needs --config.optim.weight_decay above 0; without decay use adam"
         )
+    if optim.layer_decay != 1.0 and model.train_from == "head":
+        raise ConfigError(
+            f"--config.optim.layer_decay={optim.layer_decay:g} has no effect: --config.model.train_from=head trains no "
+            "block"
+        )
     if SCHEDULES[optim.schedule].rises and optim.warmup_epochs:
         raise ConfigError(
             f"--config.optim.warmup_epochs={optim.warmup_epochs:g} does not go with --config.optim.schedule="

@@ -206,6 +206,13 @@ SETTINGS: dict[str, Setting] = {
     "optim.backbone_scale": Setting(
         1.0, before=1.0, meaning="the backbone's learning rate, as a multiple of the head's", above=0, high=1e3
     ),
+    "optim.layer_decay": Setting(
+        1.0,
+        before=1.0,
+        meaning="factor on the learning rate of the last trained block, and once more for each block before it",
+        above=0,
+        high=1,
+    ),
     "optim.weight_decay": Setting(0.0, before=0.0, meaning="decoupled weight decay, of kernels only; 0: none", high=1),
     "optim.clip_norm": Setting(
         0.0, before=0.0, meaning="largest norm of the gradient, for head and backbone separately; 0: no limit"

@@ -137,7 +137,11 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
 
         plan = Plan(config, images=records.images, validation=len(source.splits["validation"]))
         tx = make_optimizer(
-            config.optim, run.network.labels, steps=config.epochs * plan.steps, steps_per_epoch=plan.steps
+            config.optim,
+            run.network.labels,
+            steps=config.epochs * plan.steps,
+            steps_per_epoch=plan.steps,
+            blocks=run.network.blocks,
         )
         state = first_state(run, checkpoints, tx=tx, mesh=mesh)
         program = compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)

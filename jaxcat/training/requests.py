@@ -17,6 +17,7 @@ NEEDED = {
     "data.augment": ("none", "it is solved on one view of each image"),
     "bottleneck.views": (1, "it is solved on the bottlenecks of one view"),
     "optim.warmup_epochs": (0.0, "there is no learning rate"),
+    "optim.layer_decay": (1.0, "there is no learning rate"),
     "optim.clip_norm": (0.0, "there are no gradients"),
     "optim.label_smoothing": (0.0, "least squares fits the labels as they are"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
