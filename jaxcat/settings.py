@@ -229,6 +229,13 @@ SETTINGS: dict[str, Setting] = {
         meaning="share of a label that the training loss spreads over all classes; 0: none",
         high=0.5,
     ),
+    "optim.average": Setting(
+        0.0,
+        before=0.0,
+        meaning="decay per step of a moving average of the trained parameters, which the run is validated and used "
+        "with; 0: none",
+        high=0.99999,
+    ),
     # stop -------------------------------------------------------------------------------------------------------------
     "stop.accuracy": Setting(
         0.0, before=0.0, meaning="end the run at this accuracy; 0: never", high=1, may_change=True

@@ -76,6 +76,7 @@ def compile_steps(
         metrics=metrics,
         class_weights=balanced,
         label_smoothing=config.optim.label_smoothing,
+        average=config.optim.average,
     )
     one, several = (
         jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
@@ -89,7 +90,7 @@ def compile_steps(
         return state
 
     def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-        sums = evaluated(state.trained, state.stats, run.frozen, batch)[1]
+        sums = evaluated(state.model, state.stats, run.frozen, batch)[1]
         line.add(sums["count"])
         return sums
 
@@ -197,7 +198,8 @@ def checked(state: TrainState) -> TrainState:
         TrainingError: the loss of a step, or a value in the state, is not finite.
     """
     trained_so_far(state, ())
-    for path, leaf in jax.tree_util.tree_flatten_with_path((state.trained, state.stats, state.opt_state))[0]:
+    arrays = (state.trained, state.stats, state.opt_state, state.averaged)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
         if not np.isfinite(np.asarray(leaf)).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise TrainingError(f"{name} is not finite after step {int(state.step)}; {SMALLER_STEPS}")

@@ -20,6 +20,7 @@ NEEDED = {
     "optim.layer_decay": (1.0, "there is no learning rate"),
     "optim.clip_norm": (0.0, "there are no gradients"),
     "optim.label_smoothing": (0.0, "least squares fits the labels as they are"),
+    "optim.average": (0.0, "there are no steps to average over"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
 }
 # Settings of training by steps, which change nothing.

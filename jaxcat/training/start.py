@@ -189,7 +189,7 @@ def start(
 
 def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state to train, on the devices: from the checkpoint, or new. A new run begins to write its frozen tree."""
-    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
+    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics, average=bool(run.meta.config.optim.average))
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
         like = items_of(jax.eval_shape(fresh, params, stats))

@@ -15,6 +15,7 @@ from jax import Array
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
+from jaxcat.training.averaging import moved_average, start_of_average
 
 Batch = dict[str, Array]
 
@@ -33,6 +34,7 @@ class TrainState(NamedTuple):
         opt_state: of the trained parameters.
         sums: of this epoch so far: `loss` float32, `count` and a sum for each metric int32; also `bad_step` int32, the
             first step of the epoch whose loss was not finite, or -1.
+        averaged: moving average of the trained parameters; None without `optim.average`.
     """
 
     step: Array
@@ -40,14 +42,34 @@ class TrainState(NamedTuple):
     stats: Tree
     opt_state: Any
     sums: dict[str, Array]
+    averaged: Tree | None = None
+
+    @property
+    def model(self) -> Tree:
+        """The parameters that the run is used with: the averaged ones if there are any."""
+        return self.trained if self.averaged is None else self.averaged
 
 
 def new_state(
-    trained: Tree, stats: Tree, tx: optax.GradientTransformation, *, metrics: Sequence[str] = ("accuracy",)
+    trained: Tree,
+    stats: Tree,
+    tx: optax.GradientTransformation,
+    *,
+    metrics: Sequence[str] = ("accuracy",),
+    average: bool = False,
 ) -> TrainState:
-    """The state before the first step. `trained` and `stats` are of the suffix; `metrics` are names in METRICS."""
-    opt_state = tx.init(trained)
-    return TrainState(np.zeros((), np.int32), trained, stats, opt_state, new_sums(metrics))  # type: ignore[arg-type]
+    """The state before the first step.
+
+    Args:
+        trained, stats: of the suffix.
+        tx: the optimizer.
+        metrics: names in METRICS.
+        average: whether to keep a moving average of the parameters.
+    """
+    averaged = start_of_average(trained) if average else None
+    step: Any = np.zeros((), np.int32)
+    sums: Any = new_sums(metrics)
+    return TrainState(step, trained, stats, tx.init(trained), sums, averaged)
 
 
 def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
@@ -57,16 +79,19 @@ def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
 
 def items_of(state: TrainState) -> dict[str, Tree]:
     """The state as a checkpoint holds it: what evaluation needs, and what only training needs."""
-    return {
-        "model": {"params": state.trained, "stats": state.stats},
-        "training": {"opt_state": state.opt_state, "step": state.step, "sums": state.sums},
-    }
+    training = {"opt_state": state.opt_state, "step": state.step, "sums": state.sums}
+    if state.averaged is not None:
+        training["trained"] = state.trained
+    return {"model": {"params": state.model, "stats": state.stats}, "training": training}
 
 
 def state_of(items: dict[str, Tree]) -> TrainState:
     """The inverse of `items_of`."""
     model, training = items["model"], items["training"]
-    return TrainState(training["step"], model["params"], model["stats"], training["opt_state"], training["sums"])
+    trained, averaged = model["params"], None
+    if "trained" in training:
+        trained, averaged = training["trained"], model["params"]
+    return TrainState(training["step"], trained, model["stats"], training["opt_state"], training["sums"], averaged)
 
 
 def make_train_step(
@@ -77,6 +102,7 @@ def make_train_step(
     metrics: Sequence[str] = ("accuracy",),
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
+    average: float = 0.0,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
@@ -101,7 +127,10 @@ def make_train_step(
         first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
         bad_step = jnp.where(state.sums["bad_step"] < 0, first_bad, state.sums["bad_step"])
         total = {name: state.sums[name] + sums[name] for name in sums} | {"bad_step": bad_step}
-        return TrainState(state.step + 1, trained, stats, opt_state, total)
+        averaged = state.averaged
+        if averaged is not None:
+            averaged = moved_average(averaged, trained, decay=average, step=state.step)
+        return TrainState(state.step + 1, trained, stats, opt_state, total, averaged)
 
     return step
 
