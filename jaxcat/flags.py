@@ -180,6 +180,16 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ConfigError(
             f"--config.optim.name={optim.name} needs --config.optim.weight_decay above 0; without decay use adam"
         )
+    if config.batch_size % optim.accumulate:
+        raise ConfigError(
+            f"--config.optim.accumulate={optim.accumulate} does not divide --config.batch_size={config.batch_size}: "
+            "choose a multiple of it"
+        )
+    if optim.accumulate > 1 and model.train_bn:
+        raise ConfigError(
+            f"--config.optim.accumulate={optim.accumulate} does not go with --config.model.train_bn=True, which "
+            "normalises by the whole batch: set one of them off"
+        )
     if optim.layer_decay != 1.0 and model.train_from == "head":
         raise ConfigError(
             f"--config.optim.layer_decay={optim.layer_decay:g} has no effect: --config.model.train_from=head trains no "

@@ -229,6 +229,14 @@ SETTINGS: dict[str, Setting] = {
         meaning="share of a label that the training loss spreads over all classes; 0: none",
         high=0.5,
     ),
+    "optim.accumulate": Setting(
+        1,
+        before=1,
+        meaning="equal parts in which a batch goes through the trained stages, to save memory; 1: the whole at once",
+        unit="parts",
+        low=1,
+        high=2**20,
+    ),
     "optim.average": Setting(
         0.0,
         before=0.0,

@@ -198,6 +198,11 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
         ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
         ({"optim__schedule": "one_cycle", "optim__warmup_epochs": 1.0}, "warmup_epochs=1 .*schedule=one_cycle"),
+        ({"optim__accumulate": 3}, "accumulate=3 does not divide --config.batch_size=20"),
+        (
+            {"optim__accumulate": 2, "model__train_from": "mixed9", "model__train_bn": True},
+            "accumulate=2 does not go with --config.model.train_bn",
+        ),
         ({"optim__layer_decay": 0.5}, "layer_decay=0.5 has no effect.*train_from=head"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),
         ({"data__augment": "articel"}, "--config.data.augment=articel.*did you mean article"),

@@ -77,6 +77,7 @@ def compile_steps(
         class_weights=balanced,
         label_smoothing=config.optim.label_smoothing,
         average=config.optim.average,
+        accumulate=config.optim.accumulate,
     )
     one, several = (
         jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))

@@ -28,6 +28,7 @@ from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
 from jaxcat.system.processes import values_of_processes
 from jaxcat.training import exact
+from jaxcat.training.accumulation import check_parts
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
@@ -70,6 +71,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             check_agreement(data.splits)
             data = settle_grey(config, data)
             settle_engine(config, data)
+        check_parts(config, images=len(data.splits["train"]), mesh=mesh)
         with said_if_long("reading weights", console=console):
             wide = widest(config)
             origin = find_origin(wide, workdir, meta=meta, classes=data.classes)

@@ -21,6 +21,7 @@ NEEDED = {
     "optim.clip_norm": (0.0, "there are no gradients"),
     "optim.label_smoothing": (0.0, "least squares fits the labels as they are"),
     "optim.average": (0.0, "there are no steps to average over"),
+    "optim.accumulate": (1, "there are no steps"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
 }
 # Settings of training by steps, which change nothing.

@@ -15,6 +15,7 @@ from jax import Array
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
+from jaxcat.training.accumulation import added
 from jaxcat.training.averaging import moved_average, start_of_average
 
 Batch = dict[str, Array]
@@ -103,25 +104,50 @@ def make_train_step(
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
     average: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
     `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
     and `mask` bool (B,). Only the suffix is differentiated, so the prefix has no backward pass.
     The dropout key depends on seed and step only, so it is not saved.
+
+    Args:
+        network: with train_bn off if `accumulate` is above 1.
+        tx: the optimizer.
+        seed: of the run.
+        metrics: names in METRICS.
+        class_weights: float32 (classes,), factors on the loss of a row, by its label.
+        label_smoothing: see `losses`.
+        average: decay of the moving average, if the state has one.
+        accumulate: number of parts of a batch that go through the suffix one after the other; B is a multiple of it.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+
+    def loss_of(
+        trained: Tree, stats: Tree, x: Array, rows: Batch, key: Array, count: Array | None = None
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The mean loss, of a part of a batch of `count` rows if that is given, and (statistics, sums)."""
+        logits, stats = network.suffix(trained, stats, x, train=True, mask=rows["mask"], key=key)
+        sums = masked_sums(logits, rows, metrics, class_weights=weights, label_smoothing=label_smoothing)
+        return sums["loss"] / (sums["count"] if count is None else count), (stats, sums)
+
+    gradients_of = jax.grad(loss_of, has_aux=True)
 
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
         x = boundary_input(network, frozen, batch)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if accumulate == 1:
+            gradients, (stats, sums) = gradients_of(state.trained, state.stats, x, batch, key)
+        else:
+            stats, count = state.stats, jnp.sum(batch["mask"])
 
-        def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
-            logits, stats = network.suffix(trained, state.stats, x, train=True, mask=batch["mask"], key=key)
-            sums = masked_sums(logits, batch, metrics, class_weights=weights, label_smoothing=label_smoothing)
-            return sums["loss"] / sums["count"], (stats, sums)
+            def of_part(part: tuple[Array, Batch], key: Array) -> tuple[Tree, dict[str, Array]]:
+                gradients, (_, sums) = gradients_of(state.trained, stats, *part, key, count)
+                return gradients, sums
 
-        gradients, (stats, sums) = jax.grad(loss_function, has_aux=True)(state.trained)
+            labels = {name: batch[name] for name in ("label", "mask")}
+            gradients, sums = added(of_part, (x, labels), parts=accumulate, key=key)
         updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
