@@ -229,6 +229,14 @@ SETTINGS: dict[str, Setting] = {
         meaning="share of a label that the training loss spreads over all classes; 0: none",
         high=0.5,
     ),
+    "optim.mix": Setting("none", before="none", meaning="how rows of a batch are mixed, with their labels"),
+    "optim.mix_alpha": Setting(
+        0.2,
+        before=0.2,
+        meaning="with mix, both parameters of the beta distribution of the shares: 0.2 rarely mixes much, 1 does",
+        above=0,
+        high=100,
+    ),
     "optim.accumulate": Setting(
         1,
         before=1,

@@ -198,6 +198,8 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
         ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
         ({"optim__schedule": "one_cycle", "optim__warmup_epochs": 1.0}, "warmup_epochs=1 .*schedule=one_cycle"),
+        ({"optim__mix": "mixup", "bottleneck__views": 1}, "mix=mixup mixes images.*views=1.*mixup_bottlenecks"),
+        ({"optim__mix": "mixup_bottlenecks"}, "mix=mixup_bottlenecks mixes bottlenecks.*views=0"),
         ({"optim__accumulate": 3}, "accumulate=3 does not divide --config.batch_size=20"),
         (
             {"optim__accumulate": 2, "model__train_from": "mixed9", "model__train_bn": True},
@@ -218,9 +220,8 @@ def test_every_name_of_every_table_is_accepted():
     for name in flags.TABLES:
         for choice in choices_of(name):
             exact = choice == "exact"
-            config = request(
-                optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(exact or name == "bottleneck.engine")
-            )
+            views = exact or name == "bottleneck.engine" or choice == "mixup_bottlenecks"
+            config = request(optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(views))
             config.data.name = "cats_vs_dogs"
             config.update_from_flattened_dict({name: choice, "data.table": "t.csv" if choice == "table" else ""})
             validate(config)

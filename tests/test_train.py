@@ -100,6 +100,7 @@ def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, 
         "optim.schedule": "cosine",
         "optim.class_weight": "balanced",
         "optim.accumulate": 2,
+        "optim.mix": "mixup_bottlenecks",
         "bottleneck.views": 1,
         "bottleneck.dtype": "float32",
         "bottleneck.engine": "xla",  # as before: the others need float32

@@ -78,6 +78,8 @@ def compile_steps(
         label_smoothing=config.optim.label_smoothing,
         average=config.optim.average,
         accumulate=config.optim.accumulate,
+        mix=config.optim.mix,
+        mix_alpha=config.optim.mix_alpha,
     )
     one, several = (
         jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))

@@ -92,7 +92,7 @@ CAN_BE_FORCED = frozenset(
     {
         *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
-        *("optim.layer_decay", "optim.accumulate"),
+        *("optim.layer_decay", "optim.accumulate", "optim.mix", "optim.mix_alpha"),
         *("optim.class_weight", "optim.label_smoothing", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
     }
 )

@@ -17,8 +17,12 @@ from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
 from jaxcat.training.accumulation import added
 from jaxcat.training.averaging import moved_average, start_of_average
+from jaxcat.training.mixing import MIXES, mixed
 
 Batch = dict[str, Array]
+
+# Names in a batch of what the loss needs besides logits; the last two are of mixed rows.
+LABELS = ("label", "mask", "other_label", "share")
 
 # Steps that may be queued on the device; JAX alone allows 32. With two, the device never waits for Python. With more,
 # signals are answered late, batches fill the device's memory, and a measured wait for images is not the device's.
@@ -105,12 +109,14 @@ def make_train_step(
     label_smoothing: float = 0.0,
     average: float = 0.0,
     accumulate: int = 1,
+    mix: str = "none",
+    mix_alpha: float = 0.2,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
     `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
     and `mask` bool (B,). Only the suffix is differentiated, so the prefix has no backward pass.
-    The dropout key depends on seed and step only, so it is not saved.
+    The key of dropout and mixing depends on seed and step only, so it is not saved.
 
     Args:
         network: with train_bn off if `accumulate` is above 1.
@@ -121,6 +127,8 @@ def make_train_step(
         label_smoothing: see `losses`.
         average: decay of the moving average, if the state has one.
         accumulate: number of parts of a batch that go through the suffix one after the other; B is a multiple of it.
+        mix: a name in MIXES.
+        mix_alpha: see `mixed`.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
@@ -134,9 +142,14 @@ def make_train_step(
 
     gradients_of = jax.grad(loss_of, has_aux=True)
 
+    def key_of(step: Array) -> Array:
+        return jax.random.fold_in(jax.random.key(seed), step)
+
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        if MIXES[mix].rows:
+            batch = mixed(batch, MIXES[mix], alpha=mix_alpha, key=key_of(state.step))
         x = boundary_input(network, frozen, batch)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = key_of(state.step)
         if accumulate == 1:
             gradients, (stats, sums) = gradients_of(state.trained, state.stats, x, batch, key)
         else:
@@ -146,7 +159,7 @@ def make_train_step(
                 gradients, (_, sums) = gradients_of(state.trained, stats, *part, key, count)
                 return gradients, sums
 
-            labels = {name: batch[name] for name in ("label", "mask")}
+            labels = {name: batch[name] for name in LABELS if name in batch}
             gradients, sums = added(of_part, (x, labels), parts=accumulate, key=key)
         updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
