@@ -193,6 +193,11 @@ SETTINGS: dict[str, Setting] = {
         meaning="type of the computation; parameters, statistics and logits are always float32",
         choices={"float32": "single precision", "bfloat16": "half the memory, fast on accelerators"},
     ),
+    "model.remat": Setting(
+        False,
+        before=False,
+        meaning="True: trained blocks keep only their outputs and compute the rest again for gradients, to save memory",
+    ),
     # optim ------------------------------------------------------------------------------------------------------------
     "optim.name": Setting("rmsprop", before="rmsprop", meaning="the optimizer"),
     "optim.penalty": Setting(

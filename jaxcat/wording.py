@@ -52,6 +52,7 @@ ALSO_CALLED = {
         ("gradient_accumulation", "gradient_accumulation_steps", "accumulation_steps", "grad_accum", "accumulation"),
         "optim.accumulate",
     ),
+    **dict.fromkeys(("gradient_checkpointing", "checkpointing", "rematerialization"), "model.remat"),
     **dict.fromkeys(("mixup", "cutmix"), "optim.mix"),
     **dict.fromkeys(("smoothing", "ls"), "optim.label_smoothing"),
     **dict.fromkeys(("layer_wise_lr_decay", "layerwise_lr_decay", "llrd", "lr_decay"), "optim.layer_decay"),

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from test_steps import CPU, batch_of, begin, pad
 
 from jaxcat.errors import ConfigError
+from jaxcat.system.compilation import jit
 from jaxcat.system.devices import make_mesh, place_replicated, replicated, to_global
 from jaxcat.train import train
 from jaxcat.training.accumulation import added, check_parts, divided
@@ -39,7 +40,7 @@ def config_of(**changes):
     return config
 
 
-def after(mesh, *, accumulate: int, rows: int, **options):
+def after(mesh, *, accumulate: int, rows: int):
     """The state after two steps on 10 rows, padded to `rows`; of 3 classes with weights."""
     network, tx, state, frozen = begin(config_of(), classes=3)
     step = make_train_step(
@@ -50,7 +51,7 @@ def after(mesh, *, accumulate: int, rows: int, **options):
         label_smoothing=0.1,
         accumulate=accumulate,
     )
-    step = jax.jit(step, out_shardings=replicated(mesh))
+    step = jit(step, keep_barriers=True, out_shardings=replicated(mesh))
     state, frozen = place_replicated(mesh, state), place_replicated(mesh, frozen)
     for seed in range(2):
         state = step(state, frozen, to_global(mesh, pad(batch_of(10, 3, seed=seed), rows)))
@@ -70,7 +71,7 @@ def test_parts_equal_the_whole(devices):
 
 def test_parts_take_less_memory():
     network, tx, state, frozen = begin(config_of(**{"model.train_from": "stem", "model.width": 0.125}))
-    steps = [jax.jit(make_train_step(network, tx, seed=0, accumulate=count)) for count in (1, 4)]
+    steps = [jit(make_train_step(network, tx, seed=0, accumulate=count), keep_barriers=True) for count in (1, 4)]
     whole, parts = (
         step.lower(state, frozen, batch_of(32)).compile().memory_analysis().temp_size_in_bytes for step in steps
     )

@@ -185,6 +185,7 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
             "--config.model.train_bn=True.*no batch normalisation",
         ),
         ({"model__train_bn": True}, "--config.model.train_bn=True.*train_from=head"),
+        ({"model__remat": True}, "--config.model.remat=True has no effect.*train_from=head"),
         ({"model__cut": "mixed2", "model__train_from": "mixed3"}, "train_from=mixed3 lies beyond .*cut=mixed2"),
         ({"model__cut": "mixed2", "model__pool_from": "mixed3"}, "pool_from=mixed3 lies beyond .*cut=mixed2"),
         ({"model__pool_from": "mixed3", "model__train_from": "mixed5"}, "pool_from=mixed3.*train from mixed3"),

@@ -242,13 +242,13 @@ class Network:
         stats, maps = dict(stats), {}
         features = x  # if the prefix ends with "pool"
         for stage in self.suffix_stages:
-            module = self._merge(stage, trained, stats)
             if stage in self.blocks:
-                x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
-                stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+                x, stats[stage] = self._block(stage, trained, stats, x, mode)
                 if stage in self.pooled:
                     maps[stage] = x
-            elif stage == "pool":
+                continue
+            module = self._merge(stage, trained, stats)
+            if stage == "pool":
                 x = features = module(maps)
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
@@ -256,6 +256,20 @@ class Network:
                 dropout = nnx.Dropout(self.config.dropout)
                 x = module(dropout(x, deterministic=not mode.train, rngs=mode.key).astype(jnp.float32))
         return x, stats, features
+
+    def _block(self, stage: str, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree]:
+        """The output of a block of the suffix, and its statistics.
+
+        With `model.remat`, training keeps none of its inner values: the backward pass computes them again.
+        """
+
+        def forward(params: Tree, statistics: Tree, x: Array) -> tuple[Array, Tree]:
+            module = self._merge(stage, {stage: params}, {stage: statistics})
+            x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
+            return x, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+        run = jax.checkpoint(forward) if mode.train and self.config.remat else forward
+        return run(trained[stage], stats[stage], x)
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that

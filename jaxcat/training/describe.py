@@ -117,11 +117,6 @@ def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
     if config.model.train_bn and config.batch_size < 16:
         yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
-    if config.optim.accumulate > 1 and config.model.train_from != "head" and jax.default_backend() == "cpu":
-        yield (
-            f"--config.optim.accumulate={config.optim.accumulate} saves memory, but trains blocks several times slower "
-            "on a CPU, where gradients of convolutions are slow in a loop"
-        )
     if config.bottleneck.views == 1 and config.data.augment != "none":
         yield (
             f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows the same view of "

@@ -81,8 +81,10 @@ def compile_steps(
         mix=config.optim.mix,
         mix_alpha=config.optim.mix_alpha,
     )
+    saves_memory = config.model.remat or config.optim.accumulate > 1
     one, several = (
-        jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
+        jit(function, keep_barriers=saves_memory, donate_argnums=0, out_shardings=replicated(mesh))
+        for function in (step, repeated(step))
     )
     evaluated = jit(make_eval_step(run.network, metrics), out_shardings=replicated(mesh))
     line = InLine()

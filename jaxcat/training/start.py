@@ -91,6 +91,7 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
 CAN_BE_FORCED = frozenset(
     {
         *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
+        "model.remat",
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
         *("optim.layer_decay", "optim.accumulate", "optim.mix", "optim.mix_alpha"),
         *("optim.class_weight", "optim.label_smoothing", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
