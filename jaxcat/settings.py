@@ -204,6 +204,11 @@ SETTINGS: dict[str, Setting] = {
         0.0, before=0.0, meaning="exact: strength of the L2 penalty; 0: chosen by leave-one-out on train", high=1e12
     ),
     "optim.learning_rate": Setting(1e-4, before=1e-4, meaning="highest one, for the head", above=0, high=1e3),
+    "optim.find_learning_rate": Setting(
+        False,
+        before=False,
+        meaning="True: a sweep on part of train chooses the learning rate before the first step, and the run keeps it",
+    ),
     "optim.schedule": Setting("constant", before="constant", meaning="course of the learning rate after the warm-up"),
     "optim.warmup_epochs": Setting(
         0.0, before=0.0, meaning="linear rise of the learning rate from 0; 0: no rise", unit="epochs", high=10**5

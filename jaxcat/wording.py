@@ -53,6 +53,7 @@ ALSO_CALLED = {
         "optim.accumulate",
     ),
     **dict.fromkeys(("gradient_checkpointing", "checkpointing", "rematerialization"), "model.remat"),
+    **dict.fromkeys(("lr_find", "lr_finder", "auto_lr_find", "find_lr"), "optim.find_learning_rate"),
     **dict.fromkeys(("mixup", "cutmix"), "optim.mix"),
     **dict.fromkeys(("smoothing", "ls"), "optim.label_smoothing"),
     **dict.fromkeys(("layer_wise_lr_decay", "layerwise_lr_decay", "llrd", "lr_decay"), "optim.layer_decay"),

@@ -67,23 +67,10 @@ def compile_steps(
     config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
 ) -> Program:
     """The program of one run; `labels` are those of train, for `optim.class_weight`."""
-    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
     metrics = run.meta.metrics
-    step = make_train_step(
-        run.network,
-        tx,
-        seed=config.seed,
-        metrics=metrics,
-        class_weights=balanced,
-        label_smoothing=config.optim.label_smoothing,
-        average=config.optim.average,
-        accumulate=config.optim.accumulate,
-        mix=config.optim.mix,
-        mix_alpha=config.optim.mix_alpha,
-    )
-    saves_memory = config.model.remat or config.optim.accumulate > 1
+    step = make_train_step(run.network, tx, **step_options(config, run, labels=labels))
     one, several = (
-        jit(function, keep_barriers=saves_memory, donate_argnums=0, out_shardings=replicated(mesh))
+        jit(function, keep_barriers=saves_memory(config), donate_argnums=0, out_shardings=replicated(mesh))
         for function in (step, repeated(step))
     )
     evaluated = jit(make_eval_step(run.network, metrics), out_shardings=replicated(mesh))
@@ -100,6 +87,19 @@ def compile_steps(
         return sums
 
     return Program(take, evaluate, metrics)
+
+
+def saves_memory(config: ConfigDict) -> bool:
+    """Whether the step computes values again, or goes through a batch in parts, in order to save memory."""
+    return config.model.remat or config.optim.accumulate > 1
+
+
+def step_options(config: ConfigDict, run: Start, *, labels: np.ndarray) -> dict[str, Any]:
+    """The options of `make_train_step` for a run whose train has these labels."""
+    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
+    names = ("label_smoothing", "average", "accumulate", "mix", "mix_alpha")
+    options = {name: config.optim[name] for name in names}
+    return {"seed": config.seed, "metrics": run.meta.metrics, "class_weights": balanced, **options}
 
 
 def run_epoch(

@@ -31,7 +31,8 @@ from jaxcat.training import exact
 from jaxcat.training.accumulation import check_parts
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.engine import check_engine, settle_engine
-from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
+from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch, step_options
+from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
 from jaxcat.training.records import check_records, records_of, remember
@@ -136,6 +137,15 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         records = check_records(run.meta, workdir, records=records_of(source.splits, config))
         records = remember(records, workdir, source=source, data=data, before=run.meta, console=report.console)
         meta = dataclasses.replace(run.meta, records=records)
+        if config.optim.find_learning_rate and not run.resumed:
+            options = step_options(config, run, labels=source.splits["train"].labels)
+            found = find_rate(
+                config, run, source=source, options=options, mesh=mesh, report=report, stop=interruption.stop
+            )
+            if found is None:
+                report.say("interrupted in the search for a learning rate: the same command begins it again")
+                return interruption.status
+            meta = settle_learning_rate(config, meta, found=found, report=report)
 
         plan = Plan(config, images=records.images, validation=len(source.splits["validation"]))
         tx = make_optimizer(
@@ -176,6 +186,15 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
                 return interruption.status
         report.finish(history, reason)
     return 0
+
+
+def settle_learning_rate(config: ConfigDict, meta: Meta, *, found: float, report: Reporter) -> Meta:
+    """Replaces `optim.learning_rate` by the one that was found, in the config of the run; returns the meta with it."""
+    config.optim.learning_rate = found
+    settled = meta.config.copy_and_resolve_references()
+    settled.optim.learning_rate = found
+    report.settle(settled)
+    return dataclasses.replace(meta, config=settled)
 
 
 def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:

@@ -82,7 +82,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
+def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
     """Learning rate by step: a linear rise from 0 over `optim.warmup_epochs`, then `optim.schedule` until `steps`."""
     import optax
 
@@ -98,7 +98,7 @@ def make_optimizer(
     labels: Callable[[Any], Any],
     *,
     steps: int,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
     blocks: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """The transformation for parameters that `labels` marks `head`, `backbone` or `frozen`.

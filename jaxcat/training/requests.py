@@ -27,6 +27,7 @@ NEEDED = {
     "optim.average": (0.0, "there are no steps to average over"),
     "optim.accumulate": (1, "there are no steps"),
     "optim.mix": ("none", "it is solved on the images as they are"),
+    "optim.find_learning_rate": (False, "there is no learning rate"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
 }
 # Settings of training by steps, which change nothing.

@@ -126,6 +126,8 @@ def _keep_found(config: ConfigDict, before: ConfigDict) -> None:
     """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
+    if config.optim.find_learning_rate and before.optim.find_learning_rate:
+        config.optim.learning_rate = before.optim.learning_rate
     if config.bottleneck.engine == AUTO:
         config.bottleneck.engine = before.bottleneck.engine
     if chooses_blocks(config.model):
