@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -94,6 +95,17 @@ def test_validation_evaluate_load_and_init_from_use_the_average(averaged, tmp_pa
     again.init_from = str(workdir)
     origin = from_run(again, best.classes)
     np.testing.assert_array_equal(origin.params["logits"]["kernel"], best.params["logits"]["kernel"])
+
+
+def test_the_run_says_it_and_keeps_it_even_by_force(averaged, tmp_path, capsys, caplog):
+    config, workdir = averaged
+    shutil.copytree(workdir, tmp_path / "run")
+    again = config.copy_and_resolve_references()
+    again.optim.average, again.resume, again.epochs = 0.0, "force", 3
+    assert train(again, tmp_path / "run") == 0
+    assert "average stays 0.95" in caplog.text
+    assert "optim.average=0.95" in capsys.readouterr().out
+    assert jaxcat.load(tmp_path / "run").config.optim.average == 0.95
 
 
 def test_interrupted_and_continued_equals_uninterrupted(averaged, tmp_path, monkeypatch):

@@ -139,6 +139,7 @@ def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
     sections = (
         (config, before, ("init_from",)),
         (config.model, before.model, ("backbone", "weights", "preprocessing")),
+        (config.optim, before.optim, ("find_learning_rate", "average")),  # the second changes what checkpoints hold
     )
     for section, began, names in sections:
         for name in names:
