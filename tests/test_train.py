@@ -100,7 +100,7 @@ def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, 
         "model.remat": True,
         "optim.schedule": "cosine",
         "optim.class_weight": "balanced",
-        "optim.accumulate": 2,
+        "optim.accumulate": 1,  # each of eight devices has one row of a batch
         "optim.mix": "mixup_bottlenecks",
         "bottleneck.views": 1,
         "bottleneck.dtype": "float32",
