@@ -18,6 +18,7 @@ from jaxcat.train import train
 from jaxcat.training import learning_rate_search as search
 from jaxcat.training import loop
 from jaxcat.training.optim import make_optimizer
+from jaxcat.training.search_batches import batches_of_fold
 from jaxcat.training.steps import make_train_step
 
 OPTIONS = {
@@ -36,7 +37,7 @@ def test_rates_can_be_typed_and_batches_held_out_are_not_trained_on():
     assert (search.OF_HEADS.rates[-1], search.OF_BLOCKS.rates[0], search.OF_BLOCKS.rates[-1]) == (10, 1e-6, 0.01)
     for batches in (2, 3, 7, 64):
         for fold in range(3):
-            trained_on, measured_on = search.batches_of_fold(batches, fold, steps=150)
+            trained_on, measured_on = batches_of_fold(batches, fold, steps=150)
             assert not set(trained_on) & set(measured_on)
             assert set(trained_on) | set(measured_on) == set(range(batches))
             assert len(trained_on) == 150
@@ -69,7 +70,7 @@ def test_copies_together_are_what_each_is_alone():
         for fold, loss in enumerate(outcome.losses):
             step = jax.jit(make_train_step(network, tx, **OPTIONS, seed=7 + fold))
             alone = state._replace(opt_state=tx.init(state.trained))
-            trained_on, (held,) = search.batches_of_fold(5, fold, steps=steps)
+            trained_on, (held,) = batches_of_fold(5, fold, steps=steps)
             for index in trained_on:
                 alone = step(alone, frozen, batches[index])
             logits, _ = network.suffix(alone.trained, alone.stats, batches[held]["bottleneck"])

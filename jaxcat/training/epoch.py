@@ -20,9 +20,10 @@ from jaxcat.errors import TrainingError
 from jaxcat.objectives.sums import averages
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import replicated
+from jaxcat.training.queue import InLine
 from jaxcat.training.reporting import Pace, Reporter
 from jaxcat.training.start import Start
-from jaxcat.training.steps import Batch, InLine, TrainState, make_eval_step, make_train_step, repeated, steps_in
+from jaxcat.training.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in
 
 SMALLER_STEPS = (
     "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "

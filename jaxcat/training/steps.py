@@ -1,8 +1,7 @@
-"""The train step and the evaluation step, pure functions, and a limit on steps that are queued on the device."""
+"""The train step and the evaluation step, pure functions, and the state that training changes."""
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,10 +22,6 @@ Batch = dict[str, Array]
 
 # Names in a batch of what the loss needs besides logits; the last two are of mixed rows.
 LABELS = ("label", "mask", "other_label", "share")
-
-# Steps that may be queued on the device; JAX alone allows 32. With two, the device never waits for Python. With more,
-# signals are answered late, batches fill the device's memory, and a measured wait for images is not the device's.
-STEPS_AHEAD = 2
 
 
 class TrainState(NamedTuple):
@@ -197,23 +192,6 @@ def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[
 def steps_in(batch: Batch) -> int:
     """How many steps a batch holds: K if K are stacked, else 1."""
     return batch["label"].shape[0] if batch["label"].ndim == 2 else 1
-
-
-class InLine:
-    """The queue of steps on the device, limited to `STEPS_AHEAD` that have not ended."""
-
-    def __init__(self) -> None:
-        self._results: collections.deque[Array] = collections.deque()
-
-    def add(self, result: Array) -> None:
-        """Notes a result of the newest step, and waits for the oldest if there are more than `STEPS_AHEAD`.
-
-        Args:
-            result: an array that no later step takes over (donates).
-        """
-        self._results.append(result)
-        if len(self._results) > STEPS_AHEAD:
-            self._results.popleft().block_until_ready()
 
 
 def make_eval_step(
