@@ -14,6 +14,7 @@ from test_steps import batch_of, begin
 import jaxcat
 from jaxcat.errors import ConfigError
 from jaxcat.objectives.losses import losses
+from jaxcat.system.devices import make_mesh
 from jaxcat.train import train
 from jaxcat.training import learning_rate_search as search
 from jaxcat.training import loop
@@ -62,7 +63,8 @@ def test_copies_together_are_what_each_is_alone():
     network, _, state, frozen = begin(config, classes=3)
     batches = batches_for(network, frozen, classes=3)
     sweep = search.Sweep((0.003, 0.1), folds=2, steps=steps)
-    copies = search.Copies(config, network, frozen=frozen, options={**OPTIONS, "seed": 7}, steps=steps)
+    options = {**OPTIONS, "seed": 7}
+    copies = search.Copies(config, network, frozen=frozen, options=options, steps=steps, mesh=make_mesh())
     found = copies.together(copies.first({"params": state.trained, "stats": state.stats}), batches, sweep)
     for outcome in found:
         config.optim.learning_rate = outcome.rate

@@ -7,6 +7,7 @@ Copies of a head are trained together in one program; copies with blocks one aft
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from jaxcat.errors import ConfigError, TrainingError
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import averages
 from jaxcat.system.compilation import jit
-from jaxcat.system.devices import place_replicated
+from jaxcat.system.devices import place_replicated, replicated
 from jaxcat.system.files import never
 from jaxcat.training.epoch import saves_memory
 from jaxcat.training.mixing import MIXES
@@ -126,7 +127,7 @@ def find_rate(
         f"looking for the learning rate: {len(sweep.rates)} rates, {sweep.folds} × {steps} steps each, on "
         f"{len(batches)} batches of train, of which {held_out(len(batches))} are held out"
     )
-    copies = Copies(config, network, frozen=frozen, options=options, steps=steps)
+    copies = Copies(config, network, frozen=frozen, options=options, steps=steps, mesh=mesh)
     state = place_replicated(mesh, copies.first(run.trained))
     found = copies.one_by_one(state, batches, sweep, stop=stop) if blocks else copies.together(state, batches, sweep)
     if found is None:
@@ -144,9 +145,10 @@ class Copies:
     """Copies of the trained stages, each with its own learning rate."""
 
     def __init__(
-        self, config: ConfigDict, network: Network, *, frozen: Tree, options: Mapping[str, Any], steps: int
+        self, config: ConfigDict, network: Network, *, frozen: Tree, options: Mapping[str, Any], steps: int, mesh: Mesh
     ) -> None:
         """`options` are those of `make_train_step`, `steps` is the number of steps of each copy."""
+        self._jit = functools.partial(jit, out_shardings=replicated(mesh))
         self._network, self._frozen, self._options, self._steps = network, frozen, options, steps
         of_one = config.optim.copy_and_resolve_references()
         of_one.learning_rate = 1.0
@@ -196,7 +198,7 @@ class Copies:
 
             return jax.lax.map(of_one, (rates, folds), batch_size=max(1, min(len(pairs), COPIES_BYTES // size)))
 
-        found = jax.device_get(jit(all_copies)(state, self._frozen, list(batches)))
+        found = jax.device_get(self._jit(all_copies)(state, self._frozen, list(batches)))
         sums = [{name: array[number] for name, array in found.items()} for number in range(len(pairs))]
         return self._outcomes(sums, sweep)
 
@@ -204,7 +206,8 @@ class Copies:
         self, state: TrainState, batches: Sequence[Batch], sweep: Sweep, *, stop: Callable[[], int]
     ) -> list[Outcome] | None:
         """One copy after the other: gradients of convolutions are slow in a loop, and blocks take much memory."""
-        step, evaluate, found = jit(self.step, keep_barriers=self._saves_memory), jit(self._evaluate), []
+        step, evaluate = self._jit(self.step, keep_barriers=self._saves_memory), self._jit(self._evaluate)
+        found = []
         for rate, fold in itertools.product(sweep.rates, range(sweep.folds)):
             copy = state
             trained_on, measured_on = batches_of_fold(len(batches), fold, steps=self._steps)
