@@ -15,6 +15,9 @@ from jaxcat.data.batches import at_most
 from jaxcat.errors import ConfigError
 from jaxcat.system.devices import padded_batch_size
 
+# Of the step's key: what parts draw is independent of what mixing draws, whose constant is in mixing.py.
+OF_PARTS = 2
+
 
 def check_parts(config: ConfigDict, *, images: int, mesh: Mesh) -> None:
     """Checks that each device can divide its rows of a batch into `optim.accumulate` parts.
@@ -52,9 +55,11 @@ def added(function: Callable[[Any, Array], Any], rows: Any, *, parts: int, key: 
         key: the parts get different keys made of it.
     """
 
+    of_parts = jax.random.fold_in(key, OF_PARTS)
+
     def add(total: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
         number, rows = part
-        return jax.tree.map(jnp.add, total, function(rows, jax.random.fold_in(key, number))), None
+        return jax.tree.map(jnp.add, total, function(rows, jax.random.fold_in(of_parts, number))), None
 
     inputs = (jnp.arange(parts), divided(rows, parts))
     like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], inputs[1]), key)
