@@ -83,6 +83,10 @@ FACTORS = {
     "optim.schedule": ("constant", "cosine", "one_cycle"),
     "optim.class_weight": ("none", "balanced"),
     "optim.clip_norm": (0.0, 1.0),
+    "optim.label_smoothing": (0.0, 0.1),
+    "optim.mix": ("none", "mixup", "cutmix", "mixup_bottlenecks"),
+    "optim.average": (0.0, 0.9),
+    "model.remat": (False, True),
     "bottleneck.views": (0, 1, 2),
     "bottleneck.dtype": ("float16", "float32"),
 }
