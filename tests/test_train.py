@@ -98,8 +98,11 @@ def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, 
         "data.augment_on": "host",
         "model.dtype": "bfloat16",
         "model.train_bn": False,
+        "model.remat": True,
         "optim.schedule": "cosine",
         "optim.class_weight": "balanced",
+        "optim.accumulate": 1,  # each of eight devices has one row of a batch
+        "optim.mix": "mixup_bottlenecks",
         "bottleneck.views": 1,
         "bottleneck.dtype": "float32",
         "bottleneck.engine": "xla",  # as before: the others need float32

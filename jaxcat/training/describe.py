@@ -13,12 +13,14 @@ from rich.text import Text
 
 from jaxcat.bottlenecks.engines.litert import required_interpreter
 from jaxcat.bottlenecks.engines.names import XLA
+from jaxcat.config import flatten
 from jaxcat.data.augmentation.table import views_of
 from jaxcat.data.records import printed_order
 from jaxcat.escaping import for_shell
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
+from jaxcat.settings import SETTINGS
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.optim import is_exact
@@ -112,10 +114,21 @@ def _engine(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "", f"bottlenecks by {engine}, {found.package} {found.version}"
 
 
+# Settings of the train step that are named only if they change it.
+RECIPE = (
+    *("optim.label_smoothing", "optim.mix", "optim.layer_decay", "optim.average", "optim.accumulate"),
+    "model.remat",
+)
+
+
 def _trained(config: ConfigDict, run: Start) -> Iterator[tuple[str, str]]:
-    optim = config.optim
+    optim, values = config.optim, flatten(config)
+    rate = "to be found" if optim.find_learning_rate and not run.resumed else f"{optim.learning_rate:g}"
     yield "trained", _sizes(run.trained["params"], run.network)
-    yield "", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"
+    yield "", f"{optim.name}, learning rate {rate}, {optim.schedule}"
+    changed = [f"{name}={values[name]}" for name in RECIPE if values[name] != SETTINGS[name].before]
+    if changed:
+        yield "", ", ".join(changed)
 
 
 def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:

@@ -93,9 +93,10 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
 CAN_BE_FORCED = frozenset(
     {
         *("data.resize", "data.augment", "data.augment_on", "data.erase", "model.dropout", "model.dtype"),
-        *("model.train_bn", "model.bn_momentum"),
+        *("model.train_bn", "model.bn_momentum", "model.remat"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
-        *("optim.class_weight", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
+        *("optim.layer_decay", "optim.accumulate", "optim.mix", "optim.mix_alpha"),
+        *("optim.class_weight", "optim.label_smoothing", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
     }
 )
 
@@ -127,6 +128,8 @@ def keep_found(config: ConfigDict, before: ConfigDict) -> None:
     """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
+    if config.optim.find_learning_rate and before.optim.find_learning_rate:
+        config.optim.learning_rate = before.optim.learning_rate
     if config.bottleneck.engine == AUTO:
         config.bottleneck.engine = before.bottleneck.engine
     if config.data.augment_on == BY_RULE:
@@ -140,6 +143,7 @@ def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
     sections = (
         (config, before, ("init_from",)),
         (config.model, before.model, ("backbone", "weights", "preprocessing")),
+        (config.optim, before.optim, ("find_learning_rate", "average")),  # the second changes what checkpoints hold
     )
     for section, began, names in sections:
         for name in names:
@@ -206,7 +210,7 @@ def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformat
 
     It contains those of later stages, because these never freeze a block.
     """
-    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
+    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics, average=bool(run.meta.config.optim.average))
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
         like = items_of(jax.eval_shape(fresh, params, stats))
