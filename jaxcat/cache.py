@@ -98,7 +98,7 @@ def _about(members: Sequence[tuple[Path, dict[str, Any]]]) -> str:
     try:
         rows = max(_rows(folder) for folder, _ in members)
         folder, key = members[-1]
-        views = "not augmented" if key["augment"] == "none" else f"augment {key['augment']}, seed {key['seed']}"
+        views = "not augmented" if key["seed"] is None else _views(key)
         if _group(key):
             blocks = {key["stages"][-1]: len(key["stages"]) for _, key in members}
             names = sorted(blocks, key=blocks.__getitem__)
@@ -109,6 +109,13 @@ def _about(members: Sequence[tuple[Path, dict[str, Any]]]) -> str:
         return f"{counted(rows, 'row')} {what}, {key['dtype']}, {views}"
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return "bottlenecks without a readable key"
+
+
+def _views(key: Mapping[str, Any]) -> str:
+    """How the views of the rows of a folder were made."""
+    erased = f", erase {key['erase']:g}" if "erase" in key else ""
+    where = f", on the {key['augment_on']}" if "augment_on" in key else ""
+    return f"augment {key['augment']}{erased}, seed {key['seed']}{where}"
 
 
 def _rows(folder: Path) -> int:

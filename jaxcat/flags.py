@@ -19,7 +19,7 @@ from ml_collections.config_flags import config_flags
 from jaxcat import configs
 from jaxcat.bottlenecks.engines.names import AUTO, CHOICES, XLA, unsupported
 from jaxcat.config import check_name, check_stored, flatten
-from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.augmentation.table import AUGMENTATIONS
 from jaxcat.data.division import parse_fold
 from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.indexing.patterns import Pattern
@@ -32,8 +32,9 @@ from jaxcat.setting import Setting
 from jaxcat.settings import SETTINGS
 from jaxcat.system.files import cache_dir
 from jaxcat.system.paths import URL, typed
+from jaxcat.training.mixing import MIXES
 from jaxcat.training.optim import OPTIMIZERS, SCHEDULES
-from jaxcat.training.requests import check_exact
+from jaxcat.training.requests import check_exact, check_optim
 from jaxcat.training.stages import check_each, check_stages
 from jaxcat.weights.registry import REGISTRY
 from jaxcat.wording import meant, not_one_of
@@ -47,6 +48,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "bottleneck.engine": CHOICES,
     "optim.name": OPTIMIZERS,
     "optim.schedule": SCHEDULES,
+    "optim.mix": MIXES,
 }
 
 
@@ -164,7 +166,7 @@ def _check_run(config: ConfigDict) -> None:
 
 
 def _check_combinations(config: ConfigDict) -> None:
-    data, model, optim = config.data, config.model, config.optim
+    data, model = config.data, config.model
     if data.source == "folder" and not data.dir:
         raise ConfigError("--config.data.dir is empty: name the folder of images, DIR/train/CLASS/… or DIR/CLASS/…")
     if 0 < data.grey_bits < 8:
@@ -183,10 +185,7 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")
-    if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:
-        raise ConfigError(
-            f"--config.optim.name={optim.name} needs --config.optim.weight_decay above 0; without decay use adam"
-        )
+    check_optim(config)
     if model.weights in REGISTRY and (owner := REGISTRY[model.weights].backbone) != model.backbone:
         raise ConfigError(
             f"--config.model.weights={model.weights} are weights of {owner}, not of --config.model.backbone="

@@ -141,6 +141,22 @@ SETTINGS: dict[str, Setting] = {
         4.0, before=4.0, meaning="memory for decoded images of splits that fit; 0: none", unit="GiB", may_change=True
     ),
     "data.augment": Setting("none", before="none", meaning="random changes of each training image"),
+    "data.augment_on": Setting(
+        "auto",
+        before="host",
+        meaning="what computes them; pixels differ by at most one grey level",
+        choices={
+            "auto": "device on CPU and GPU, host on TPU and where LiteRT makes bottlenecks",
+            "host": "TensorFlow, on the processor, beside the steps",
+            "device": "JAX, on the devices, as part of the step",
+        },
+    ),
+    "data.erase": Setting(
+        0.0,
+        before=0.0,
+        meaning="share of training images of which a random rectangle is erased, 0.02 to 0.4 of the area; 0: none",
+        high=1,
+    ),
     # model ------------------------------------------------------------------------------------------------------------
     "model.backbone": Setting("inception_v3", before="inception_v3", meaning="the pretrained network"),
     "model.weights": Setting(
@@ -200,6 +216,11 @@ SETTINGS: dict[str, Setting] = {
         meaning="type of the computation; parameters, statistics and logits are always float32",
         choices={"float32": "single precision", "bfloat16": "half the memory, fast on accelerators"},
     ),
+    "model.remat": Setting(
+        False,
+        before=False,
+        meaning="True: trained blocks keep only their outputs and compute the rest again for gradients, to save memory",
+    ),
     # train ------------------------------------------------------------------------------------------------------------
     "train.stages": Setting(
         "",
@@ -213,13 +234,25 @@ SETTINGS: dict[str, Setting] = {
     "optim.penalty": Setting(
         0.0, before=0.0, meaning="exact: strength of the L2 penalty; 0: chosen by leave-one-out on train", high=1e12
     ),
-    "optim.learning_rate": Setting(1e-4, before=1e-4, meaning="for the head, after the warm-up", above=0, high=1e3),
+    "optim.learning_rate": Setting(1e-4, before=1e-4, meaning="highest one, for the head", above=0, high=1e3),
+    "optim.find_learning_rate": Setting(
+        False,
+        before=False,
+        meaning="True: a sweep on part of train chooses the learning rate before the first step, and the run keeps it",
+    ),
     "optim.schedule": Setting("constant", before="constant", meaning="course of the learning rate after the warm-up"),
     "optim.warmup_epochs": Setting(
         0.0, before=0.0, meaning="linear rise of the learning rate from 0; 0: no rise", unit="epochs", high=10**5
     ),
     "optim.backbone_scale": Setting(
         1.0, before=1.0, meaning="the backbone's learning rate, as a multiple of the head's", above=0, high=1e3
+    ),
+    "optim.layer_decay": Setting(
+        1.0,
+        before=1.0,
+        meaning="factor on the learning rate of the last trained block, and once more for each block before it",
+        above=0,
+        high=1,
     ),
     "optim.weight_decay": Setting(0.0, before=0.0, meaning="decoupled weight decay, of kernels only; 0: none", high=1),
     "optim.clip_norm": Setting(
@@ -230,6 +263,35 @@ SETTINGS: dict[str, Setting] = {
         before="none",
         meaning="how much a class counts in the training loss",
         choices={"none": "in proportion to its images", "balanced": "the same as any other class"},
+    ),
+    "optim.label_smoothing": Setting(
+        0.0,
+        before=0.0,
+        meaning="share of a label that the training loss spreads over all classes; 0: none",
+        high=0.5,
+    ),
+    "optim.mix": Setting("none", before="none", meaning="how rows of a batch are mixed, with their labels"),
+    "optim.mix_alpha": Setting(
+        0.2,
+        before=0.2,
+        meaning="with mix, both parameters of the beta distribution of the shares: 0.2 rarely mixes much, 1 does",
+        above=0,
+        high=100,
+    ),
+    "optim.accumulate": Setting(
+        1,
+        before=1,
+        meaning="equal parts in which a batch goes through the trained stages, to save memory; 1: the whole at once",
+        unit="parts",
+        low=1,
+        high=2**20,
+    ),
+    "optim.average": Setting(
+        0.0,
+        before=0.0,
+        meaning="decay per step of a moving average of the trained parameters, which the run is validated and used "
+        "with; 0: none",
+        high=0.99999,
     ),
     # stop -------------------------------------------------------------------------------------------------------------
     "stop.accuracy": Setting(

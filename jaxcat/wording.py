@@ -40,6 +40,7 @@ ALSO_CALLED = {
     **dict.fromkeys(("data", "data_dir", "data_path", "dataset", "root", "images", "image_dir"), "data.dir"),
     **dict.fromkeys(("imgsz", "img_size", "image", "resolution", "input_size"), "data.image_size"),
     **dict.fromkeys(("aug", "augmentation", "augmentations"), "data.augment"),
+    **dict.fromkeys(("reprob", "random_erasing", "erasing", "cutout"), "data.erase"),
     **dict.fromkeys(("val_split", "validation_split", "val_fraction", "test_size"), "data.validation_fraction"),
     **dict.fromkeys(("arch", "model", "network", "architecture", "model_name"), "model.backbone"),
     **dict.fromkeys(("pretrained", "checkpoint"), "model.weights"),
@@ -47,6 +48,16 @@ ALSO_CALLED = {
     **dict.fromkeys(("precision", "amp", "fp16", "bf16"), "model.dtype"),
     **dict.fromkeys(("early_stopping", "early_stop"), "stop.patience"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("ema", "ema_decay", "model_ema", "polyak", "averaging"), "optim.average"),
+    **dict.fromkeys(
+        ("gradient_accumulation", "gradient_accumulation_steps", "accumulation_steps", "grad_accum", "accumulation"),
+        "optim.accumulate",
+    ),
+    **dict.fromkeys(("gradient_checkpointing", "checkpointing", "rematerialization"), "model.remat"),
+    **dict.fromkeys(("lr_find", "lr_finder", "auto_lr_find", "find_lr"), "optim.find_learning_rate"),
+    **dict.fromkeys(("mixup", "cutmix"), "optim.mix"),
+    **dict.fromkeys(("smoothing", "ls"), "optim.label_smoothing"),
+    **dict.fromkeys(("layer_wise_lr_decay", "layerwise_lr_decay", "llrd", "lr_decay"), "optim.layer_decay"),
     **dict.fromkeys(("class_weights", "balanced"), "optim.class_weight"),
 }
 

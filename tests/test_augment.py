@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxcat.data import augment
+from jaxcat.data.augmentation import draws, host, table
 
 
 def smooth_images(count: int, size: int) -> np.ndarray:
@@ -14,10 +14,10 @@ def smooth_images(count: int, size: int) -> np.ndarray:
     return np.stack([np.broadcast_to(127.5 + 120 * c, (count, size, size)) for c in channels], -1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+@pytest.mark.parametrize("name", table.AUGMENTATIONS)
 def test_view_depends_on_seed_view_and_record_only(name):
     def drawn(indices, seed=3, view=1):
-        return augment.parameters(name, seed=seed, view=view, indices=np.array(indices), size=32)
+        return table.parameters(name, seed=seed, view=view, indices=np.array(indices), size=32)
 
     whole, alone = drawn([5, 9, 2, 9]), drawn([9])
     assert whole.keys() == alone.keys()
@@ -33,20 +33,20 @@ def test_view_depends_on_seed_view_and_record_only(name):
 
 
 def test_seed_and_view_are_not_interchangeable():
-    one = augment.parameters("article", seed=1, view=2, indices=np.arange(4), size=32)
-    other = augment.parameters("article", seed=2, view=1, indices=np.arange(4), size=32)
+    one = table.parameters("article", seed=1, view=2, indices=np.arange(4), size=32)
+    other = table.parameters("article", seed=2, view=1, indices=np.arange(4), size=32)
     assert not np.array_equal(one["matrices"], other["matrices"])
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="artcile.*none, article, digits, inception"):
-        augment.parameters("artcile", seed=0, view=0, indices=np.arange(2), size=32)
+    with pytest.raises(ValueError, match="artcile.*none, article, mild, mild_unmirrored, digits, inception"):
+        table.parameters("artcile", seed=0, view=0, indices=np.arange(2), size=32)
 
 
 def test_none_is_the_identity():
     images = smooth_images(2, 16)
-    nothing = augment.parameters("none", seed=0, view=0, indices=np.arange(2), size=16)
-    assert augment.apply(images, nothing, size=16) is images
+    nothing = table.parameters("none", seed=0, view=0, indices=np.arange(2), size=16)
+    assert host.apply(images, nothing, size=16) is images
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ def test_article_equals_keras(size):
     }
     flip = np.arange(count) % 2 == 0
     images = smooth_images(count, size)
-    matrices = augment.affine_matrices(**drawn, flip=flip, size=size)
-    ours = augment.apply(images, {"matrices": matrices}, size=size).numpy()
+    matrices = draws.affine_matrices(**drawn, flip=flip, size=size)
+    ours = host.apply(images, {"matrices": matrices}, size=size).numpy()
     for i in range(count):
         one = {key: value[i] for key, value in drawn.items()}
         theirs = apply_affine_transform(
@@ -80,7 +80,7 @@ def test_article_equals_keras(size):
 
 def test_article_ranges_are_those_of_the_article():
     zero = np.zeros(4)
-    matrices = augment.parameters("article", seed=0, view=0, indices=np.arange(4000), size=100)["matrices"]
+    matrices = table.parameters("article", seed=0, view=0, indices=np.arange(4000), size=100)["matrices"]
     linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
     flipped = np.linalg.det(linear) < 0
     assert flipped.mean() == pytest.approx(0.5, abs=0.03)
@@ -94,14 +94,25 @@ def test_article_ranges_are_those_of_the_article():
             pytest.approx(1.2, abs=3e-3),
         )
     assert np.corrcoef(zoom.T)[0, 1] == pytest.approx(0, abs=0.06)  # zx and zy are drawn apart, as Keras draws them
-    still = augment.affine_matrices(
-        zero, tx=zero, ty=zero, shear=zero, zx=zero + 1, zy=zero + 1, flip=zero > 0, size=100
-    )
+    still = draws.affine_matrices(zero, tx=zero, ty=zero, shear=zero, zx=zero + 1, zy=zero + 1, flip=zero > 0, size=100)
     np.testing.assert_allclose(still, np.tile([1, 0, 0, 0, 1, 0, 0, 0], (4, 1)), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mild", "mild_unmirrored"])
+def test_mild_ranges(name):
+    drawn = table.parameters(name, seed=0, view=0, indices=np.arange(2000), size=100)
+    linear = drawn["matrices"][:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+    mirrored = np.linalg.det(linear) < 0
+    assert mirrored.mean() == pytest.approx(0.5 if name == "mild" else 0, abs=0.04)
+    linear = np.where(mirrored[:, None, None], linear * [-1, 1], linear)
+    angle = np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    zoom = np.linalg.norm(linear, axis=1)
+    for found, most in ((angle, 10), (zoom - 1, 0.1), (drawn["colours"] - 1, 0.1)):
+        assert (found.min(), found.max()) == (pytest.approx(-most, rel=0.02), pytest.approx(most, rel=0.02))
+
+
 def test_digits_are_never_mirrored():
-    matrices = augment.parameters("digits", seed=0, view=0, indices=np.arange(500), size=75)["matrices"]
+    matrices = table.parameters("digits", seed=0, view=0, indices=np.arange(500), size=75)["matrices"]
     linear = matrices[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
     assert np.linalg.det(linear).min() > 0
     assert np.abs(np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))).max() <= 12
@@ -110,15 +121,15 @@ def test_digits_are_never_mirrored():
 def test_between_pixels_the_value_is_rounded_not_cut_off():
     images = np.tile(np.array([0, 1, 2, 3], np.uint8)[None, None, :, None], (1, 4, 1, 3))
     shift = np.array([[1, 0, 0.75, 0, 1, 0, 0, 0]], np.float32)
-    views = augment.apply(images, {"matrices": shift}, size=4).numpy()
+    views = host.apply(images, {"matrices": shift}, size=4).numpy()
     np.testing.assert_array_equal(views[0, 0, :, 0], [1, 2, 3, 3])
 
 
 def test_inception_crops_lie_inside_a_larger_store():
     size, count = 50, 2000
-    store = augment.store_size("inception", size)
-    assert (store, augment.store_size("inception", 299), augment.store_size("article", 299)) == (75, 449, 299)
-    matrices = augment.parameters("inception", seed=0, view=0, indices=np.arange(count), size=size)["matrices"]
+    store = table.store_size("inception", size)
+    assert (store, table.store_size("inception", 299), table.store_size("article", 299)) == (75, 449, 299)
+    matrices = table.parameters("inception", seed=0, view=0, indices=np.arange(count), size=size)["matrices"]
     corners = np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])
     x = matrices[:, [0]] * corners[:, 0] + matrices[:, [2]]
     y = matrices[:, [4]] * corners[:, 1] + matrices[:, [5]]
@@ -132,8 +143,8 @@ def test_inception_crops_lie_inside_a_larger_store():
 
 
 def test_inception_view_has_the_output_size():
-    drawn = augment.parameters("inception", seed=0, view=0, indices=np.arange(3), size=20)
-    views = augment.apply(smooth_images(3, 30), drawn, size=20)
+    drawn = table.parameters("inception", seed=0, view=0, indices=np.arange(3), size=20)
+    views = host.apply(smooth_images(3, 30), drawn, size=20)
     assert views.shape == (3, 20, 20, 3)
     assert views.dtype == "uint8"
 
@@ -146,7 +157,7 @@ def test_colour_factors_are_pillows(column, method, factor):
     images = smooth_images(1, 24) // 2 + 50  # no channel reaches 0 or 255, where Pillow's separate steps clip
     colours = np.ones((1, 3), np.float32)
     colours[0, column] = factor
-    ours = augment.apply(images, {"colours": colours}, size=24).numpy()[0].astype(int)
+    ours = host.apply(images, {"colours": colours}, size=24).numpy()[0].astype(int)
     theirs = np.array(getattr(ImageEnhance, method)(Image.fromarray(images[0])).enhance(factor)).astype(int)
     assert np.abs(ours - theirs).max() <= 1
     assert np.abs(ours - images[0]).max() > 3
@@ -154,7 +165,7 @@ def test_colour_factors_are_pillows(column, method, factor):
 
 def test_colours_do_not_wrap_around():
     images = np.full((1, 4, 4, 3), 250, np.uint8)
-    brighter = augment.apply(images, {"colours": np.array([[1.2, 1, 1]], np.float32)}, size=4)
+    brighter = host.apply(images, {"colours": np.array([[1.2, 1, 1]], np.float32)}, size=4)
     assert brighter.numpy().min() == 255
 
 
@@ -162,11 +173,41 @@ def test_parts_are_told_apart_by_name():
     """Colours alone are no matrices, whatever their place."""
     still = np.array([[1, 0, 0, 0, 1, 0, 0, 0]] * 2, np.float32)
     colours = np.array([[0.9, 1.1, 0.8], [1.1, 0.9, 1.2]], np.float32)
-    both = augment.apply(smooth_images(2, 16), {"colours": colours, "matrices": still}, size=16)
-    alone = augment.apply(smooth_images(2, 16), {"colours": colours}, size=16)
+    both = host.apply(smooth_images(2, 16), {"colours": colours, "matrices": still}, size=16)
+    alone = host.apply(smooth_images(2, 16), {"colours": colours}, size=16)
     np.testing.assert_array_equal(alone, both)
     assert not np.array_equal(alone, smooth_images(2, 16))
 
 
 def test_every_augmentation_has_a_meaning():
-    assert all(augmentation.meaning for augmentation in augment.AUGMENTATIONS.values())
+    assert all(augmentation.meaning for augmentation in table.AUGMENTATIONS.values())
+
+
+def test_erased_rectangles_are_those_of_the_paper():
+    """Zhong et al.: 0.02 to 0.4 of the area, height 0.3 to 1 / 0.3 of the width, inside the image, anywhere."""
+    size, count = 200, 4000
+    erased = table.parameters("none", seed=0, view=0, indices=np.arange(count), size=size, erase=0.25)["erased"]
+    assert erased.dtype == np.float32
+    np.testing.assert_array_equal(erased, np.round(erased))
+    width, height = erased[:, 2] - erased[:, 0], erased[:, 3] - erased[:, 1]
+    there = width > 0
+    assert there.mean() == pytest.approx(0.25, abs=0.03)
+    assert not erased[~there].any()
+    left, top, right, bottom = erased[there].T
+    area, aspect = (width * height)[there] / size**2, height[there] / width[there]
+    assert (area.min(), area.max()) == (pytest.approx(0.02, abs=0.003), pytest.approx(0.4, abs=0.02))
+    assert (aspect.min(), aspect.max()) == (pytest.approx(0.3, abs=0.03), pytest.approx(1 / 0.3, abs=0.2))
+    assert (left.min(), top.min(), right.max(), bottom.max()) == (0, 0, size, size)
+    every = table.parameters("article", seed=0, view=0, indices=np.arange(50), size=size, erase=1.0)
+    assert (every["erased"][:, 2] > every["erased"][:, 0]).all()
+    same = table.parameters("article", seed=0, view=0, indices=np.arange(50), size=size)
+    np.testing.assert_array_equal(every["matrices"], same["matrices"])
+
+
+def test_an_erased_rectangle_is_the_mean_of_imagenet_and_the_rest_as_it_was():
+    images = smooth_images(2, 12)
+    rectangles = np.array([[2, 3, 7, 12], [0, 0, 0, 0]], np.float32)
+    views = host.apply(images, {"erased": rectangles}, size=12).numpy()
+    expected = images.copy()
+    expected[0, 3:12, 2:7] = [124, 117, 104]
+    np.testing.assert_array_equal(views, expected)

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcat.data import augment, batches
+from jaxcat.data import batches
+from jaxcat.data.augmentation import host, table
+from jaxcat.data.augmentation.table import Views
 from jaxcat.errors import DataError
 from jaxcat.system import devices
 
@@ -80,11 +82,11 @@ def test_an_augmentation_may_draw_colours_alone(monkeypatch):
     def draw(drawn, size):
         return {"colours": 1 + 0.2 * drawn[:, :3].astype(np.float32)}
 
-    monkeypatch.setitem(augment.AUGMENTATIONS, "colours", augment.Augmentation("colours alone", draw))
+    monkeypatch.setitem(table.AUGMENTATIONS, "colours", table.Augmentation("colours alone", draw))
     store = FakeStore()
-    drawn = augment.parameters("colours", seed=0, view=0, indices=ORDER, size=8)
-    expected = augment.apply(store.images[ORDER], drawn, size=8)
-    np.testing.assert_array_equal(real(collect(store, augment="colours"), "image"), expected)
+    drawn = table.parameters("colours", seed=0, view=0, indices=ORDER, size=8)
+    expected = host.apply(store.images[ORDER], drawn, size=8)
+    np.testing.assert_array_equal(real(collect(store, augment=Views("colours")), "image"), expected)
 
 
 def test_one_iterator_for_whatever_is_read():
@@ -94,9 +96,9 @@ def test_one_iterator_for_whatever_is_read():
     share = batches.share_of(ORDER, batch_size=20, mesh=mesh)
 
     def read(records):
-        return np.where(records < 0, 0, rows[records])
+        return {"bottleneck": np.where(records < 0, 0, rows[records])}
 
-    made = batches.Batches("bottleneck", read, share, labels=LABELS, mesh=mesh, sizes=[2, 1])
+    made = batches.Batches(read, share, labels=LABELS, mesh=mesh, sizes=[2, 1])
     two, one = map(jax.device_get, made)
     assert two["bottleneck"].shape == two["label"].shape == two["mask"].shape == (2, 24)
     assert one["bottleneck"].shape == (24,)
@@ -111,19 +113,20 @@ def test_no_records_no_batches():
 
 
 def test_resumed_pass_continues_the_whole_one():
-    whole, resumed = collect(augment="article"), collect(indices=ORDER[20:], augment="article")
+    whole, resumed = collect(augment=Views("article")), collect(indices=ORDER[20:], augment=Views("article"))
     for name in ("image", "label", "mask"):
         np.testing.assert_array_equal([batch[name] for batch in whole[1:]], [batch[name] for batch in resumed])
 
 
 @pytest.mark.parametrize("name", ["article", "digits", "inception"])
 def test_a_record_has_the_same_view_in_any_batch_order_and_thread_count(name):
-    store = FakeStore(size=augment.store_size(name, 8))
-    first = collect(store, augment=name, seed=5, view=2, threads=1)
-    second = collect(store, augment=name, seed=5, view=2, threads=4, indices=ORDER[::-1], batch_size=7, prefetch=1)
+    store = FakeStore(size=table.store_size(name, 8))
+    first = collect(store, augment=Views(name), seed=5, view=2, threads=1)
+    turned = {"indices": ORDER[::-1], "batch_size": 7, "prefetch": 1, "threads": 4}
+    second = collect(store, augment=Views(name), seed=5, view=2, **turned)
     np.testing.assert_array_equal(real(first, "image"), real(second, "image")[::-1])
     for other in ({"view": 3, "seed": 5}, {"view": 2, "seed": 6}):
-        assert not np.array_equal(real(first, "image"), real(collect(store, augment=name, **other), "image"))
+        assert not np.array_equal(real(first, "image"), real(collect(store, augment=Views(name), **other), "image"))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
@@ -143,7 +146,7 @@ def test_processes_share_every_global_batch(processes, batch_size):
 def test_error_of_the_store_comes_out_as_it_is():
     good = list(ORDER).index(13) // 4
     made = batches.batches(
-        FakeStore(bad=True), LABELS, ORDER, batch_size=4, size=8, mesh=devices.make_mesh(), augment="article"
+        FakeStore(bad=True), LABELS, ORDER, batch_size=4, size=8, mesh=devices.make_mesh(), augment=Views("article")
     )
     for _ in range(good):
         next(made)
@@ -151,8 +154,15 @@ def test_error_of_the_store_comes_out_as_it_is():
         next(made)
 
 
-@pytest.mark.parametrize("name", ["none", "article"])
-def test_error_that_does_not_come_again_is_an_error_all_the_same(name):
+@pytest.mark.parametrize(
+    ("views", "says"),
+    [
+        (Views(), "^the network is away$"),
+        (Views("article", on=table.DEVICE), "^the network is away$"),
+        (Views("article"), r"at the next attempt it could \(UnknownError\)"),
+    ],
+)
+def test_error_that_does_not_come_again_is_an_error_all_the_same(views, says):
     store = FakeStore()
     gather, failed = store.gather, []
 
@@ -163,18 +173,18 @@ def test_error_that_does_not_come_again_is_an_error_all_the_same(name):
         return gather(indices)
 
     store.gather = once
-    with pytest.raises(DataError, match=r"at the next attempt it could \(UnknownError\)"):
-        collect(store, augment=name)
+    with pytest.raises(DataError, match=says):
+        collect(store, augment=views)
 
 
 def test_store_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"uint8 \(20, 8, 8, 3\), expected uint8 \(20, 12, 12, 3\)"):
-        collect(FakeStore(size=8), augment="inception")
+        collect(FakeStore(size=8), augment=Views("inception"))
 
 
 def test_unknown_augmentation_is_refused_at_once():
     with pytest.raises(ValueError, match="unknown augmentation 'nothing'"):
-        batches.batches(FakeStore(), LABELS, ORDER, batch_size=4, size=8, mesh=devices.make_mesh(), augment="nothing")
+        collect(augment=Views("nothing"))
 
 
 @pytest.mark.slow

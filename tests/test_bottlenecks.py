@@ -35,7 +35,7 @@ KEY = {"stages": ["mixed0"], "pool": None, "image_size": 75, "dtype": "float32"}
 STEPS = {
     "decode": "data.images.decoding",
     "resize": "data.images.resizing",
-    "augment": "data.augment",
+    "augment": "data.augmentation.table",
     "prefix": "models.backbone",
 }
 
@@ -155,11 +155,11 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_
         def limited(function, **arguments):
             compiled = compile(function, **arguments)
 
-            def call(frozen, images):
-                sizes.append(len(images))
-                if len(images) > most:
+            def call(frozen, batch):
+                sizes.append(len(batch["image"]))
+                if sizes[-1] > most:
                     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-                return compiled(frozen, images)
+                return compiled(frozen, batch)
 
             return call
 

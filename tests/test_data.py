@@ -299,7 +299,7 @@ def test_unknown_source():
 def test_tables_of_choices_have_meanings_and_import_no_framework():
     code = """
 import sys
-from jaxcat.data.augment import AUGMENTATIONS
+from jaxcat.data.augmentation.table import AUGMENTATIONS
 from jaxcat.data.images.resizing import RESIZES
 from jaxcat.data.sources import SOURCES
 for table in (AUGMENTATIONS, RESIZES, SOURCES):

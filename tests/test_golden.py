@@ -23,7 +23,10 @@ import pytest
 
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import default
-from jaxcat.data.augment import AUGMENTATIONS, apply, parameters, store_size
+from jaxcat.data.augmentation.device import for_device, views
+from jaxcat.data.augmentation.draws import Parameters
+from jaxcat.data.augmentation.host import apply
+from jaxcat.data.augmentation.table import AUGMENTATIONS, parameters, store_size
 from jaxcat.data.images.decoding import Decoding, decode
 from jaxcat.data.images.resizing import RESIZES, resize
 from jaxcat.models.backbone import BACKBONES
@@ -37,7 +40,7 @@ SAMPLE = 600  # values kept of an output that is large or not of pixels
 OWNERS = {
     "decode": "DECODE_VERSION in jaxcat/data/images/decoding.py",
     "resize": "RESIZE_VERSION in jaxcat/data/images/resizing.py",
-    "augment": "AUGMENT_VERSION in jaxcat/data/augment.py",
+    "augment": "AUGMENT_VERSION in jaxcat/data/augmentation/table.py",
     "prefix": "PREFIX_VERSION in jaxcat/models/backbone.py",
 }
 Outputs = Iterator[tuple[str, np.ndarray]]
@@ -81,17 +84,31 @@ def resized() -> Outputs:
             yield f"{mode}, to {size}", sample(resize(pattern(190, 170).astype(np.uint8), size, mode=mode))
 
 
-def augmented() -> Outputs:
+WHOLE = ("none", "article", "digits", "inception")  # of newer augmentations a sample is kept
+
+
+def by_host(images: np.ndarray, drawn: Parameters, size: int) -> np.ndarray:
+    return np.asarray(apply(images, drawn, size=size))
+
+
+def by_device(images: np.ndarray, drawn: Parameters, size: int) -> np.ndarray:
+    return np.asarray(jax.jit(views)({"image": images, **for_device(drawn, size=size)}))
+
+
+def augmented(make: Callable[[np.ndarray, Parameters, int], np.ndarray] = by_host) -> Outputs:
     for name in AUGMENTATIONS:
         for size, count in ((15, 6), (32, 3)):
             indices = np.arange(count)
             side = store_size(name, size)
             images = np.stack([np.roll(pattern(side, side), 5 * i, axis=1) for i in indices]).astype(np.uint8)
             drawn = parameters(name, seed=3, view=2, indices=indices, size=size)
-            yield f"{name}, {size} px", np.asarray(apply(images, drawn, size=size))
+            output = make(images, drawn, size)
+            yield f"{name}, {size} px", output if name in WHOLE else sample(output)
     for name, matrix in {"left and up": [1, 0, -6.5, 0, 1, -3.25], "right and down": [1, 0, 7.75, 0, 1, 9]}.items():
         drawn = {"matrices": np.array([[*matrix, 0, 0]], np.float32)}
-        yield f"beyond the edge, {name}", np.asarray(apply(pattern(12, 12)[None].astype(np.uint8), drawn, size=12))
+        yield f"beyond the edge, {name}", make(pattern(12, 12)[None].astype(np.uint8), drawn, 12)
+    drawn = parameters("none", seed=3, view=2, indices=np.arange(6), size=15, erase=0.8)
+    yield "erased, 15 px", make(np.stack([pattern(15, 15).astype(np.uint8)] * 6), drawn, 15)
 
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -164,7 +181,7 @@ def differs(name: str, now: np.ndarray, golden: np.ndarray) -> bool:
     difference = np.abs(now.astype(np.float64) - golden.astype(np.float64)).max()
     if name.startswith("prefix: "):
         return difference > 1e-5 * np.abs(golden).max()
-    return difference > (1 if name.startswith("augment: inception") else 0)
+    return difference > (1 if name.startswith(("augment: inception", "augment: mild")) else 0)
 
 
 def stored() -> tuple[dict[str, int], dict[str, np.ndarray]]:
@@ -186,8 +203,14 @@ def test_numbers_are_those_of_the_declared_version(step):
     assert now.keys() == known, "the tables have other rows: python tests/test_golden.py --write"
 
 
+def test_views_of_the_device_are_the_golden_ones_to_one_grey_level():
+    _, golden = stored()
+    for name, output in augmented(by_device):
+        assert np.abs(output - golden[f"augment: {name}"].astype(int)).max() <= 1, name
+
+
 def test_the_golden_values_are_small():
-    assert sum(path.stat().st_size for path in PATH.parent.rglob("*") if path.is_file()) < 200_000
+    assert sum(path.stat().st_size for path in PATH.parent.rglob("*") if path.is_file()) < 210_000
 
 
 def write() -> int:

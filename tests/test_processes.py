@@ -79,9 +79,12 @@ def test_bottlenecks_of_two_processes_serve_them_and_one_alone(runs, folder, tmp
 
 
 def test_a_head_on_bottlenecks_in_two_processes_gives_the_losses_of_one(folder, tmp_path, monkeypatch):
-    """Two steps in one compiled loop (`every_steps`), each process giving its part of both batches."""
+    """Two steps in one compiled loop (`every_steps`), each process giving its part of both, rows mixed."""
     monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
-    head = ("--config.model.train_from=head", "--config.bottleneck.views=2", "--config.bottleneck.dtype=float32")
+    head = (
+        *("--config.model.train_from=head", "--config.bottleneck.views=2", "--config.bottleneck.dtype=float32"),
+        *("--config.optim.mix=mixup_bottlenecks", "--config.optim.average=0.9"),
+    )
     for count, devices in ((1, 4), (2, 2)):
         with train(count, tmp_path / str(count), folder, *head, "--config.epochs=3", devices=devices) as run:
             assert run.statuses() == [0] * count, run.output()

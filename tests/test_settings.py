@@ -185,6 +185,7 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
             "--config.model.train_bn=True.*no batch normalisation",
         ),
         ({"model__train_bn": True}, "--config.model.train_bn=True.*train_from=head"),
+        ({"model__remat": True}, "--config.model.remat=True has no effect.*train_from=head"),
         ({"model__cut": "mixed2", "model__train_from": "mixed3"}, "train_from=mixed3 lies beyond .*cut=mixed2"),
         ({"model__cut": "mixed2", "model__pool_from": "mixed3"}, "pool_from=mixed3 lies beyond .*cut=mixed2"),
         ({"model__pool": "flatten", "model__pool_grid": 2}, "--config.model.pool_grid=2 needs"),
@@ -196,6 +197,15 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"data__source": "tfds"}, "--config.data.name is empty"),
         ({"data__source": "digits", "data__train_dir": "x"}, "--config.data.train_dir=x names a folder"),
         ({"data__source": "digits", "data__min_per_class": 2}, "--config.data.min_per_class=2 is not for"),
+        ({"optim__schedule": "one_cycle", "optim__warmup_epochs": 1.0}, "warmup_epochs=1 .*schedule=one_cycle"),
+        ({"optim__mix": "mixup", "bottleneck__views": 1}, "mix=mixup mixes images.*views=1.*mixup_bottlenecks"),
+        ({"optim__mix": "mixup_bottlenecks"}, "mix=mixup_bottlenecks mixes bottlenecks.*views=0"),
+        ({"optim__accumulate": 3}, "accumulate=3 does not divide --config.batch_size=20"),
+        (
+            {"optim__accumulate": 2, "model__train_from": "mixed9", "model__train_bn": True},
+            "accumulate=2 does not go with --config.model.train_bn",
+        ),
+        ({"optim__layer_decay": 0.5}, "layer_decay=0.5 has no effect.*train_from=head"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),
         ({"data__augment": "articel"}, "--config.data.augment=articel.*did you mean article"),
     ],
@@ -210,9 +220,8 @@ def test_every_name_of_every_table_is_accepted():
     for name in flags.TABLES:
         for choice in choices_of(name):
             exact = choice == "exact"
-            config = request(
-                optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(exact or name == "bottleneck.engine")
-            )
+            views = exact or name == "bottleneck.engine" or choice == "mixup_bottlenecks"
+            config = request(optim__weight_decay=0.0 if exact else 0.01, bottleneck__views=int(views))
             config.data.name = "cats_vs_dogs"
             config.update_from_flattened_dict({name: choice, "data.table": "t.csv" if choice == "table" else ""})
             validate(config)
@@ -227,4 +236,6 @@ def test_every_optimizer_and_schedule_can_be_built():
     for optimizer in flags.OPTIMIZERS.values():
         assert optimizer.build is None or isinstance(optimizer.build(optax), optax.GradientTransformation)
     for schedule in flags.SCHEDULES.values():
-        assert float(schedule.build(optax, 0.1, 10)(0)) == pytest.approx(0.1)
+        rates = [float(schedule.build(optax, 0.1, 10)(step)) for step in range(10)]
+        assert max(rates) == pytest.approx(0.1)
+        assert (rates[0] < rates[1]) == schedule.rises

@@ -77,6 +77,7 @@ PROCESS = """
 import argparse
 import jax, numpy as np
 from jaxcat.data import batches
+from jaxcat.data.augmentation.table import Views
 from jaxcat.system import cli, devices, processes
 
 parser = argparse.ArgumentParser()
@@ -101,7 +102,8 @@ def total(weights, batch):
 
 results = []
 order = np.random.default_rng(1).permutation(50)
-for batch in batches.batches(Store(), np.arange(50) % 5, order, batch_size=20, size=16, mesh=mesh, augment="article"):
+options = {"batch_size": 20, "size": 16, "mesh": mesh, "augment": Views("article")}
+for batch in batches.batches(Store(), np.arange(50) % 5, order, **options):
     results.append([float(x) for x in total(weights, batch)])
 np.save(given.result, results)
 """

@@ -15,7 +15,8 @@ from jaxcat.objectives.sums import masked_sums
 from jaxcat.system.compilation import compiler_options, jit
 from jaxcat.system.devices import make_mesh, padded_batch_size, place_replicated, replicated, to_global
 from jaxcat.training.optim import make_optimizer
-from jaxcat.training.steps import STEPS_AHEAD, InLine, make_eval_step, make_train_step, new_state
+from jaxcat.training.queue import STEPS_AHEAD, InLine
+from jaxcat.training.steps import make_eval_step, make_train_step, new_state
 
 CPU = jax.devices("cpu")
 

@@ -95,10 +95,14 @@ def test_all_that_can_be_forced_as_the_advice_says_is_changed(finished, folder, 
     other = {
         "data.resize": "center_crop",
         "data.augment": "none",
+        "data.augment_on": "host",
         "model.dtype": "bfloat16",
         "model.train_bn": False,
+        "model.remat": True,
         "optim.schedule": "cosine",
         "optim.class_weight": "balanced",
+        "optim.accumulate": 1,  # each of eight devices has one row of a batch
+        "optim.mix": "mixup_bottlenecks",
         "bottleneck.views": 1,
         "bottleneck.dtype": "float32",
         "bottleneck.engine": "xla",  # as before: the others need float32
@@ -185,11 +189,13 @@ def test_resume_never_refuses_a_workdir_that_holds_a_run(finished, folder):
 
 
 @pytest.mark.slow
-def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path, folder, monkeypatch):
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(tmp_path, folder, monkeypatch, where):
     """Stopped after any step, the same command ends at the same bits: parameters, optimizer, statistics, metrics."""
     config = small.tiny_config(folder)
     config.model.train_from, config.model.train_bn, config.model.dropout = "mixed0", True, 0.3
     config.data.augment, config.batch_size = "article", 7  # 24 images: 4 steps, the last of 3
+    config.data.augment_on, config.data.erase = where, 0.5
     assert train(config, tmp_path / "whole") == 0
 
     with monkeypatch.context() as patch:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxcat.bottlenecks.rows import Rows, cannot_write
+from jaxcat.data.augmentation.table import Views
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
 from jaxcat.system.locks import locked
@@ -28,14 +29,14 @@ class Request(NamedTuple):
         records: (n,) numbers of the records of which a part lacks its row.
         lacking: number of a part → bool (n,), of which of these records it lacks the row; of parts that lack some.
         identities: the identities (see `rows`) of all records of the pass, by record number.
-        augment, view: the augmentation and the number of the view to compute.
+        augment, view: how the views are made, and the number of the view to compute.
     """
 
     store: Store
     records: np.ndarray
     lacking: Mapping[int, np.ndarray]
     identities: Sequence[bytes]
-    augment: str
+    augment: Views
     view: int
 
 
@@ -64,7 +65,7 @@ class Engine(Protocol):
         """Ends what `begin` began, and gives memory back."""
 
 
-def request_of(store: Store, missing: np.ndarray, *, identities: Sequence[bytes], augment: str, view: int) -> Request:
+def request_of(store: Store, missing: np.ndarray, *, identities: Sequence[bytes], augment: Views, view: int) -> Request:
     """The request for all rows that are missing, bool (parts, records)."""
     records = np.flatnonzero(missing.any(axis=0))
     lacking = {part: lacks[records] for part, lacks in enumerate(missing) if lacks.any()}

@@ -20,6 +20,7 @@ from jaxcat.bottlenecks.engines.litert import DELEGATE, required_interpreter
 from jaxcat.bottlenecks.engines.names import XLA, engine_of
 from jaxcat.bottlenecks.engines.tensorflow_graph import GRAPH_VERSION
 from jaxcat.bottlenecks.versions import step_versions
+from jaxcat.data.augmentation.table import DEVICE, views_of
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.pooling import MAP
 from jaxcat.models.preprocessing import Conventions
@@ -77,7 +78,7 @@ def litert_keys(
         key = _common(config, conventions, stages=computation["stages"]) | computation
         key["delegate"], key["machine"] = DELEGATE, platform.machine()
         key["versions"] = installed_versions("numpy", "pillow") | {found.package: found.version}
-        if config.data.augment != "none":
+        if views_of(config).changed:
             key["augmented_by"] = _of_augmentation()
         keys.append(key)
     return keys
@@ -129,10 +130,21 @@ def _common(config: ConfigDict, conventions: Conventions, *, stages: Sequence[st
         "resize": data.resize,
         **({} if data.grey_bits in (0, 16) else {"grey_bits": data.grey_bits}),  # 16: as before there was a scale
         "augment": data.augment,
-        "seed": None if data.augment == "none" else config.seed,
+        **_of_views(config),
         "compute_dtype": model.dtype,
         "dtype": config.bottleneck.dtype,
     }
+
+
+def _of_views(config: ConfigDict) -> dict[str, Any]:
+    """The entries about views besides the augmentation's name; the newer ones only where they change rows."""
+    views = views_of(config)
+    entries: dict[str, Any] = {"seed": config.seed if views.changed else None}
+    if views.erase:
+        entries["erase"] = views.erase
+    if views.changed and views.on == DEVICE:  # a grey level may differ from the host's
+        entries["augment_on"] = DEVICE
+    return entries
 
 
 def _of_xla(config: ConfigDict) -> dict[str, Any]:

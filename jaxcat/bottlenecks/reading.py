@@ -41,14 +41,14 @@ def batches_of(
         An iterator of `{"bottleneck": (P, *shape), "label": int32 (P,), "mask": bool (P,)}`; see `Batches`.
     """
 
-    def read(records: np.ndarray) -> np.ndarray:
+    def read(records: np.ndarray) -> dict[str, np.ndarray]:
         bottleneck = aligned((*records.shape, *parts.shape), parts.dtype)
         reader(records.reshape(-1), bottleneck.reshape(-1, *parts.shape))
         bottleneck[records < 0] = 0  # for padding (-1) the reader has read the last row
-        return bottleneck
+        return {"bottleneck": bottleneck}
 
     share = share_of(indices, batch_size=at_most(len(labels), batch_size), mesh=mesh)
-    return Batches("bottleneck", read, share, labels=labels, mesh=mesh, sizes=sizes)
+    return Batches(read, share, labels=labels, mesh=mesh, sizes=sizes)
 
 
 def evaluated_together(records: int, *, row_bytes: int) -> int:

@@ -26,6 +26,7 @@ from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import PartReader, Parts, Reader, parts_of
 from jaxcat.bottlenecks.reading import batches_of, chunks, evaluated_together, stacked
 from jaxcat.bottlenecks.rows import identities
+from jaxcat.data.augmentation.table import UNCHANGED, views_of
 from jaxcat.data.batches import Batches
 from jaxcat.data.digests import digests_of
 from jaxcat.data.records import Data, Split, order
@@ -93,7 +94,7 @@ class BottleneckSource:
             self._engine = LiteRT(config, network=network, frozen=frozen, frozen_digests=frozen_digests, mesh=mesh)
         self._classes = data.classes
         self.splits: Mapping[str, Split] = {name: data.splits[name] for name in splits}
-        augmented = config.data.augment != "none"
+        augmented = views_of(config).changed
         self.views = min(config.bottleneck.views, config.epochs) if augmented else 1
         self._train = [Pass("train", view if augmented else None) for view in range(self.views)]
         self._passes = [*(Pass(name, None) for name in splits if name != "train"), *self._train]
@@ -232,7 +233,7 @@ class BottleneckSource:
                 self._stores[each.split],
                 lacks,
                 identities=self._identities[each],
-                augment="none" if each.view is None else config.data.augment,
+                augment=UNCHANGED if each.view is None else views_of(config),
                 view=each.view or 0,
             )
             for each, lacks in self._missing().items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxcat.data import augment
+from jaxcat.data.augmentation import table
 from jaxcat.data.images import decoding, resizing
 from jaxcat.models import backbone
 
@@ -15,6 +15,6 @@ def step_versions() -> dict[str, int]:
     return {
         "decode": decoding.DECODE_VERSION,
         "resize": resizing.RESIZE_VERSION,
-        "augment": augment.AUGMENT_VERSION,
+        "augment": table.AUGMENT_VERSION,
         "prefix": backbone.PREFIX_VERSION,
     }

@@ -1,5 +1,7 @@
 """Turns record numbers into batches on the devices: fetch → augment → pad and mask → one global array per name.
 
+Views are made here if the host makes them; else a batch carries what `augmentation.device.views` makes them from.
+
 The caller gives the order of the records. A run resumes by leaving out the records of finished steps, so no state of
 tf.data has to be saved. Every process makes its own rows of every global batch, and losses do not depend on the number
 of processes.
@@ -17,7 +19,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcat.data.augment import apply, parameters, store_size, tensorflow
+from jaxcat.data.augmentation.device import for_device
+from jaxcat.data.augmentation.host import apply, tensorflow
+from jaxcat.data.augmentation.table import DEVICE, UNCHANGED, Views, parameters, store_size
+from jaxcat.data.fetching import ahead
 from jaxcat.errors import DataError
 from jaxcat.system.devices import padded_batch_size, to_global
 
@@ -96,8 +101,9 @@ def share_of(indices: np.ndarray, *, batch_size: int, mesh: Mesh) -> Share:
 class Batches(Iterator[dict[str, jax.Array]]):
     """Batches on the devices. A batch is transferred during the step before it, unless the caller waits for that step.
 
-    A batch is `{"image" or "bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`, P the batch size padded for
-    the devices; its rows are split over them. Rows whose mask is false are zero and have label 0.
+    A batch is `{"image" or "bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`, and what the devices need to
+    make views of the images if that is left to them. P is the batch size padded for the devices; its rows are split
+    over them. Rows whose mask is false are zero and have label 0.
 
     Attributes:
         wait_seconds: how long the consumer has waited for data so far.
@@ -105,8 +111,7 @@ class Batches(Iterator[dict[str, jax.Array]]):
 
     def __init__(
         self,
-        name: str,
-        read: Callable[[np.ndarray], np.ndarray],
+        read: Callable[[np.ndarray], dict[str, np.ndarray]],
         share: Share,
         *,
         labels: np.ndarray,
@@ -116,9 +121,8 @@ class Batches(Iterator[dict[str, jax.Array]]):
         """Reads nothing yet.
 
         Args:
-            name: what is read: "image" or "bottleneck".
             read: takes this process's record numbers in K batches, (K, rows) with -1 for padding, and gives their
-                content, (K, rows, …) with zeros for padding. Called for the batches in order.
+                content by name, (K, rows, …) with zeros for padding. Called for the batches in order.
             share: the share of this process.
             labels: (number of records,) integers, by record number.
             mesh: the mesh of all devices.
@@ -126,7 +130,7 @@ class Batches(Iterator[dict[str, jax.Array]]):
                 default every item is one batch without that dimension.
         """
         self.wait_seconds = 0.0
-        self._name, self._read, self._share, self._mesh = name, read, share, mesh
+        self._read, self._share, self._mesh = read, share, mesh
         self._labels = np.asarray(labels, np.int32)
         self._sizes, self._step = iter([1] * share.steps if sizes is None else sizes), 0
 
@@ -136,7 +140,7 @@ class Batches(Iterator[dict[str, jax.Array]]):
         records = self._share.numbers(self._step, count)
         mask = records >= 0
         label = np.where(mask, self._labels[records], 0)
-        batch = {self._name: self._read(records), "label": label, "mask": mask}
+        batch = {**self._read(records), "label": label, "mask": mask}
         if count == 1:
             batch = {name: array[0] for name, array in batch.items()}
         self._step += count
@@ -152,7 +156,7 @@ def batches(
     batch_size: int,
     size: int,
     mesh: Mesh,
-    augment: str = "none",
+    augment: Views = UNCHANGED,
     seed: int = 0,
     view: int = 0,
     prefetch: int = 2,
@@ -161,92 +165,110 @@ def batches(
     """The batches of one pass over `indices`, in that order, on the devices.
 
     Args:
-        store: gives images of `store_size(augment, size)` pixels.
+        store: gives images of `store_size(augment.name, size)` pixels.
         labels: (number of records,) integers, by record number.
         indices: (count,) record numbers in the order wanted, without those of finished steps.
         batch_size: records in a batch, over all processes.
         size: side of the images in pixels.
         mesh: from `devices.make_mesh`.
-        augment: a name in `augment.AUGMENTATIONS`.
+        augment: how the views are made.
         seed: the seed of the run.
         view: number of the augmented view of every record.
         prefetch: batches kept ready in memory.
-        threads: how many batches are fetched, and how many images are augmented, at the same time; by default one per
-            core, 16 at most. It changes only the speed.
+        threads: how many batches are fetched, and how many images the host augments, at the same time; by default one
+            per core, 16 at most. It changes only the speed.
 
     Returns:
-        An iterator of `{"image": uint8 (P, size, size, 3), "label": int32 (P,), "mask": bool (P,)}`; see `Batches`.
+        An iterator of `{"image": uint8 (P, size, size, 3), "label": int32 (P,), "mask": bool (P,)}`; see `Batches`. If
+        the device makes the views, the images are those of the store, and the arrays of `for_device` are in the batch.
 
     Raises:
         ValueError: `augment` is unknown; while iterating: the store's images have another size.
         Exception: while iterating: the error of `store.gather`, or DataError if it does not occur again.
     """
     share = share_of(indices, batch_size=batch_size, mesh=mesh)
-    views = _Views(store, share, augment=augment, seed=seed, view=view, size=size)
-    made = _dataset(views, prefetch=prefetch, threads=threads or min(os.cpu_count() or 1, MOST_THREADS))
-    iterator = made.as_numpy_iterator()
+    fetched = _Fetched(store, share, augment=augment, seed=seed, view=view, size=size)
+    threads = threads or min(os.cpu_count() or 1, MOST_THREADS)
+    if augment.changed and augment.on != DEVICE:
+        read = _by_host(fetched, prefetch=prefetch, threads=threads)
+    else:
+        found = ahead(fetched, share.steps, threads=threads, ready=prefetch)
 
-    def read(records: np.ndarray) -> np.ndarray:
+        def read(records: np.ndarray) -> dict[str, np.ndarray]:
+            return {name: array[None] for name, array in next(found).items()}
+
+    return Batches(read, share, labels=labels, mesh=mesh)
+
+
+def _by_host(fetched: _Fetched, *, prefetch: int, threads: int) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What `Batches` reads if the host makes the views."""
+    iterator = _dataset(fetched, prefetch=prefetch, threads=threads).as_numpy_iterator()
+
+    def read(records: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            return next(iterator)[None]
+            return {"image": next(iterator)[None]}
         except tensorflow().errors.OpError as error:
             # TensorFlow replaces the store's error by its own. Fetching again without TensorFlow raises the store's.
-            views.arrays(records[records >= 0])
+            fetched.arrays(records[records >= 0])
             raise DataError(
                 f"a batch could not be read, but at the next attempt it could ({type(error).__name__}): if the data "
                 "lie on another machine, check the network; run the same command again"
             ) from error
 
-    return Batches("image", read, share, labels=labels, mesh=mesh)
+    return read
 
 
-class _Views:
-    """Makes the NumPy part of a batch: this process's images and the parameters of their views, as arrays by name."""
+class _Fetched:
+    """The NumPy part of a batch: this process's images and what is drawn for their views, as arrays by name."""
 
-    def __init__(self, store: Images, share: Share, *, augment: str, seed: int, view: int, size: int) -> None:
+    def __init__(self, store: Images, share: Share, *, augment: Views, seed: int, view: int, size: int) -> None:
         self.share, self.size = share, size
-        self._store, self._side = store, store_size(augment, size)
-        self._draw = functools.partial(parameters, augment, seed=seed, view=view, size=size)
+        self._store, self._side = store, store_size(augment.name, size)
+        self._draw = functools.partial(parameters, augment.name, seed=seed, view=view, size=size, erase=augment.erase)
+        self._on_device = augment.on == DEVICE
         self.empty = self.arrays(np.array([], int))
 
-    def __call__(self, step: np.ndarray) -> list[np.ndarray]:
-        """The arrays of batch `step`, padded, in the order of `empty`."""
-        found = self.arrays(self.share.records(int(step)))
-        return [padded(found[name], self.share.rows) for name in self.empty]
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of batch `step`, padded."""
+        found = self.arrays(self.share.records(step))
+        return {name: padded(array, self.share.rows) for name, array in found.items()}
 
     def arrays(self, records: np.ndarray) -> dict[str, np.ndarray]:
-        """(n,) record numbers → "image" uint8 (n, S, S, 3), and the `Parameters` of their views."""
+        """(n,) record numbers → "image" uint8 (n, S, S, 3), and their `Parameters` or, for a device, `for_device`."""
         shape = (len(records), self._side, self._side, 3)
         images = self._store.gather(records) if len(records) else np.zeros(shape, np.uint8)
         if images.shape != shape or images.dtype != np.uint8:
             raise ValueError(f"the store gave {images.dtype} {images.shape}, expected uint8 {shape}")
-        return {"image": images, **self._draw(indices=records)}
+        drawn = self._draw(indices=records)
+        return {"image": images, **(for_device(drawn, size=self.size) if self._on_device else drawn)}
 
 
-def _dataset(views: _Views, *, prefetch: int, threads: int) -> Any:
+def _dataset(fetched: _Fetched, *, prefetch: int, threads: int) -> Any:
     """A tf.data.Dataset of (rows, size, size, 3) uint8 batches in order of step."""
     tf = tensorflow()
-    rows, names = views.share.rows, list(views.empty)
-    dtypes = [array.dtype for array in views.empty.values()]
-    shapes = {name: [rows, *array.shape[1:]] for name, array in views.empty.items()}
+    rows, names = fetched.share.rows, list(fetched.empty)
+    dtypes = [array.dtype for array in fetched.empty.values()]
+    shapes = {name: [rows, *array.shape[1:]] for name, array in fetched.empty.items()}
+
+    def in_order(step: np.ndarray) -> list[np.ndarray]:
+        found = fetched(int(step))
+        return [found[name] for name in names]
 
     def fetch(step: Any) -> Any:
-        found = dict(zip(names, tf.numpy_function(views, [step], dtypes), strict=True))
-        found = {name: tf.ensure_shape(array, shapes[name]) for name, array in found.items()}
-        return found if len(names) > 1 else found["image"]
+        found = dict(zip(names, tf.numpy_function(in_order, [step], dtypes), strict=True))
+        return {name: tf.ensure_shape(array, shapes[name]) for name, array in found.items()}
 
     def augment_one(record: dict[str, Any]) -> Any:
         drawn = {name: array[None] for name, array in record.items() if name != "image"}
-        return apply(record["image"][None], drawn, size=views.size)[0]
+        return apply(record["image"][None], drawn, size=fetched.size)[0]
 
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1  # whole images run in parallel, not parts of one
-    dataset = tf.data.Dataset.range(views.share.steps).map(fetch, num_parallel_calls=threads)
-    if len(names) > 1:
-        # One image fits the processor's cache, so this is about twice as fast as the op on a whole float32 batch.
-        dataset = dataset.unbatch().map(augment_one, num_parallel_calls=threads).batch(rows)
+    dataset = tf.data.Dataset.range(fetched.share.steps).map(fetch, num_parallel_calls=threads)
+    # One image fits the processor's cache, so this is about twice as fast as the op on a whole float32 batch.
+    dataset = dataset.unbatch().map(augment_one, num_parallel_calls=threads).batch(rows)
     return dataset.prefetch(prefetch).with_options(options)
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxcat.data import checks, pixel_groups
-from jaxcat.data.augment import store_size
+from jaxcat.data.augmentation.table import UNCHANGED, Views, store_size, views_of
 from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.data.records import Data, Split, fingerprint, order
 from jaxcat.data.store import Store, make_stores, prepare_stores
@@ -132,13 +132,13 @@ class Streaming:
     def train(self, epoch: int, *, first: int) -> Batches:
         config, store = self._config, self._stores["train"]
         indices = order(len(store), seed=config.seed, epoch=epoch)[first * config.batch_size :]
-        return self._batches(store, indices, augment=config.data.augment, view=epoch)
+        return self._batches(store, indices, augment=views_of(config), view=epoch)
 
     def validation(self) -> Batches:
         store = self._stores["validation"]
-        return self._batches(store, np.arange(len(store)), augment="none", view=0)
+        return self._batches(store, np.arange(len(store)), augment=UNCHANGED, view=0)
 
-    def _batches(self, store: Store, indices: np.ndarray, *, augment: str, view: int) -> Batches:
+    def _batches(self, store: Store, indices: np.ndarray, *, augment: Views, view: int) -> Batches:
         return batches(
             store,
             store.split.labels,

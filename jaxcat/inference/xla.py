@@ -25,7 +25,8 @@ from jaxcat.runs.restore import Restored
 from jaxcat.system.compilation import jit
 from jaxcat.system.console import progress_of
 from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
-from jaxcat.training.steps import InLine, boundary_input, make_eval_step
+from jaxcat.training.queue import InLine
+from jaxcat.training.steps import boundary_input, make_eval_step
 
 
 class XLAComputation:

@@ -161,6 +161,8 @@ def check_model(model: ConfigDict, *, image_size: int) -> None:
             "--config.model.train_bn=True has no effect: frozen blocks keep their statistics, and "
             "--config.model.train_from=head trains no block"
         )
+    if model.remat and model.train_from == "head":
+        raise ConfigError("--config.model.remat=True has no effect: --config.model.train_from=head trains no block")
     if model.pool == "flatten" and model.pool_grid != 1:
         raise ConfigError(
             f"--config.model.pool_grid={model.pool_grid} needs another --config.model.pool than flatten, which "

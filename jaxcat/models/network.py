@@ -246,13 +246,13 @@ class Network:
         stats, maps = dict(arrays["stats"]), dict(maps)
         features = x  # if "pool" comes before them
         for stage in stages:
-            module = self._merge(stage, arrays["params"], stats)
             if stage in self.blocks:
-                x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
-                stats[stage] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+                x, stats[stage] = self._block(stage, arrays["params"], stats, x, mode)
                 if stage in self.pooled:
                     maps[stage] = x
-            elif stage == "pool":
+                continue
+            module = self._merge(stage, arrays["params"], stats)
+            if stage == "pool":
                 x = features = module(maps, of_frozen)
             elif stage in self._hidden:
                 x = nnx.relu(module(x))
@@ -277,6 +277,20 @@ class Network:
         maps = {**maps, block: x} if block in self.pooled else maps
         logits, _, _ = self._onwards(self.stages[1 + self.stages.index(block) :], arrays, x, maps, _Mode())
         return logits
+
+    def _block(self, stage: str, trained: Tree, stats: Tree, x: Array, mode: _Mode) -> tuple[Array, Tree]:
+        """The output of a block of the suffix, and its statistics.
+
+        With `model.remat`, training keeps none of its inner values: the backward pass computes them again.
+        """
+
+        def forward(params: Tree, statistics: Tree, x: Array) -> tuple[Array, Tree]:
+            module = self._merge(stage, {stage: params}, {stage: statistics})
+            x = module(x, train=mode.train and self.config.train_bn, mask=mode.mask)
+            return x, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+        run = jax.checkpoint(forward) if mode.train and self.config.remat else forward
+        return run(trained[stage], stats[stage], x)
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that

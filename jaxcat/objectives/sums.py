@@ -21,13 +21,32 @@ def zero_sums(metrics: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def masked_sums(
-    logits: Array, batch: Batch, metrics: Iterable[str], *, class_weights: Array | None = None
+    logits: Array,
+    batch: Batch,
+    metrics: Iterable[str],
+    *,
+    class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Array]:
-    """The sums of `zero_sums` over the rows where `batch["mask"]` is True."""
+    """The sums of `zero_sums` over the rows where `batch["mask"]` is True.
+
+    Args:
+        logits: float32 (B, outputs).
+        batch: `label` int32 (B,) and `mask` bool (B,). If it has `other_label` int32 (B,) and `share` float32 (B,), a
+            row's loss is share × that of its label + (1 - share) × that of the other; metrics go by its own label.
+        metrics: names in METRICS.
+        class_weights: float32 (classes,), factors on the loss of a row, by its label.
+        label_smoothing: see `losses`.
+    """
     mask, labels = batch["mask"], batch["label"]
-    loss = losses(logits, labels)
-    if class_weights is not None:
-        loss = loss * class_weights[labels]
+
+    def losses_of(labels: Array) -> Array:
+        loss = losses(logits, labels, smoothing=label_smoothing)
+        return loss if class_weights is None else loss * class_weights[labels]
+
+    loss = losses_of(labels)
+    if "share" in batch:
+        loss = batch["share"] * loss + (1 - batch["share"]) * losses_of(batch["other_label"])
     of_rows = {METRICS[name].sum: METRICS[name].of_rows(logits, labels) for name in metrics}
     return {
         "loss": jnp.sum(jnp.where(mask, loss, 0.0)),  # not loss × mask: a NaN in a padded row must not count

@@ -35,6 +35,7 @@ class Checkpoints:
     In a run of several processes, each of them must call every method; Orbax divides the writing among them.
 
     Saving is asynchronous: the arrays are copied to the host before `save` returns, and the files are written later.
+    So is the removal of old checkpoints, which begins when a newer one is complete.
     """
 
     def __init__(self, workdir: Path, *, keep: int = 1, history: Sequence[dict] = ()):
@@ -50,7 +51,9 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._plain / "checkpoints",
                 item_names=(*ITEMS, "meta"),
-                options=ocp.CheckpointManagerOptions(create=True, max_to_keep=None, cleanup_tmp_directories=True),
+                options=ocp.CheckpointManagerOptions(
+                    create=True, max_to_keep=None, cleanup_tmp_directories=True, enable_background_delete=True
+                ),
             )
         return self
 
@@ -61,7 +64,8 @@ class Checkpoints:
             try:
                 self._finish()
             finally:
-                self._manager.close()
+                with _reported(self.workdir):
+                    self._manager.close()
 
     def save_frozen(self, frozen: Tree) -> None:
         """Begins to write the frozen tree, as `save_frozen` below does; the first checkpoint waits for it."""

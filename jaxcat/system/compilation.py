@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 # YNNPACK to dot products brings Eigen back; results change by at most 1e-6.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
+# XLA:CPU removes the barriers of a program before it looks for values that are computed twice, so that a value which is
+# to be computed again is kept in memory after all.
+KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
@@ -33,9 +37,18 @@ def compiler_options() -> dict[str, str]:
     return CPU_OPTIONS
 
 
-def jit(function: Callable, **arguments: Any) -> Callable:
-    """`jax.jit` with `compiler_options()`; for outermost functions only, because JAX refuses options on inner ones."""
-    return jax.jit(function, compiler_options=compiler_options() or None, **arguments)
+def jit(function: Callable, *, keep_barriers: bool = False, **arguments: Any) -> Callable:
+    """`jax.jit` with `compiler_options()`; for outermost functions only, because JAX refuses options on inner ones.
+
+    Args:
+        function: the function to compile.
+        keep_barriers: whether what `jax.checkpoint` and `jax.lax.optimization_barrier` keep apart stays apart on a CPU.
+        arguments: of `jax.jit`.
+    """
+    options = compiler_options()
+    if keep_barriers and jax.default_backend() == "cpu":
+        options = options | KEEP_BARRIERS
+    return jax.jit(function, compiler_options=options or None, **arguments)
 
 
 def xla_flags() -> list[str]:

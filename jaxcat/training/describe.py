@@ -13,11 +13,14 @@ from rich.text import Text
 
 from jaxcat.bottlenecks.engines.litert import required_interpreter
 from jaxcat.bottlenecks.engines.names import XLA
+from jaxcat.config import flatten
+from jaxcat.data.augmentation.table import views_of
 from jaxcat.data.records import printed_order
 from jaxcat.escaping import for_shell
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
 from jaxcat.runs.meta import is_validated
+from jaxcat.settings import SETTINGS
 from jaxcat.system.console import Console
 from jaxcat.system.devices import padded_batch_size
 from jaxcat.training.optim import is_exact
@@ -78,7 +81,7 @@ def describe_run(
         ("weights", "  ".join(weights)),
         ("data", f"{data.source} {data.table or data.dir or data.name}  {source}{fold}"),
         ("classes", f"{len(classes)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"),
-        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, augment {data.augment}{grey}"),
+        ("pixels", f"{data.image_size}×{data.image_size}, {data.resize}, {_views(config)}{grey}"),
         ("", f"{meta.conventions.preprocessing}, average pooling {border} the padding"),
         *(_solved(config, run.network) if is_exact(config) else _trained(config, run)),
         ("frozen", f"{_sizes(run.frozen['params'], run.network)}{statistics}"),
@@ -94,6 +97,13 @@ def describe_run(
         console.print(f"{NOTHING_HELD_OUT}: validation is not measured, and best means the latest step", markup=False)
 
 
+def _views(config: ConfigDict) -> str:
+    """How the views of training images are made, in a few words."""
+    views = views_of(config)
+    erased = f", {views.erase:g} of them erased in part" if views.erase else ""
+    return f"augment {views.name}{erased}{f', on the {views.on}' if views.changed else ''}"
+
+
 def _engine(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """What computes bottlenecks, if the run has any."""
     engine = config.bottleneck.engine
@@ -104,10 +114,21 @@ def _engine(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "", f"bottlenecks by {engine}, {found.package} {found.version}"
 
 
+# Settings of the train step that are named only if they change it.
+RECIPE = (
+    *("optim.label_smoothing", "optim.mix", "optim.layer_decay", "optim.average", "optim.accumulate"),
+    "model.remat",
+)
+
+
 def _trained(config: ConfigDict, run: Start) -> Iterator[tuple[str, str]]:
-    optim = config.optim
+    optim, values = config.optim, flatten(config)
+    rate = "to be found" if optim.find_learning_rate and not run.resumed else f"{optim.learning_rate:g}"
     yield "trained", _sizes(run.trained["params"], run.network)
-    yield "", f"{optim.name}, learning rate {optim.learning_rate:g}, {optim.schedule}"
+    yield "", f"{optim.name}, learning rate {rate}, {optim.schedule}"
+    changed = [f"{name}={values[name]}" for name in RECIPE if values[name] != SETTINGS[name].before]
+    if changed:
+        yield "", ", ".join(changed)
 
 
 def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
@@ -123,9 +144,10 @@ def _solved(config: ConfigDict, network: Network) -> Iterator[tuple[str, str]]:
 def _warnings(config: ConfigDict, run: Start) -> Iterator[str]:
     if config.model.train_bn and config.batch_size < 16:
         yield f"--config.batch_size={config.batch_size} gives noisy statistics with --config.model.train_bn=True"
-    if config.bottleneck.views == 1 and config.data.augment != "none":
+    if config.bottleneck.views == 1 and views_of(config).changed:
+        name = "augment" if config.data.augment != "none" else "erase"
         yield (
-            f"--config.data.augment={config.data.augment} with --config.bottleneck.views=1 shows the same view of "
+            f"--config.data.{name}={config.data[name]} with --config.bottleneck.views=1 shows the same view of "
             "an image in every epoch: set more views, or --config.bottleneck.views=0 for a new view in every epoch"
         )
     published = run.meta.provenance.get("evaluation") or {}

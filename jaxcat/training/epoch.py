@@ -20,9 +20,10 @@ from jaxcat.errors import TrainingError
 from jaxcat.objectives.sums import averages
 from jaxcat.system.compilation import jit
 from jaxcat.system.devices import replicated
+from jaxcat.training.queue import InLine
 from jaxcat.training.reporting import Pace, Reporter
 from jaxcat.training.start import Start
-from jaxcat.training.steps import Batch, InLine, TrainState, make_eval_step, make_train_step, repeated, steps_in
+from jaxcat.training.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in
 
 SMALLER_STEPS = (
     "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "
@@ -74,11 +75,11 @@ def compile_steps(
     config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
 ) -> Program:
     """The program of one run; `labels` are those of train, for `optim.class_weight`."""
-    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
     metrics = run.meta.metrics
-    step = make_train_step(run.network, tx, seed=config.seed, metrics=metrics, class_weights=balanced)
+    step = make_train_step(run.network, tx, **step_options(config, run, labels=labels))
     one, several = (
-        jit(function, donate_argnums=0, out_shardings=replicated(mesh)) for function in (step, repeated(step))
+        jit(function, keep_barriers=saves_memory(config), donate_argnums=0, out_shardings=replicated(mesh))
+        for function in (step, repeated(step))
     )
     evaluated = jit(make_eval_step(run.network, metrics), out_shardings=replicated(mesh))
     line = InLine()
@@ -89,11 +90,24 @@ def compile_steps(
         return state
 
     def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-        sums = evaluated(state.trained, state.stats, run.frozen, batch)[1]
+        sums = evaluated(state.model, state.stats, run.frozen, batch)[1]
         line.add(sums["count"])
         return sums
 
     return Program(take, evaluate, metrics)
+
+
+def saves_memory(config: ConfigDict) -> bool:
+    """Whether the step computes values again, or goes through a batch in parts, in order to save memory."""
+    return config.model.remat or config.optim.accumulate > 1
+
+
+def step_options(config: ConfigDict, run: Start, *, labels: np.ndarray) -> dict[str, Any]:
+    """The options of `make_train_step` for a run whose train has these labels."""
+    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
+    names = ("label_smoothing", "average", "accumulate", "mix", "mix_alpha")
+    options = {name: config.optim[name] for name in names}
+    return {"seed": config.seed, "metrics": run.meta.metrics, "class_weights": balanced, **options}
 
 
 def run_epoch(
@@ -197,7 +211,8 @@ def checked(state: TrainState) -> TrainState:
         TrainingError: the loss of a step, or a value in the state, is not finite.
     """
     trained_so_far(state, ())
-    for path, leaf in jax.tree_util.tree_flatten_with_path((state.trained, state.stats, state.opt_state))[0]:
+    arrays = (state.trained, state.stats, state.opt_state, state.averaged)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
         if not np.isfinite(np.asarray(leaf)).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise TrainingError(f"{name} is not finite after step {int(state.step)}; {SMALLER_STEPS}")

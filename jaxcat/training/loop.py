@@ -29,10 +29,13 @@ from jaxcat.system.interruption import Interruption
 from jaxcat.system.locks import Lock
 from jaxcat.system.processes import barrier, values_of_processes
 from jaxcat.training import exact
+from jaxcat.training.accumulation import check_parts
+from jaxcat.training.augmentation import settle_augmentation
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.ending import finished, following, next_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
-from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch
+from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch, step_options
+from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin
 from jaxcat.training.records import check_records, records_of, remember
@@ -72,6 +75,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
             check_agreement(data.splits)
             data = settle_grey(config, data)
             settle_engine(config, data)
+            settle_augmentation(config)
+        check_parts(config, images=len(data.splits["train"]), mesh=mesh)
         if not config.train.stages:
             return train_once(config, workdir, meta=meta, data=data, mesh=mesh)
         return train_stages(config, workdir, meta=meta, data=data, mesh=mesh)
@@ -185,10 +190,23 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         records = check_records(run.meta, workdir, records=records_of(source.splits, config))
         records = remember(records, workdir, source=source, data=data, before=run.meta, console=report.console)
         meta = dataclasses.replace(run.meta, records=records)
+        if config.optim.find_learning_rate and not run.resumed:
+            options = step_options(config, run, labels=source.splits["train"].labels)
+            found = find_rate(
+                config, run, source=source, options=options, mesh=mesh, report=report, stop=interruption.stop
+            )
+            if found is None:
+                report.say("interrupted in the search for a learning rate: the same command begins it again")
+                return interruption.status
+            meta = settle_learning_rate(config, meta, found=found, report=report)
 
         plan = Plan(config, images=records.images, validation=len(source.splits["validation"]), history=earlier)
         tx = make_optimizer(
-            config.optim, run.network.labels, steps=config.epochs * plan.steps, steps_per_epoch=plan.steps
+            config.optim,
+            run.network.labels,
+            steps=config.epochs * plan.steps,
+            steps_per_epoch=plan.steps,
+            blocks=run.network.blocks,
         )
         state = first_state(run, checkpoints, tx=tx, mesh=mesh)
         program = compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
@@ -222,6 +240,15 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
                 return interruption.status
         report.finish(history, reason, then=following(dataclasses.replace(meta, history=tuple(history))))
     return 0
+
+
+def settle_learning_rate(config: ConfigDict, meta: Meta, *, found: float, report: Reporter) -> Meta:
+    """Replaces `optim.learning_rate` by the one that was found, in the config of the run; returns the meta with it."""
+    config.optim.learning_rate = found
+    settled = meta.config.copy_and_resolve_references()
+    settled.optim.learning_rate = found
+    report.settle(settled)
+    return dataclasses.replace(meta, config=settled)
 
 
 def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:

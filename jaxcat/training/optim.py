@@ -6,7 +6,7 @@ so the tables import no framework, and commands check settings against them befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -59,10 +59,12 @@ class Schedule(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         build: (module optax, highest rate, steps) → learning rate by step, counted from the end of the warm-up.
+        rises: whether it begins with a rise of its own, so that it goes with no warm-up.
     """
 
     meaning: str
     build: Callable[[Any, float, int], optax.Schedule]
+    rises: bool = False
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -70,10 +72,17 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": Schedule(
         "falls to 0 at the last step", lambda optax, rate, steps: optax.cosine_decay_schedule(rate, steps)
     ),
+    "one_cycle": Schedule(  # arXiv:1708.07120, with the constants of torch and fastai; momentum stays as it is
+        "rises from 1/25 over the first 30 % of the steps, then falls to almost 0",
+        lambda optax, rate, steps: optax.cosine_onecycle_schedule(
+            steps, rate, pct_start=0.3, div_factor=25.0, final_div_factor=1e4
+        ),
+        rises=True,
+    ),
 }
 
 
-def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
+def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: float) -> optax.Schedule:
     """Learning rate by step: a linear rise from 0 over `optim.warmup_epochs`, then `optim.schedule` until `steps`."""
     import optax
 
@@ -85,12 +94,23 @@ def make_schedule(optim: ConfigDict, *, steps: int, steps_per_epoch: int) -> opt
 
 
 def make_optimizer(
-    optim: ConfigDict, labels: Callable[[Any], Any], *, steps: int, steps_per_epoch: int
+    optim: ConfigDict,
+    labels: Callable[[Any], Any],
+    *,
+    steps: int,
+    steps_per_epoch: float,
+    blocks: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """The transformation for parameters that `labels` marks `head`, `backbone` or `frozen`.
 
     Clipping and weight decay act inside the trained branches, so they can neither see nor change what is frozen. Decay
     is decoupled and acts on kernels only: biases and offsets of batch normalisation need none.
+
+    Args:
+        labels: tree of parameters by stage → the same tree with a label for each leaf.
+        steps: number of steps of the run.
+        steps_per_epoch: number of steps of an epoch.
+        blocks: names of the backbone's blocks in the order the data flows, for `optim.layer_decay`.
     """
     import optax
 
@@ -107,7 +127,28 @@ def make_optimizer(
         return optax.chain(*parts)
 
     branches = {"head": branch(1.0), "backbone": branch(optim.backbone_scale), "frozen": optax.set_to_zero()}
-    return optax.partition(branches, labels)
+    partition = optax.partition(branches, labels)
+    if optim.layer_decay == 1.0:
+        return partition
+    factors = layer_factors(blocks, optim.layer_decay)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = partition.update(gradients, state, params)
+        return {stage: _times(factors.get(stage, 1.0), leaves) for stage, leaves in updates.items()}, state
+
+    # Not a link of the chain: with it, the tree of the optimizer's state would have another shape.
+    return optax.GradientTransformation(partition.init, update)
+
+
+def layer_factors(blocks: Sequence[str], decay: float) -> dict[str, float]:
+    """Block → factor on its learning rate: `decay` for the last block, and once more for each block before it."""
+    return {block: decay**number for number, block in enumerate(reversed(blocks), start=1)}
+
+
+def _times(factor: float, tree: Any) -> Any:
+    import jax
+
+    return jax.tree.map(lambda leaf: factor * leaf, tree)
 
 
 def _is_kernel(tree: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Which settings an exact head cannot have, and which it does not use. Imports no framework."""
+"""Which settings of training go together, and which an exact head cannot have or does not use.
+
+Imports no framework.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from ml_collections import ConfigDict
 from jaxcat.config import default, flatten
 from jaxcat.errors import ConfigError
 from jaxcat.models.completion import chooses_blocks
-from jaxcat.training.optim import is_exact
+from jaxcat.training.mixing import MIXES
+from jaxcat.training.optim import OPTIMIZERS, SCHEDULES, is_exact
 
 # Setting → the value that an exact head needs, and why.
 NEEDED = {
@@ -15,14 +19,22 @@ NEEDED = {
     "model.dropout": (0.0, "nothing is dropped, since there are no steps"),
     "model.train_from": ("head", "no block is trained"),
     "data.augment": ("none", "it is solved on one view of each image"),
+    "data.erase": (0.0, "it is solved on one view of each image"),
     "bottleneck.views": (1, "it is solved on the bottlenecks of one view"),
     "optim.warmup_epochs": (0.0, "there is no learning rate"),
+    "optim.layer_decay": (1.0, "there is no learning rate"),
     "optim.clip_norm": (0.0, "there are no gradients"),
+    "optim.label_smoothing": (0.0, "least squares fits the labels as they are"),
+    "optim.average": (0.0, "there are no steps to average over"),
+    "optim.accumulate": (1, "there are no steps"),
+    "optim.mix": ("none", "it is solved on the images as they are"),
+    "optim.find_learning_rate": (False, "there is no learning rate"),
     "optim.weight_decay": (0.0, "its L2 penalty is --config.optim.penalty"),
 }
 # Settings of training by steps, which change nothing.
 UNUSED = (
-    *("epochs", "batch_size", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
+    *("epochs", "batch_size", "data.augment_on", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
+    "optim.mix_alpha",
     *("stop.accuracy", "stop.on", "stop.patience", "checkpoint.every_steps"),
 )
 
@@ -57,6 +69,49 @@ def check_exact(config: ConfigDict) -> None:
         raise ConfigError(
             "--config.model.pool=flatten with --config.model.pool_from=auto would keep every value of every block: "
             "choose another pool, such as avg_std, or name the blocks"
+        )
+
+
+def check_optim(config: ConfigDict) -> None:
+    """Checks that the settings of the train step go together, and have an effect.
+
+    Raises:
+        ConfigError: names the flag, the value received and what is allowed.
+    """
+    model, optim = config.model, config.optim
+    if OPTIMIZERS[optim.name].needs_decay and not optim.weight_decay:
+        raise ConfigError(
+            f"--config.optim.name={optim.name} needs --config.optim.weight_decay above 0; without decay use adam"
+        )
+    if MIXES[optim.mix].mixes == "image" and config.bottleneck.views:
+        raise ConfigError(
+            f"--config.optim.mix={optim.mix} mixes images; with --config.bottleneck.views={config.bottleneck.views} "
+            "steps see none: set views to 0, or mix to mixup_bottlenecks"
+        )
+    if MIXES[optim.mix].mixes == "bottleneck" and not config.bottleneck.views:
+        raise ConfigError(
+            f"--config.optim.mix={optim.mix} mixes bottlenecks, and --config.bottleneck.views=0 keeps none: set views "
+            "to 1 or more, or mix to mixup"
+        )
+    if config.batch_size % optim.accumulate:
+        raise ConfigError(
+            f"--config.optim.accumulate={optim.accumulate} does not divide --config.batch_size={config.batch_size}: "
+            "choose a multiple of it"
+        )
+    if optim.accumulate > 1 and model.train_bn:
+        raise ConfigError(
+            f"--config.optim.accumulate={optim.accumulate} does not go with --config.model.train_bn=True, which "
+            "normalises by the whole batch: set one of them off"
+        )
+    if optim.layer_decay != 1.0 and model.train_from == "head":
+        raise ConfigError(
+            f"--config.optim.layer_decay={optim.layer_decay:g} has no effect: --config.model.train_from=head trains no "
+            "block"
+        )
+    if SCHEDULES[optim.schedule].rises and optim.warmup_epochs:
+        raise ConfigError(
+            f"--config.optim.warmup_epochs={optim.warmup_epochs:g} does not go with --config.optim.schedule="
+            f"{optim.schedule}, which begins with a rise of its own: set it to 0, or choose another schedule"
         )
 
 

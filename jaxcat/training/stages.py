@@ -29,7 +29,7 @@ from jaxcat.wording import not_one_of
 FLAG = "--config.train.stages"
 EXACT = "exact"
 # Settings of trained blocks → the value that a stage has which trains the head alone.
-OF_BLOCKS = {"model.train_bn": False}
+OF_BLOCKS = {"model.train_bn": False, "optim.layer_decay": 1.0}
 
 
 class Stage(NamedTuple):
@@ -118,6 +118,10 @@ def check_stages(config: ConfigDict) -> None:
         raise ConfigError(
             f"--config.model.pool_from=auto without --config.model.cut chooses blocks for a solved head, and {FLAG} "
             "trains more: name the last block with --config.model.cut"
+        )
+    if config.optim.find_learning_rate:
+        raise ConfigError(
+            f"--config.optim.find_learning_rate=True with {FLAG}: the stages name their learning rates; leave it off"
         )
     if config.optim.penalty and stages[0].learning_rate is not None:
         raise ConfigError(f"--config.optim.penalty={config.optim.penalty:g} needs the stage head::exact in {FLAG}")

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.bottlenecks.versions import step_versions
 from jaxcat.config import difference
+from jaxcat.data.augmentation.table import AUTO as BY_RULE
 from jaxcat.errors import ConfigError
 from jaxcat.models.completion import chooses_blocks
 from jaxcat.models.network import Network, Tree
@@ -91,9 +92,11 @@ def previous_run(config: ConfigDict, workdir: Path) -> Meta | None:
 # What `resume=force` changes in a run. Others decide on records and shapes of arrays, or only on how a run starts.
 CAN_BE_FORCED = frozenset(
     {
-        *("data.resize", "data.augment", "model.dropout", "model.dtype", "model.train_bn", "model.bn_momentum"),
+        *("data.resize", "data.augment", "data.augment_on", "data.erase", "model.dropout", "model.dtype"),
+        *("model.train_bn", "model.bn_momentum", "model.remat"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "optim.backbone_scale"),
-        *("optim.class_weight", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
+        *("optim.layer_decay", "optim.accumulate", "optim.mix", "optim.mix_alpha"),
+        *("optim.class_weight", "optim.label_smoothing", "bottleneck.views", "bottleneck.dtype", "bottleneck.engine"),
     }
 )
 
@@ -125,8 +128,12 @@ def keep_found(config: ConfigDict, before: ConfigDict) -> None:
     """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
+    if config.optim.find_learning_rate and before.optim.find_learning_rate:
+        config.optim.learning_rate = before.optim.learning_rate
     if config.bottleneck.engine == AUTO:
         config.bottleneck.engine = before.bottleneck.engine
+    if config.data.augment_on == BY_RULE:
+        config.data.augment_on = before.data.augment_on
     if chooses_blocks(config.model):
         config.model.cut, config.model.pool_from = before.model.cut, before.model.pool_from
 
@@ -136,6 +143,7 @@ def _keep_beginning(config: ConfigDict, before: ConfigDict) -> None:
     sections = (
         (config, before, ("init_from",)),
         (config.model, before.model, ("backbone", "weights", "preprocessing")),
+        (config.optim, before.optim, ("find_learning_rate", "average")),  # the second changes what checkpoints hold
     )
     for section, began, names in sections:
         for name in names:
@@ -202,7 +210,7 @@ def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformat
 
     It contains those of later stages, because these never freeze a block.
     """
-    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics)
+    fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics, average=bool(run.meta.config.optim.average))
     params, stats = run.trained["params"], run.trained["stats"]
     if run.resumed:
         like = items_of(jax.eval_shape(fresh, params, stats))

@@ -1,8 +1,7 @@
-"""The train step and the evaluation step, pure functions, and a limit on steps that are queued on the device."""
+"""The train step and the evaluation step, pure functions, and the state that training changes."""
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,15 +11,18 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxcat.data.augmentation.device import views, with_views
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
+from jaxcat.training.accumulation import added
+from jaxcat.training.averaging import moved_average, start_of_average
+from jaxcat.training.mixing import MIXES, mixed
 
 Batch = dict[str, Array]
 
-# Steps that may be queued on the device; JAX alone allows 32. With two, the device never waits for Python. With more,
-# signals are answered late, batches fill the device's memory, and a measured wait for images is not the device's.
-STEPS_AHEAD = 2
+# Names in a batch of what the loss needs besides logits; the last two are of mixed rows.
+LABELS = ("label", "mask", "other_label", "share")
 
 
 class TrainState(NamedTuple):
@@ -33,6 +35,7 @@ class TrainState(NamedTuple):
         opt_state: of the trained parameters.
         sums: of this epoch so far: `loss` float32, `count` and a sum for each metric int32; also `bad_step` int32, the
             first step of the epoch whose loss was not finite, or -1.
+        averaged: moving average of the trained parameters; None without `optim.average`.
     """
 
     step: Array
@@ -40,14 +43,34 @@ class TrainState(NamedTuple):
     stats: Tree
     opt_state: Any
     sums: dict[str, Array]
+    averaged: Tree | None = None
+
+    @property
+    def model(self) -> Tree:
+        """The parameters that the run is used with: the averaged ones if there are any."""
+        return self.trained if self.averaged is None else self.averaged
 
 
 def new_state(
-    trained: Tree, stats: Tree, tx: optax.GradientTransformation, *, metrics: Sequence[str] = ("accuracy",)
+    trained: Tree,
+    stats: Tree,
+    tx: optax.GradientTransformation,
+    *,
+    metrics: Sequence[str] = ("accuracy",),
+    average: bool = False,
 ) -> TrainState:
-    """The state before the first step. `trained` and `stats` are of the suffix; `metrics` are names in METRICS."""
-    opt_state = tx.init(trained)
-    return TrainState(np.zeros((), np.int32), trained, stats, opt_state, new_sums(metrics))  # type: ignore[arg-type]
+    """The state before the first step.
+
+    Args:
+        trained, stats: of the suffix.
+        tx: the optimizer.
+        metrics: names in METRICS.
+        average: whether to keep a moving average of the parameters.
+    """
+    averaged = start_of_average(trained) if average else None
+    step: Any = np.zeros((), np.int32)
+    sums: Any = new_sums(metrics)
+    return TrainState(step, trained, stats, tx.init(trained), sums, averaged)
 
 
 def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
@@ -57,16 +80,19 @@ def new_sums(metrics: Sequence[str]) -> dict[str, np.ndarray]:
 
 def items_of(state: TrainState) -> dict[str, Tree]:
     """The state as a checkpoint holds it: what evaluation needs, and what only training needs."""
-    return {
-        "model": {"params": state.trained, "stats": state.stats},
-        "training": {"opt_state": state.opt_state, "step": state.step, "sums": state.sums},
-    }
+    training = {"opt_state": state.opt_state, "step": state.step, "sums": state.sums}
+    if state.averaged is not None:
+        training["trained"] = state.trained
+    return {"model": {"params": state.model, "stats": state.stats}, "training": training}
 
 
 def state_of(items: dict[str, Tree]) -> TrainState:
     """The inverse of `items_of`."""
     model, training = items["model"], items["training"]
-    return TrainState(training["step"], model["params"], model["stats"], training["opt_state"], training["sums"])
+    trained, averaged = model["params"], None
+    if "trained" in training:
+        trained, averaged = training["trained"], model["params"]
+    return TrainState(training["step"], trained, model["stats"], training["opt_state"], training["sums"], averaged)
 
 
 def make_train_step(
@@ -76,31 +102,72 @@ def make_train_step(
     seed: int,
     metrics: Sequence[str] = ("accuracy",),
     class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+    average: float = 0.0,
+    accumulate: int = 1,
+    mix: str = "none",
+    mix_alpha: float = 0.2,
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
-    `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …) in its place; `label` int32 (B,)
-    and `mask` bool (B,). Only the suffix is differentiated, so the prefix has no backward pass.
-    The dropout key depends on seed and step only, so it is not saved.
+    `batch` holds `image` uint8 (B, H, W, 3), and what views are made of if the device makes them, or, from the cache,
+    `bottleneck` (B, …) in its place; `label` int32 (B,) and `mask` bool (B,). Only the suffix is differentiated, so the
+    prefix has no backward pass.
+    The key of dropout and mixing depends on seed and step only, so it is not saved.
+
+    Args:
+        network: with train_bn off if `accumulate` is above 1.
+        tx: the optimizer.
+        seed: of the run.
+        metrics: names in METRICS.
+        class_weights: float32 (classes,), factors on the loss of a row, by its label.
+        label_smoothing: see `losses`.
+        average: decay of the moving average, if the state has one.
+        accumulate: number of parts of a batch that go through the suffix one after the other; B is a multiple of it.
+        mix: a name in MIXES.
+        mix_alpha: see `mixed`.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
 
+    def loss_of(
+        trained: Tree, stats: Tree, x: Array, rows: Batch, key: Array, count: Array | None = None
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The mean loss, of a part of a batch of `count` rows if that is given, and (statistics, sums)."""
+        logits, stats = network.suffix(trained, stats, x, train=True, mask=rows["mask"], key=key)
+        sums = masked_sums(logits, rows, metrics, class_weights=weights, label_smoothing=label_smoothing)
+        return sums["loss"] / (sums["count"] if count is None else count), (stats, sums)
+
+    gradients_of = jax.grad(loss_of, has_aux=True)
+
+    def key_of(step: Array) -> Array:
+        return jax.random.fold_in(jax.random.key(seed), step)
+
     def step(state: TrainState, frozen: Tree, batch: Batch) -> TrainState:
+        batch = with_views(batch)  # first, so that all that follows sees images of the network's size
+        if MIXES[mix].rows:
+            batch = mixed(batch, MIXES[mix], alpha=mix_alpha, key=key_of(state.step))
         x = boundary_input(network, frozen, batch)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = key_of(state.step)
+        if accumulate == 1:
+            gradients, (stats, sums) = gradients_of(state.trained, state.stats, x, batch, key)
+        else:
+            stats, count = state.stats, jnp.sum(batch["mask"])
 
-        def loss_function(trained: Tree) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
-            logits, stats = network.suffix(trained, state.stats, x, train=True, mask=batch["mask"], key=key)
-            sums = masked_sums(logits, batch, metrics, class_weights=weights)
-            return sums["loss"] / sums["count"], (stats, sums)
+            def of_part(part: tuple[Array, Batch], key: Array) -> tuple[Tree, dict[str, Array]]:
+                gradients, (_, sums) = gradients_of(state.trained, stats, *part, key, count)
+                return gradients, sums
 
-        gradients, (stats, sums) = jax.grad(loss_function, has_aux=True)(state.trained)
+            labels = {name: batch[name] for name in LABELS if name in batch}
+            gradients, sums = added(of_part, (x, labels), parts=accumulate, key=key)
         updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
         bad_step = jnp.where(state.sums["bad_step"] < 0, first_bad, state.sums["bad_step"])
         total = {name: state.sums[name] + sums[name] for name in sums} | {"bad_step": bad_step}
-        return TrainState(state.step + 1, trained, stats, opt_state, total)
+        averaged = state.averaged
+        if averaged is not None:
+            averaged = moved_average(averaged, trained, decay=average, step=state.step)
+        return TrainState(state.step + 1, trained, stats, opt_state, total, averaged)
 
     return step
 
@@ -112,7 +179,7 @@ def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
     """
     if "bottleneck" in batch:
         return batch["bottleneck"].astype(features_dtype(network.bottleneck.parts, network.dtype))
-    return network.prefix(frozen, batch["image"])
+    return network.prefix(frozen, views(batch))
 
 
 def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[[TrainState, Tree, Batch], TrainState]:
@@ -127,23 +194,6 @@ def repeated(step: Callable[[TrainState, Tree, Batch], TrainState]) -> Callable[
 def steps_in(batch: Batch) -> int:
     """How many steps a batch holds: K if K are stacked, else 1."""
     return batch["label"].shape[0] if batch["label"].ndim == 2 else 1
-
-
-class InLine:
-    """The queue of steps on the device, limited to `STEPS_AHEAD` that have not ended."""
-
-    def __init__(self) -> None:
-        self._results: collections.deque[Array] = collections.deque()
-
-    def add(self, result: Array) -> None:
-        """Notes a result of the newest step, and waits for the oldest if there are more than `STEPS_AHEAD`.
-
-        Args:
-            result: an array that no later step takes over (donates).
-        """
-        self._results.append(result)
-        if len(self._results) > STEPS_AHEAD:
-            self._results.popleft().block_until_ready()
 
 
 def make_eval_step(

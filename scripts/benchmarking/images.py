@@ -18,7 +18,10 @@ CASES = {
         ("jaxcat", "jaxcat_pipeline", "decode_augment"),
         ("keras ImageDataGenerator", "keras_pipeline", "decode_augment"),
     ),
-    "augment and batch from memory": (("jaxcat", "jaxcat_pipeline", "augment"),),
+    "augment and batch from memory": (
+        ("jaxcat", "jaxcat_pipeline", "augment"),
+        ("jaxcat, by TensorFlow", "jaxcat_pipeline", "augment_on_host"),
+    ),
 }
 
 

@@ -78,7 +78,7 @@ class LiteRT:
 
     def _images(self, request: Request) -> Iterator[np.ndarray]:
         """The images of a request in order, uint8 (S, S, 3) each."""
-        return _stored(request) if request.augment == "none" else self._augmented(request)
+        return self._augmented(request) if request.augment.changed else _stored(request)
 
     def _augmented(self, request: Request) -> Iterator[np.ndarray]:
         left = len(request.records)

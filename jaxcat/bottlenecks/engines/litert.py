@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcat.data.augment import tensorflow
+from jaxcat.data.augmentation.host import tensorflow
 from jaxcat.errors import EngineError, one_line
 from jaxcat.system.console import without_lines
 

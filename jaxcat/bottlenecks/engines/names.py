@@ -6,6 +6,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from jaxcat.data.augmentation.table import DEVICE, views_of
 from jaxcat.errors import ConfigError
 from jaxcat.wording import not_one_of
 
@@ -56,4 +57,6 @@ def unsupported(config: ConfigDict) -> str:
         return f"--config.model.train_from={config.model.train_from} trains a block"
     if config.model.dtype != "float32":
         return f"--config.model.dtype={config.model.dtype} needs XLA"
+    if views_of(config).changed and config.data.augment_on == DEVICE:
+        return f"--config.data.augment_on={DEVICE} makes views by JAX"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxcat.bottlenecks.compute import Output, Request
+from jaxcat.data.augmentation.device import inputs, views
 from jaxcat.data.batches import batches
 from jaxcat.models.network import Network, Tree
 from jaxcat.system.compilation import jit
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 IMAGES_PER_DEVICE = {"cpu": 32}
 IMAGES_PER_ACCELERATOR = 256
 
-# Takes uint8 (P, size, size, 3), split over the mesh; gives (P, …) for each part, the same in every process.
-Prefix = Callable[[Array], tuple[Array, ...]]
+# Takes "image" uint8 (P, S, S, 3) and what makes views of them, split over the mesh; gives (P, …) for each part, the
+# same in every process.
+Prefix = Callable[[Mapping[str, Array]], tuple[Array, ...]]
 
 
 class XLA:
@@ -85,7 +87,7 @@ class XLA:
         )
         left, ahead = len(request.records), None
         for batch in itertools.chain(images, [None]):
-            following = None if batch is None else prefix(batch["image"])
+            following = None if batch is None else prefix(inputs(batch))
             if ahead is not None:
                 count = min(batch_size, left)
                 yield tuple(np.asarray(values)[:count] for values in ahead)
@@ -96,7 +98,7 @@ class XLA:
         """The function that computes these parts of a batch of images."""
         network = self._network
 
-        def compute(frozen: Tree, images: Array) -> tuple[Array, ...]:
-            return network.prefix_parts(frozen, images, [network.bottleneck.parts[part] for part in parts])
+        def compute(frozen: Tree, batch: Mapping[str, Array]) -> tuple[Array, ...]:
+            return network.prefix_parts(frozen, views(batch), [network.bottleneck.parts[part] for part in parts])
 
         return functools.partial(jit(compute, out_shardings=replicated(self._mesh)), self._frozen)

@@ -8,9 +8,12 @@ import jax
 import numpy as np
 
 from jaxcat.config import default
+from jaxcat.data.augmentation.device import inputs, views
+from jaxcat.data.augmentation.table import DEVICE, HOST, Views
 from jaxcat.data.batches import batches
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store, open_stores
+from jaxcat.system.compilation import jit
 from jaxcat.system.devices import make_mesh
 
 
@@ -37,7 +40,16 @@ def augment(*, data: str, size: int, batch: int) -> Callable[[int], None]:
     return _batches(_store(data, size, cache_gb=16.0), size, batch)
 
 
-TASKS = {"decode": decode, "decode_augment": decode_augment, "augment": augment}
+def augment_on_host(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    return _batches(_store(data, size, cache_gb=16.0), size, batch, on=HOST)
+
+
+TASKS = {
+    "decode": decode,
+    "decode_augment": decode_augment,
+    "augment": augment,
+    "augment_on_host": augment_on_host,
+}
 
 
 def _store(data: str, size: int, *, cache_gb: float) -> Store:
@@ -51,13 +63,12 @@ def _indices(records: int, batch: int, calls: int) -> np.ndarray:
     return np.arange(calls * batch) % records
 
 
-def _batches(store: Store, size: int, batch: int) -> Callable[[int], None]:
-    mesh = make_mesh()
+def _batches(store: Store, size: int, batch: int, *, on: str = DEVICE) -> Callable[[int], None]:
+    mesh, labels, made = make_mesh(), store.split.labels, jit(views)
 
     def run(calls: int) -> None:
-        indices = _indices(len(store), batch, calls)
-        source = batches(store, store.split.labels, indices, batch_size=batch, size=size, mesh=mesh, augment="article")
-        for made in source:
-            jax.block_until_ready(made)
+        indices, ways = _indices(len(store), batch, calls), Views("article", on=on)
+        for each in batches(store, labels, indices, batch_size=batch, size=size, mesh=mesh, augment=ways):
+            jax.block_until_ready(made(inputs(each)) if on == DEVICE else each)
 
     return run
