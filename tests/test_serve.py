@@ -92,6 +92,8 @@ def test_the_answer_that_predict_prints(client, solved, tmp_path, capsys):
         assert [name for name, _ in found["top"]] == [name for name, _ in expected["top"]]
         assert found["size"] == ([40, 60] if form == "JPEG" else [60, 40])
     assert len(client.post("/predict?top=1", body).json()["top"]) == 1
+    for top in ("0", "-1", "x", "9" * 5000):
+        assert "whole number" in error_of(client.post(f"/predict?top={top}", body), 422)
 
 
 def opened(address: str, form: str) -> Image.Image:
@@ -430,6 +432,19 @@ def test_links_foreign_tables_and_full_disks_are_refused_without_paths(own, tmp_
     assert error_of(keep(), 507) == "corrections cannot be kept: No space left on device"
 
 
+def test_a_table_that_was_edited_by_hand_does_not_stop_the_page(own, tmp_path):
+    own.post("/corrections?label=disc&agreed=1", encoded())
+    table = tmp_path / "own" / "corrections" / "corrections.csv"
+    text = table.read_text()
+    table.write_text("\ufeff" + text)  # as spreadsheets save it
+    assert own.get("/state").json()["corrections"] == 1
+    table.write_text(text.replace("label", "class"))
+    state = own.get("/state").json()
+    assert (state["corrections"], state["classes"]) == (0, ["disc", "square"])
+    assert "other columns" in state["learning"]["problem"]
+    assert own.post("/predict", encoded()).ok
+
+
 # learning -------------------------------------------------------------------------------------------------------------
 
 
@@ -537,11 +552,18 @@ def test_nothing_to_learn_from_and_learning_twice_at_once(own, monkeypatch):
     go.set()
 
 
+def test_servers_that_learn_at_the_same_time_get_folders_of_their_own(tmp_path):
+    (tmp_path / "run-corrected").write_text("in the way")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lessons.new_folder, [tmp_path / "run"] * 40))
+    assert sorted(path.name for path in found) == sorted(f"run-corrected-{number}" for number in range(2, 42))
+
+
 def test_learning_that_fails_says_so_and_leaves_nothing(own, tmp_path, folder, monkeypatch, capsys):
     kept_squares(own, 1)
 
     def broken(config: ConfigDict, workdir: Path) -> int:
-        workdir.mkdir()
+        assert workdir.is_dir()
         raise OSError(5, "Input/output error", "/somebody/secret")
 
     from jaxcat.training import loop

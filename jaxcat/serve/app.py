@@ -222,12 +222,16 @@ def _state(served: Served) -> Handler:
 
 def state(served: Served) -> dict[str, Any]:
     """What the page shows besides answers, plain JSON."""
-    classifier = served.learning.used.classifier
+    classifier, described = served.learning.used.classifier, served.learning.described()
+    try:
+        count = len(served.corrections.labels())
+    except Refused as error:  # such as a table that was edited by hand: the page answers all the same, and says so
+        count, described["learning"]["problem"] = 0, str(error)
     return {
         "classes": list(classifier.classes),
-        "corrections": len(served.corrections.labels()),
+        "corrections": count,
         "limits": {"bytes": served.limits.most_bytes, "pixels": served.limits.most_pixels},
-        **served.learning.described(),
+        **described,
     }
 
 
@@ -235,7 +239,7 @@ def _predict(served: Served) -> Handler:
     async def handler(request: Request) -> Response:
         asked = request.query_params
         top = asked.get("top", str(TOP))
-        if not (top.isdecimal() and 1 <= int(top) <= 10_000):
+        if not (top.isdecimal() and len(top) <= len("10000") and 1 <= int(top) <= 10_000):
             raise Refused(422, "top must be a whole number from 1 on")
         view, heat = asked.get("view") == "1", asked.get("heat") == "1"
 

@@ -65,7 +65,7 @@ class Corrections:
         """
         with _reported():
             try:
-                text = self.table.read_text(encoding="utf-8")
+                text = self.table.read_text(encoding="utf-8-sig")  # spreadsheets begin it with a byte-order mark
             except FileNotFoundError:
                 return {}
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
