@@ -342,6 +342,16 @@ def test_the_same_image_again_replaces_its_row_and_can_be_removed(own, tmp_path)
     assert not (tmp_path / "own" / "corrections" / name).exists()
 
 
+def test_the_same_pixels_in_another_file_replace_the_row(own, tmp_path):
+    assert own.post("/corrections?label=disc&agreed=1", encoded(seed=1)).ok
+    for form, label in (("PNG", "disc"), ("BMP", "square")):  # as it is dropped, and then pasted
+        assert own.post(f"/corrections?label={label}&agreed=1", encoded(form)).ok
+    kept = Corrections(tmp_path / "own").labels()
+    assert sorted(Path(name).suffix for name in kept) == [".bmp", ".png"]
+    assert sorted(path.name for path in (tmp_path / "own" / "corrections").glob("*.[bp]*")) == sorted(kept)
+    assert sorted(kept.values()) == ["disc", "square"]
+
+
 def test_what_cannot_be_a_correction(own, tmp_path):
     assert "one of the classes" in error_of(own.post("/corrections?label=cat&agreed=1", encoded()), 422)
     error_of(own.post("/corrections?agreed=1", encoded()), 422)

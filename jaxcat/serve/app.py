@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxcat.data.records import digest_of
 from jaxcat.inference.classifier import Classifier
 from jaxcat.serve import security
 from jaxcat.serve.answers import TOP, Limits, Received, answer, received
@@ -262,7 +263,7 @@ def _correct(served: Served) -> Handler:
             raise Refused(422, "this class has characters that a table of labels cannot have; rename it")
 
         def job(_: Classifier, image: Received) -> str:
-            return served.corrections.keep(image.content, image.form, label)
+            return served.corrections.keep(image.content, image.form, label, pixels=digest_of(image.pixels))
 
         return JSONResponse({"digest": await served.with_image(request, job), "label": label})
 
