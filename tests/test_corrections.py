@@ -90,6 +90,22 @@ def test_an_image_that_is_measured_is_left_out_and_said(images, tmp_path, caplog
     assert "1 image of validation or test is left out, because accuracy is measured there: line 2" in caplog.text
 
 
+@pytest.mark.parametrize(("split", "says"), [("validation", "line 2"), ("train", "")])
+def test_images_are_known_by_their_pixels_in_another_file(images, tmp_path, caplog, split, says):
+    (images / split / "disc" / "damaged.png").write_bytes(b"no image")  # decoding reports it, later
+    with Image.open(images / split / "disc" / "002.png") as image:
+        image.save(tmp_path / "pasted.bmp")
+    before, after = (
+        open_data(config_of(images, each)).splits
+        for each in ("", table_of(tmp_path / "kept", {tmp_path / "pasted.bmp": "square"}))
+    )
+    assert [after[name].files for name in after] == [before[name].files for name in before]
+    changed = np.flatnonzero(after["train"].labels != before["train"].labels)
+    assert [before["train"].files[i] for i in changed] == (["train/disc/002.png"] if split == "train" else [])
+    assert says in caplog.text
+    assert after["validation"].labels.tolist() == before["validation"].labels.tolist()
+
+
 def test_validation_that_is_held_out_stays_the_same(images, tmp_path):
     pool = shutil.copytree(images / "train", tmp_path / "pool")
     rows = {new_image(tmp_path / f"{seed}.png", seed): "disc" for seed in range(101, 106)}
@@ -228,6 +244,18 @@ def test_a_trained_run_does_not_go_on_with_rows_it_did_not_begin_with(images, tm
     table.write_text(table.read_text() + f"{new_image(tmp_path / 'kept' / 'more.png', 1).name},disc\n")
     with pytest.raises(ConfigError, match="was trained on 13 images in batches of 8, now there are 14"):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", [None, "path,label\nremoved.png,square\n"])
+def test_what_is_measured_needs_no_table_of_corrections(made, tmp_path, text):
+    workdir, table = made
+    before = table.read_text()
+    try:
+        table.unlink() if text is None else table.write_text(text)
+        assert evaluate(["--workdir", str(workdir), "--results-dir", str(tmp_path)]) == 0
+    finally:
+        table.write_text(before)
+    assert json.loads((tmp_path / "validation.json").read_text())["count"] == 12
 
 
 @pytest.mark.parametrize("moved", [False, True])

@@ -221,6 +221,24 @@ def test_no_path_of_the_machine_is_shown(page, solved, finished, tmp_path, monke
     assert [shown_path(path) for path in (str(tmp_path / "a" / "b"), "/elsewhere/c", "d/e")] == ["a/b", "c", "d/e"]
 
 
+def test_no_setting_that_names_a_file_shows_its_folders(finished):
+    meta = load(finished).meta
+    config = meta.config.copy_and_resolve_references()
+    names = (
+        "data.dir",
+        "data.table",
+        "data.corrections",
+        "data.train_dir",
+        "data.test_dir",
+        "model.weights",
+        "init_from",
+    )
+    config.update_from_flattened_dict({name: f"/somebody/secret/{name}" for name in names})
+    command = train_command(dataclasses.replace(meta, config=config), "run")
+    assert not [line for line in command if "secret" in line]
+    assert [name for name in names if not any(f"{name}={name}" in line for line in command)] == []
+
+
 def test_where_the_weights_come_from_is_said_to_the_beginning(context):
     def said(provenance: dict) -> dict[str, str]:
         meta = dataclasses.replace(context.classifier.meta, provenance=provenance)

@@ -19,8 +19,10 @@ import jaxcat
 from jaxcat.data.records import Split
 from jaxcat.errors import ConfigError
 from jaxcat.evaluate import main as evaluate
+from jaxcat.objectives.paired import Paired
 from jaxcat.objectives.temperature import fit_temperature
 from jaxcat.report import report
+from jaxcat.report.comparing import Other, check_compared
 from jaxcat.report.context import Context
 from jaxcat.report.features import parts_of
 from jaxcat.report.known_data import indexed, twins_across
@@ -213,6 +215,12 @@ def test_calibrate_is_refused_with_the_reason(runs, run, options, said):
     assert not (runs[run] / "calibration.json").exists()
 
 
+def test_calibrate_knows_images_of_train_in_another_folder(runs, folder):
+    with pytest.raises(ConfigError, match="80 of the 80 images are of train: the head has seen these images"):
+        report(runs["trained"], calibrate=True, data=folder / "train")
+    assert not (runs["trained"] / "calibration.json").exists()
+
+
 # runs side by side ----------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +252,29 @@ def test_nothing_to_compare_is_no_section(contexts):
     assert comparison.section_of(contexts["solved"]) is None
 
 
+@pytest.mark.parametrize(
+    ("p", "interval", "grouped", "clear"),
+    [(0.01, (-0.1, 0.02), True, False), (0.01, (-0.1, -0.02), True, True), (0.01, (-0.1, 0.02), False, True)],
+)
+def test_of_groups_the_interval_decides_too(contexts, p, interval, grouped, clear):
+    context, narrow = contexts["solved"], contexts["narrow"]
+    context = dataclasses.replace(context, groups=np.arange(80) // 2 if grouped else None)
+    other = Other("narrow", narrow.classifier.meta, narrow.log_probabilities, narrow.summary, ())
+    pair = Paired(60, 4, 15, 1, p, -0.1375, interval)
+    verdict = comparison._other(context, other, narrow.correct, pair)["verdict"]
+    assert ("better by more than chance" in verdict) == clear
+
+
+def test_a_twin_in_train_that_both_runs_have_is_no_reason_to_refuse(runs, contexts):
+    context, listed = contexts["solved"], contexts["solved"].listed
+    assert set(listed["train"].digests) & set(context.digests)
+    given = {"workdir": runs["solved"], "classes": context.classifier.classes, "split": "validation"}
+    check_compared([runs["narrow"]], **given, listed=listed)
+    other = listed | {"train": listed["train"]._replace(digests=(b"x",))}
+    with pytest.raises(ConfigError, match="--compare .*: was trained on 1 of the 80 images"):
+        check_compared([runs["narrow"]], **given, listed=other)
+
+
 def test_runs_that_cannot_be_compared_are_refused_before_work(runs, folder, tmp_path):
     with pytest.raises(ConfigError, match="--compare .*: is the run of --workdir itself"):
         report(runs["solved"], compare=[runs["solved"]])
@@ -258,7 +289,7 @@ def test_runs_that_cannot_be_compared_are_refused_before_work(runs, folder, tmp_
     shutil.copytree(folder / "train", swapped / "validation")
     shutil.copytree(folder / "validation", swapped / "train")
     jaxcat.fit("folder", tmp_path / "other", settings={**TINY, **ON_BLOCK, "data.dir": swapped})
-    with pytest.raises(ConfigError, match="--compare .*: was trained on 80 of the 80 images"):
+    with pytest.raises(ConfigError, match="--compare .*: was trained on 79 of the 80 images"):
         report(runs["solved"], compare=[tmp_path / "other"])
     context = context_of(Request(runs["solved"], data=folder / "validation"), console=QUIET)
     (other,) = comparison.others_of(dataclasses.replace(context, compare=(tmp_path / "other",)))
@@ -324,6 +355,24 @@ def test_counts_sizes_formats_and_what_was_left_out(contexts, folder):
     assert any("left" in line or "thumbnails" in line for line in values["skipped"])
     assert str(folder) not in json.dumps(values)
     assert indexed(contexts["solved"]).train.files == contexts["solved"].listed["train"].files
+
+
+def test_images_that_the_run_left_out_are_counted(contexts):
+    context = contexts["solved"]
+    for less, says in ((1, "1 image of validation not used"), (2, "2 images of validation not used")):
+        validation = context.listed["validation"]
+        listed = context.listed | {"validation": validation._replace(files=validation.files[less:])}
+        skipped = data.section_of(dataclasses.replace(context, listed=listed)).values["skipped"]
+        assert [line.startswith(says) for line in skipped].count(True) == 1
+    assert not any("not used" in line for line in data.section_of(context).values["skipped"])
+
+
+def test_images_that_were_left_out_are_named_without_folders(contexts, tmp_path, monkeypatch):
+    context, place = contexts["solved"], tmp_path / "data"
+    lines = (f"{place}/disc/a: b.png: damaged", f"{tmp_path}/elsewhere/c.png: damaged", "disc/d.png: damaged")
+    other = dataclasses.replace(context, unreadable=lines, own=False, data=place)
+    left_out = ["disc/a: b.png: damaged", "c.png: damaged", "disc/d.png: damaged"]
+    assert data.section_of(other).values["skipped"] == left_out
 
 
 def test_the_images_of_the_report_are_not_decoded_again(contexts, monkeypatch):

@@ -92,6 +92,8 @@ def test_the_answer_that_predict_prints(client, solved, tmp_path, capsys):
         assert [name for name, _ in found["top"]] == [name for name, _ in expected["top"]]
         assert found["size"] == ([40, 60] if form == "JPEG" else [60, 40])
     assert len(client.post("/predict?top=1", body).json()["top"]) == 1
+    for top in ("0", "-1", "x", "9" * 5000):
+        assert "whole number" in error_of(client.post(f"/predict?top={top}", body), 422)
 
 
 def opened(address: str, form: str) -> Image.Image:
@@ -340,6 +342,16 @@ def test_the_same_image_again_replaces_its_row_and_can_be_removed(own, tmp_path)
     assert not (tmp_path / "own" / "corrections" / name).exists()
 
 
+def test_the_same_pixels_in_another_file_replace_the_row(own, tmp_path):
+    assert own.post("/corrections?label=disc&agreed=1", encoded(seed=1)).ok
+    for form, label in (("PNG", "disc"), ("BMP", "square")):  # as it is dropped, and then pasted
+        assert own.post(f"/corrections?label={label}&agreed=1", encoded(form)).ok
+    kept = Corrections(tmp_path / "own").labels()
+    assert sorted(Path(name).suffix for name in kept) == [".bmp", ".png"]
+    assert sorted(path.name for path in (tmp_path / "own" / "corrections").glob("*.[bp]*")) == sorted(kept)
+    assert sorted(kept.values()) == ["disc", "square"]
+
+
 def test_what_cannot_be_a_correction(own, tmp_path):
     assert "one of the classes" in error_of(own.post("/corrections?label=cat&agreed=1", encoded()), 422)
     error_of(own.post("/corrections?agreed=1", encoded()), 422)
@@ -428,6 +440,19 @@ def test_links_foreign_tables_and_full_disks_are_refused_without_paths(own, tmp_
 
     monkeypatch.setattr(corrections, "write_bytes", full)
     assert error_of(keep(), 507) == "corrections cannot be kept: No space left on device"
+
+
+def test_a_table_that_was_edited_by_hand_does_not_stop_the_page(own, tmp_path):
+    own.post("/corrections?label=disc&agreed=1", encoded())
+    table = tmp_path / "own" / "corrections" / "corrections.csv"
+    text = table.read_text()
+    table.write_text("\ufeff" + text)  # as spreadsheets save it
+    assert own.get("/state").json()["corrections"] == 1
+    table.write_text(text.replace("label", "class"))
+    state = own.get("/state").json()
+    assert (state["corrections"], state["classes"]) == (0, ["disc", "square"])
+    assert "other columns" in state["learning"]["problem"]
+    assert own.post("/predict", encoded()).ok
 
 
 # learning -------------------------------------------------------------------------------------------------------------
@@ -537,11 +562,18 @@ def test_nothing_to_learn_from_and_learning_twice_at_once(own, monkeypatch):
     go.set()
 
 
+def test_servers_that_learn_at_the_same_time_get_folders_of_their_own(tmp_path):
+    (tmp_path / "run-corrected").write_text("in the way")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lessons.new_folder, [tmp_path / "run"] * 40))
+    assert sorted(path.name for path in found) == sorted(f"run-corrected-{number}" for number in range(2, 42))
+
+
 def test_learning_that_fails_says_so_and_leaves_nothing(own, tmp_path, folder, monkeypatch, capsys):
     kept_squares(own, 1)
 
     def broken(config: ConfigDict, workdir: Path) -> int:
-        workdir.mkdir()
+        assert workdir.is_dir()
         raise OSError(5, "Input/output error", "/somebody/secret")
 
     from jaxcat.training import loop

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcat.data.archives import archives
+from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.indexing.listed import Problems, clean, first
 from jaxcat.data.indexing.table_columns import WITHOUT
 from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.indexing.table_source import locate
-from jaxcat.data.records import Data, Split
+from jaxcat.data.pixel_groups import pixels_of
+from jaxcat.data.records import Data, Split, digest_of
 from jaxcat.errors import DataError, JaxcatError
+from jaxcat.system.console import Console
 from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,9 @@ class Correction(NamedTuple):
 def corrected(data: Data, config: Any) -> Data:
     """The data with the rows of `config.data.corrections` in train; as they are if it is empty.
 
-    A row with the bytes of an image of train replaces its label there. One with the bytes of an image of validation or
-    test, or of a group that has images there, is left out with a warning. Other rows are added at the end of train.
+    A row with the pixels of an image of train replaces its label there. One with the pixels of an image of validation
+    or test, or of a group that has images there, is left out with a warning. Other rows are added at the end of train.
+    Pixels, not bytes, are compared: a browser pastes a photograph as a PNG, and saving it again changes its file.
 
     Raises:
         DataError: the table cannot be used, a label is none of the classes, an image has two labels, or a class has no
@@ -61,18 +64,18 @@ def corrected(data: Data, config: Any) -> Data:
     """
     if not config.data.corrections:
         return data
-    rows = _rows(config, data)
+    rows, data = _rows(config, data), data.decoded(decoding_of(config))
     train = data.splits["train"]
-    known = {name: _same_bytes(split, rows) for name, split in data.splits.items()}
+    known = {name: _same_pixels(split, rows) for name, split in data.splits.items()}
     measured = [name for name in data.splits if name != "train"]
     groups = {group for name in measured for group in data.splits[name].groups or ()}
     labels, added, left_out = np.array(train.labels, np.int32), [], []
-    for digest, row in rows.items():
+    for pixels, row in rows.items():
         label = data.classes.index(row.label)
-        if any(digest in known[name] for name in measured) or (row.group and row.group in groups):
+        if any(pixels in known[name] for name in measured) or (row.group and row.group in groups):
             left_out.append(row.place)
-        elif digest in known["train"]:
-            labels[known["train"][digest]] = label
+        elif pixels in known["train"]:
+            labels[known["train"][pixels]] = label
         else:
             added.append(row)
     if left_out:
@@ -124,7 +127,7 @@ def rows_of(config: Any) -> list[Correction]:
 
 
 def _rows(config: Any, data: Data) -> dict[bytes, Correction]:
-    """The rows by the digest of their image, each image once, with labels as the classes are called."""
+    """The rows by the digest of their pixels, each image once, with labels as the classes are called."""
     problems = Problems(where(config))
     rows: dict[bytes, Correction] = {}
     named = set(data.splits["train"].files)
@@ -137,39 +140,23 @@ def _rows(config: Any, data: Data) -> dict[bytes, Correction]:
             problems.add("a name that train has too", row.place, row.name)
             continue
         try:
-            digest = _alone(row).digest(0)
+            pixels = digest_of(decode(row.path, row.name, decoding_of(config)))
         except DataError as error:
             problems.add("an image that cannot be read", row.place, str(error))
             continue
-        before = rows.setdefault(digest, row._replace(label=label))
+        before = rows.setdefault(pixels, row._replace(label=label))
         if before.label != label:
             problems.add(f"an image that has another label in {before.place}", row.place, row.label)
     problems.refuse(f"\nthe classes are {', '.join(map(printable, data.classes))}")
     return rows
 
 
-def _alone(row: Correction) -> Split:
-    return Split("train", (row.name,), np.zeros(1, np.int32), lambda index: row.path)
-
-
-def _same_bytes(split: Split, rows: Mapping[bytes, Correction]) -> dict[bytes, list[int]]:
-    """Digest of a correction → the records of a split that are the same image.
-
-    Files are read only if their size is that of a correction.
-    """
-    sizes = {archives.getsize(row.path) for row in rows.values()}
+def _same_pixels(split: Split, rows: Mapping[bytes, Correction]) -> dict[bytes, list[int]]:
+    """Digest of a correction's pixels → the records of a split that are the same image."""
     found: dict[bytes, list[int]] = {}
-    for index in range(len(split)) if rows else ():
-        stored = split.stored(index)
-        if isinstance(stored, np.ndarray):
-            return {}  # no file has the bytes of an array
-        try:
-            size = archives.getsize(stored) if isinstance(stored, Path) else len(stored)
-            digest = split.digest(index) if size in sizes else b""
-        except (OSError, ValueError, DataError):
-            continue  # decoding reports it
-        if digest in rows:
-            found.setdefault(digest, []).append(index)
+    for index, pixels in enumerate(pixels_of(split, console=Console(stderr=True)) if rows else ()):
+        if pixels is not None and pixels in rows:
+            found.setdefault(pixels, []).append(index)
     return found
 
 

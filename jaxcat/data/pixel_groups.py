@@ -21,8 +21,10 @@ import numpy as np
 import PIL
 from rich.console import Console
 
+from jaxcat.data.digests import digests_of
 from jaxcat.data.images.decoding import DECODE_VERSION, Decoding
 from jaxcat.data.records import Split, digest_of
+from jaxcat.errors import DataError
 from jaxcat.system.console import progress_of
 from jaxcat.system.files import NoHomeError, cache_dir, write_bytes
 
@@ -81,14 +83,34 @@ def known_pixels(digests: Collection[bytes], decoding: Decoding) -> dict[bytes, 
     return _read(folder, set(digests)) if folder else {}
 
 
-def _pixels_of(split: Split, digests: Sequence[bytes], *, console: Console) -> list[bytes]:
-    """The digest of every record's pixels: from the cache, else from the image."""
+def pixels_of(split: Split, *, console: Console) -> list[bytes | None]:
+    """The digest of every record's decoded pixels, from the cache or the image; None if it cannot be read."""
+    digests = digests_of(split)
+    readable = np.array([index for index, digest in enumerate(digests) if digest], np.int64)
+    there = split.take(readable)
+    pixels = iter(_pixels_of(there, [digest for digest in digests if digest], console=console, damaged=b""))
+    return [(next(pixels) or None) if digest else None for digest in digests]
+
+
+def _pixels_of(
+    split: Split, digests: Sequence[bytes], *, console: Console, damaged: bytes | None = None
+) -> list[bytes]:
+    """The digest of every record's pixels: from the cache, else from the image.
+
+    Args:
+        damaged: what stands for an image that cannot be decoded; None: it is an error.
+    """
     folder = _folder(split.decoding)
     known = _read(folder, set(digests)) if folder else {}
     missing = {digest: index for index, digest in enumerate(digests) if digest not in known}
 
     def decoded(index: int) -> tuple[bytes, bytes]:
-        image, digest = split.examine(index)
+        try:
+            image, digest = split.examine(index)
+        except DataError:
+            if damaged is None:
+                raise
+            return digests[index], damaged
         return digest, digest_of(image)
 
     if missing:
@@ -101,7 +123,7 @@ def _pixels_of(split: Split, digests: Sequence[bytes], *, console: Console) -> l
                 found[digest] = known[wanted] = pixels  # the two differ if the file has just been replaced
                 advance(1)
         if folder:
-            _write(folder, found)
+            _write(folder, {digest: pixels for digest, pixels in found.items() if pixels})
     return [known[digest] for digest in digests]
 
 

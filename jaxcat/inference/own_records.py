@@ -58,7 +58,7 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
         DataError: the data cannot be opened, or have none of the images.
     """
     config, where = meta.config, f"--config.data.dir={meta.config.data.dir}"
-    opened = _opened(meta, listed)
+    opened = _opened(meta, listed, split=split)
     if split == "test" or listed is None or split not in listed:
         if split not in opened.splits:
             raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
@@ -88,8 +88,13 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     return found
 
 
-def _opened(meta: Meta, listed: Mapping[str, Listed] | None) -> Data:
+def _opened(meta: Meta, listed: Mapping[str, Listed] | None, *, split: str) -> Data:
     """The data that the configuration of a run names. Errors lead to --moved-data where that helps."""
+    config = meta.config
+    if split != "train" and listed is not None and config.data.get("corrections"):
+        # Corrections are in train only: what is measured does not depend on a table that may have changed since.
+        config = config.copy_and_resolve_references()
+        config.data.corrections = ""
     places = (meta.config.data.dir, meta.config.data.get("table"))
     way = ""
     if any(place and not Path(place).expanduser().exists() for place in places):
@@ -97,7 +102,7 @@ def _opened(meta: Meta, listed: Mapping[str, Listed] | None) -> Data:
     elif listed is not None and meta.config.data.source not in IN_PACKAGES:
         way = "; --moved-data DIR finds the run's own images below DIR, whatever their folders are called now"
     try:
-        opened = open_data(meta.config, rules=rules_of(meta))
+        opened = open_data(config, rules=rules_of(meta))
     except DataError as error:
         raise DataError(f"{error}{way}") from error
     if opened.classes != meta.classes:

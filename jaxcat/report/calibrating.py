@@ -13,6 +13,11 @@ from jaxcat.report.context import Context
 from jaxcat.runs.calibration import Calibration, arrays_digest, write_calibration
 
 FLAG = "--calibrate"
+# Splits that no temperature is fitted to, and why.
+NEVER = {
+    "train": "the head has seen these images, so it is surer of them than of others",
+    "test": "nothing may be fitted to the test images",
+}
 LEAST = 50  # images; with fewer, a fit says more about them than about the head
 
 
@@ -30,13 +35,8 @@ def check_calibrate(classifier: Classifier, split: str) -> None:
     check_calibratable(classifier.meta, FLAG)
     if classifier.calibration:
         raise ConfigError(f"{FLAG}: fits to logits as the head gives them; leave --calibrated out")
-    if split == "test":
-        raise ConfigError(f"{FLAG} --split test: nothing may be fitted to the test images; give --split validation")
-    if split == "train":
-        raise ConfigError(
-            f"{FLAG} --split train: the head has seen these images, so it is surer of them than of others; give "
-            "--split validation"
-        )
+    if split in NEVER:
+        raise ConfigError(f"{FLAG} --split {split}: {NEVER[split]}; give --split validation")
 
 
 def temperature_of(context: Context) -> Temperature:
@@ -48,13 +48,20 @@ def calibrate(context: Context) -> None:
     """Writes the temperature into the workdir of the run.
 
     Raises:
-        ConfigError: the images do not give a temperature.
+        ConfigError: the images do not give a temperature, or some of them must not set it.
         CheckpointError: the file cannot be written.
     """
     classifier, workdir = context.classifier, context.classifier.workdir
     assert workdir is not None
     if len(context) < LEAST:
         raise ConfigError(f"{FLAG}: {len(context)} images are too few for a temperature; give {LEAST} or more")
+    for name, why in NEVER.items():
+        known = frozenset(context.listed[name].digests if context.listed and name in context.listed else ())
+        if not context.own and (number := sum(digest in known for digest in context.digests)):
+            raise ConfigError(
+                f"{FLAG}: {number:,} of the {len(context):,} images are of {name}: {why}; leave --data out, or give "
+                "other images"
+            )
     found = temperature_of(context)
     if not found.found:
         why = "every answer is right" if context.correct.all() else "the logits say nothing about these classes"

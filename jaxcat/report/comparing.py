@@ -44,7 +44,12 @@ class Other(NamedTuple):
 
 
 def check_compared(
-    compare: Sequence[Path], *, workdir: Path | None, classes: Sequence[str], records: Listed | None
+    compare: Sequence[Path],
+    *,
+    workdir: Path | None,
+    classes: Sequence[str],
+    listed: Mapping[str, Listed] | None,
+    split: str,
 ) -> None:
     """Checks, before anything is measured, that other runs can be compared on these images.
 
@@ -52,12 +57,16 @@ def check_compared(
         compare: their workdirs.
         workdir: of this run.
         classes: of this run.
-        records: those that will be measured, if the run has listed them.
+        listed: the records of this run, by split, if it has listed them and they will be measured.
+        split: which of them will be.
 
     Raises:
         CheckpointError: there is no run in one of them.
-        ConfigError: it is this run, has other classes, or was trained on some of the images.
+        ConfigError: it is this run, has other classes, or was trained on some of the images, and this run was not.
     """
+    known = listed[split].digests if listed and split in listed else ()
+    # A copy of an image of train, in the data of both runs, favours neither of them; a note says that it is there.
+    both = frozenset(listed[TRAIN].digests) if listed and split != TRAIN else frozenset()
     for path in compare:
         try:
             folder = existing(path)
@@ -70,8 +79,7 @@ def check_compared(
         if set(meta.classes) != set(classes):
             theirs, ours = (", ".join(map(printable, names[:10])) for names in (meta.classes, classes))
             raise ConfigError(f"--compare {path}: has other classes ({theirs}) than this run ({ours})")
-        known = records.digests if records else ()
-        if seen := _trained_on(known, listed_records(folder, meta)):
+        if seen := _trained_on([each for each in known if each not in both], listed_records(folder, meta)):
             raise ConfigError(
                 f"--compare {path}: was trained on {seen:,} of the {counted(len(known), 'image')} that are measured, "
                 "so the comparison would not be fair: compare runs with the same division of the same data, or measure "

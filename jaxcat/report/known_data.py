@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxcat.data.pixel_groups import known_pixels
 from jaxcat.data.records import Split
 from jaxcat.errors import JaxcatError
 from jaxcat.report.context import Context
-from jaxcat.runs.records import rules_of
+from jaxcat.runs.records import Listed, rules_of
 from jaxcat.wording import counted
 
 TRAIN = "train"
@@ -54,7 +54,7 @@ def indexed(context: Context) -> Indexed | None:
         train = train.take(np.array(kept)) if len(kept) == len(listed.files) else None
     if train is not None:
         train = dataclasses.replace(train, decoding=decoding_of(meta.config))
-    return Indexed(train, tuple(_skipped(found.skipped)))
+    return Indexed(train, (*_skipped(found.skipped), *_not_listed(found.data.splits, context.listed or {})))
 
 
 def _skipped(skipped: object) -> Iterator[str]:
@@ -62,6 +62,18 @@ def _skipped(skipped: object) -> Iterator[str]:
     for reason in Reason:
         if number := skipped.count(reason):  # type: ignore[attr-defined]
             yield f"{counted(number, 'file')} skipped: {reason.value}"
+
+
+def _not_listed(splits: Mapping[str, Split], listed: Mapping[str, Listed]) -> Iterator[str]:
+    """The images that lie there and are none of the run's records, such as those that `data.skip_bad` left out."""
+    known = {file for each in listed.values() for file in each.files}
+    for name in listed:
+        if name in splits and (number := len(set(splits[name].files) - known)):
+            yield (
+                f"{counted(number, 'image')} of {name} not used by the run: it could not be read, or was added later"
+                if number == 1
+                else f"{number:,} images of {name} not used by the run: they could not be read, or were added later"
+            )
 
 
 class Twin(NamedTuple):

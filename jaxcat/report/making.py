@@ -105,8 +105,13 @@ def context_of(request: Request, *, console: Console) -> Context:
     with said_if_long("looking through the data", console=console):
         split = _split(request, classifier, listed)
     if request.compare:
-        records = (listed or {}).get(split.name) if request.data is None else None
-        check_compared(request.compare, workdir=request.workdir, classes=classifier.classes, records=records)
+        check_compared(
+            request.compare,
+            workdir=request.workdir,
+            classes=classifier.classes,
+            listed=listed if request.data is None else None,
+            split=split.name,
+        )
     return measured(classifier, split, request, listed=listed, console=console)
 
 

@@ -29,12 +29,14 @@ from jaxcat.wording import counted, first_to_last
 NAMED = 12  # classes
 SCRATCH = "random numbers"
 POOLED = {"avg": "averages", "avg_std": "averages and standard deviations", "max": "maxima", "flatten": "all values"}
+# Settings that name files, of which the folders of this machine are not shown.
 PATHS = (
     "data.dir",
     "data.table",
     "data.train_dir",
     "data.validation_dir",
     "data.test_dir",
+    "data.corrections",
     "model.weights",
     "init_from",
 )

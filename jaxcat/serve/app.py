@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxcat.data.records import digest_of
 from jaxcat.inference.classifier import Classifier
 from jaxcat.serve import security
 from jaxcat.serve.answers import TOP, Limits, Received, answer, received
@@ -222,12 +223,16 @@ def _state(served: Served) -> Handler:
 
 def state(served: Served) -> dict[str, Any]:
     """What the page shows besides answers, plain JSON."""
-    classifier = served.learning.used.classifier
+    classifier, described = served.learning.used.classifier, served.learning.described()
+    try:
+        count = len(served.corrections.labels())
+    except Refused as error:  # such as a table that was edited by hand: the page answers all the same, and says so
+        count, described["learning"]["problem"] = 0, str(error)
     return {
         "classes": list(classifier.classes),
-        "corrections": len(served.corrections.labels()),
+        "corrections": count,
         "limits": {"bytes": served.limits.most_bytes, "pixels": served.limits.most_pixels},
-        **served.learning.described(),
+        **described,
     }
 
 
@@ -235,7 +240,7 @@ def _predict(served: Served) -> Handler:
     async def handler(request: Request) -> Response:
         asked = request.query_params
         top = asked.get("top", str(TOP))
-        if not (top.isdecimal() and 1 <= int(top) <= 10_000):
+        if not (top.isdecimal() and len(top) <= len("10000") and 1 <= int(top) <= 10_000):
             raise Refused(422, "top must be a whole number from 1 on")
         view, heat = asked.get("view") == "1", asked.get("heat") == "1"
 
@@ -258,7 +263,7 @@ def _correct(served: Served) -> Handler:
             raise Refused(422, "this class has characters that a table of labels cannot have; rename it")
 
         def job(_: Classifier, image: Received) -> str:
-            return served.corrections.keep(image.content, image.form, label)
+            return served.corrections.keep(image.content, image.form, label, pixels=digest_of(image.pixels))
 
         return JSONResponse({"digest": await served.with_image(request, job), "label": label})
 

@@ -56,6 +56,7 @@ class Corrections:
         self.folder = workdir / FOLDER
         self.table = self.folder / TABLE
         self._bounds = bounds or Bounds()
+        self._pixels: dict[str, bytes] = {}  # of the files kept by this object: the digest of their decoded pixels
 
     def labels(self) -> dict[str, str]:
         """File name of each image that is kept → its label.
@@ -65,7 +66,7 @@ class Corrections:
         """
         with _reported():
             try:
-                text = self.table.read_text(encoding="utf-8")
+                text = self.table.read_text(encoding="utf-8-sig")  # spreadsheets begin it with a byte-order mark
             except FileNotFoundError:
                 return {}
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -73,12 +74,15 @@ class Corrections:
             raise Refused(409, f"{TABLE} has other columns than {' and '.join(HEADER)}: move it out of {FOLDER}")
         return {from_cell(path): from_cell(label) for path, label in rows[1:]}
 
-    def keep(self, content: bytes, form: str, label: str) -> str:
+    def keep(self, content: bytes, form: str, label: str, *, pixels: bytes = b"") -> str:
         """Keeps an image with its label, instead of the label that it had; returns its digest.
+
+        So it does with an image that this object has kept before from another file with the same pixels.
 
         Args:
             content: the bytes of an image that was decoded.
             form: its format, as Pillow calls it.
+            pixels: a digest of its decoded pixels; b"" is like no other.
 
         Raises:
             Refused: there is no room, or the folder cannot be written.
@@ -87,13 +91,17 @@ class Corrections:
         name = digest + SUFFIXES[form]
         with self._held():
             labels = self.labels()
+            twins = {other for other in labels if pixels and other != name and self._pixels.get(other) == pixels}
             if name not in labels:
                 self._check_room(labels, len(content))
             with _reported():
                 path = self.folder / name
                 if not path.is_file() or path.is_symlink():
                     write_bytes(path, content)  # before the row, so that no row names a file that is not there
-                self._write(labels | {name: label})
+                self._write({other: labels[other] for other in labels if other not in twins} | {name: label})
+                for other in twins:
+                    (self.folder / Path(other).name).unlink(missing_ok=True)
+            self._pixels[name] = pixels
         return digest
 
     def forget(self, digest: str) -> bool:

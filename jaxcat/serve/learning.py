@@ -7,8 +7,9 @@ images but the new ones. Only the penalty is chosen anew, as for any new head.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -96,7 +97,7 @@ class Learning:
     def described(self) -> dict[str, Any]:
         """Plain JSON: the runs, which one is used, and what goes on."""
         return {
-            "runs": [run.described() | {"used": run is self.used} for run in self._runs.values()],
+            "runs": [run.described() | {"used": run is self.used} for run in list(self._runs.values())],
             "learning": {
                 "running": self.running,
                 "impossible": "" if is_exact(self._first.classifier.config) else NEEDS_EXACT,
@@ -135,15 +136,17 @@ class Learning:
 
     def _learn(self) -> None:
         """Makes a run; an error becomes `problem`, whose details, which may name paths, are on standard error only."""
-        workdir = free_name(self._first.workdir)
+        workdir = None
         try:
+            workdir = new_folder(self._first.workdir)
             run = self._solved(workdir)
         except Exception as error:
             self._problem = "The head could not be solved; the window of the server says why."
             print(f"error: {error if isinstance(error, JaxcatError) else one_line(error)}", file=sys.stderr, flush=True)
             if isinstance(error, Refused):
                 self._problem = str(error)
-            shutil.rmtree(workdir, ignore_errors=True)
+            if workdir is not None:
+                shutil.rmtree(workdir, ignore_errors=True)
             return
         self._runs[run.name] = run
 
@@ -153,11 +156,12 @@ class Learning:
         adopt(self._first.classifier, self._corrections)
         config = again(self._first.classifier.meta, self._first.workdir, table=self._corrections.table)
         flags.validate(config)
+        count = len(self._corrections.labels())  # more may be kept while the head is solved
         with _Warnings(tables.__name__) as warnings:
             if loop.train(config, workdir):
                 raise Refused(409, "it was interrupted")
         classifier = self._open(workdir)
-        notes = [counted(len(self._corrections.labels()), "correction")]
+        notes = [counted(count, "correction")]
         notes += [text.removeprefix(f"{tables.where(config)}: ") for text in warnings.texts]
         if _validation(self._first.classifier, self._first.workdir) != _validation(classifier, workdir):
             notes.append("the images of validation are others than before, so these accuracies do not compare")
@@ -185,12 +189,13 @@ def adopt(classifier: Classifier, corrections: Corrections) -> None:
             corrections.keep(found.content, found.form, row.label)
 
 
-def free_name(workdir: Path) -> Path:
-    """The first of DIR-corrected, DIR-corrected-2, … that is not there."""
-    number, path = 1, workdir.with_name(f"{workdir.name}-corrected")
-    while os.path.lexists(path):
-        number += 1
-        path = workdir.with_name(f"{workdir.name}-corrected-{number}")
+def new_folder(workdir: Path) -> Path:
+    """Makes the first of DIR-corrected, DIR-corrected-2, … that is not there; no two processes get the same one."""
+    for number in itertools.count(1):
+        path = workdir.with_name(f"{workdir.name}-corrected{f'-{number}' if number > 1 else ''}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            break
     return path
 
 

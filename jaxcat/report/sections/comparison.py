@@ -12,13 +12,11 @@ from jaxcat.objectives.paired import Paired, mcnemar
 from jaxcat.report.comparing import Other, others_of
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
-from jaxcat.report.origins import shown_path
+from jaxcat.report.origins import PATHS, shown_path
 from jaxcat.report.section import Section
 from jaxcat.wording import counted, printable
 
 UNLIKELY = 0.05  # a p below it is called a difference
-# Settings that name files, of which the folders of this machine are not shown.
-FILES = ("init_from", "model.weights", "data.train_dir", "data.validation_dir", "data.test_dir", "data.corrections")
 
 
 def section_of(context: Context) -> Section | None:
@@ -85,7 +83,10 @@ def _other(context: Context, other: Other, correct: np.ndarray, pair: Paired) ->
     chances = np.exp(other.log_probabilities[rows, context.labels]), context.probabilities[rows, context.labels]
     differ = differ[np.argsort(-np.abs(chances[0] - chances[1])[differ], kind="stable")]
     better = "The other run" if pair.only_second > pair.only_first else "This run"
-    sure = f"{better} is better by more than chance explains." if pair.p < UNLIKELY else "Chance may explain it."
+    # Of grouped images p is too small, and the interval, which draws whole groups, decides too.
+    low, high = pair.interval
+    clear = pair.p < UNLIKELY and (context.groups is None or not low <= 0 <= high)
+    sure = f"{better} is better by more than chance explains." if clear else "Chance may explain it."
     verdict = f"One of the two is right and the other wrong on {counted(len(differ), 'image')}. {sure}"
     return {
         "name": other.name,
@@ -122,6 +123,6 @@ def _value(name: str, config: dict[str, Any]) -> str:
     value: Any = config
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, str) and name in FILES:
+    if isinstance(value, str) and name in PATHS:
         value = shown_path(value)
     return "–" if value in (None, "") else printable(f"{value:g}" if isinstance(value, float) else str(value))

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxcat.objectives.near_duplicates import LEAST_IMAGES
 from jaxcat.report.context import Context
 from jaxcat.report.features import cached_parts, parts_of
 from jaxcat.report.known_data import TRAIN, Indexed, Twin, indexed, twins_across
+from jaxcat.report.origins import shown_path
 from jaxcat.report.pictures import QUALITY, THUMBNAIL, jpeg
 from jaxcat.report.section import Section
 from jaxcat.study.images import Alike, Copies, Image, labels_that_look_wrong, near_duplicates
@@ -236,6 +238,11 @@ def _about(context: Context) -> list[dict[str, str]]:
 
 
 def _unreadable(context: Context) -> list[str]:
-    """The images that were left out, named as the data name them."""
-    root = f"{context.classifier.config.data.dir}/"
-    return [printable(line.removeprefix(root)) for line in context.unreadable]
+    """The images that were left out, named as the data name them, without the folders of this machine."""
+    lines = list(context.unreadable)
+    for place in (context.data, context.moved, Path(context.classifier.config.data.dir)):
+        if place is not None and place.parts:
+            root = f"{printable(str(place.expanduser()))}/"
+            lines = [line.removeprefix(root) for line in lines]
+    named = (line.partition(": ") for line in lines)
+    return [f"{shown_path(path)}{colon}{reason}" for path, colon, reason in named]

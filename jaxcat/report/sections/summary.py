@@ -17,8 +17,8 @@ from jaxcat.report.section import Section
 from jaxcat.wording import counted
 
 READING = (
-    "Accuracy is the share of images that are answered with their label; if you measured again on as many other images "
-    "of the same kind, it would lie in the interval about 19 times out of 20."
+    "Accuracy is the share of images that are answered with their label; the interval says where it would lie on very "
+    "many images of the same kind, and such intervals are right about 19 times out of 20."
 )
 
 
