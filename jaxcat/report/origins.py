@@ -118,10 +118,16 @@ def _head(meta: Meta) -> str:
         return f"one linear layer, solved by least squares with penalty {optim.penalty:.4g}{how}{stage}"
     hidden = f"{counted(model.hidden, 'hidden unit')}, " if model.hidden else ""
     from_block = "" if model.train_from == "head" else f", with the blocks from {model.train_from} on"
-    augment = "" if config.data.augment == "none" else f", images augmented ({config.data.augment})"
+    changes = {
+        "images augmented": config.data.augment if config.data.augment != "none" else "",
+        "erased": f"{config.data.erase:g}" if config.data.erase else "",
+        "mixed": optim.mix if optim.mix != "none" else "",
+        "averaged": f"{optim.average:g}" if optim.average else "",
+    }
+    with_changes = "".join(f", {what} ({how})" for what, how in changes.items() if how)
     epochs = counted(len(entries_of(meta.history, meta.stage)), "epoch")
     trained = f"trained by {optim.name} at learning rate {optim.learning_rate:g} for {epochs}"
-    return f"{hidden}{trained}{from_block}{augment}{stage}"
+    return f"{hidden}{trained}{from_block}{with_changes}{stage}"
 
 
 # the command ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from jaxcat.wording import not_one_of
 FLAG = "--config.train.stages"
 EXACT = "exact"
 # Settings of trained blocks → the value that a stage has which trains the head alone.
-OF_BLOCKS = {"model.train_bn": False, "optim.layer_decay": 1.0}
+OF_BLOCKS = {"model.train_bn": False, "model.remat": False, "optim.layer_decay": 1.0}
 
 
 class Stage(NamedTuple):
