@@ -21,7 +21,8 @@ from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.records import Split
 from jaxcat.errors import DataError
 from jaxcat.inference import evaluation
-from jaxcat.inference.classifier import Classifier, with_zero_logit
+from jaxcat.inference.classifier import Classifier
+from jaxcat.objectives.probabilities import with_zero_logit
 from jaxcat.runs.first_meta import new_meta
 from jaxcat.runs.restore import Restored
 from jaxcat.system.files import NoHomeError

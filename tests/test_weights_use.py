@@ -18,10 +18,10 @@ from weights_files import WIDTH, golden_state, load, random_network, write_canon
 from jaxcat.config import default
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError
-from jaxcat.inference.classifier import probabilities
 from jaxcat.inference.published import published_classifier
 from jaxcat.models.completion import complete
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.objectives.probabilities import probabilities
 from jaxcat.runs.meta import Meta
 from jaxcat.training.origin import find_origin, from_run, from_weights
 from jaxcat.weights.load import load_pretrained

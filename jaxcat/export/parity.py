@@ -19,7 +19,8 @@ from jaxcat.errors import ExportError
 from jaxcat.export.examples import Examples
 from jaxcat.export.formats import FLOAT16, FLOAT32, INT8
 from jaxcat.export.network import reference_of
-from jaxcat.inference.classifier import Classifier, probabilities
+from jaxcat.inference.classifier import Classifier
+from jaxcat.objectives.probabilities import probabilities
 from jaxcat.system.console import Console, progress_of
 from jaxcat.wording import counted
 

@@ -22,14 +22,16 @@ from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.inference.calibrated import calibration_of
 from jaxcat.inference.choice import EngineChoice
+from jaxcat.inference.computation import EXPLAINED_TOGETHER
 from jaxcat.models.backbone import pooled_blocks
-from jaxcat.runs.calibration import Calibration, divided, read_calibration
+from jaxcat.objectives.probabilities import probabilities
+from jaxcat.runs.calibration import Calibration, divided
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.head_file import Head, read_head
 from jaxcat.runs.meta import Meta, pixel_changes, read_meta
 from jaxcat.system.paths import expanded
-from jaxcat.training.optim import is_exact
 from jaxcat.wording import counted, first_to_last, printable
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from jaxcat.runs.restore import Restored
 
 BATCH_SIZE = 32
-EXPLAINED_TOGETHER = 8  # gradients of early blocks take about 50 MB an image at 299 pixels
 NAMED = 10  # classes whose names the classifier shows
 logger = logging.getLogger(__name__)
 
@@ -75,21 +76,6 @@ def load(
     classifier = Classifier(meta, restore=restore, workdir=folder, engine=engine, calibration=calibration)
     classifier.engine.prepare()
     return classifier
-
-
-def calibration_of(folder: Path, meta: Meta) -> Calibration:
-    """The run's calibration. Raises ConfigError if its head needs none, or CheckpointError if there is none."""
-    check_calibratable(meta, "--calibrated")
-    return read_calibration(folder, meta)
-
-
-def check_calibratable(meta: Meta, flag: str) -> None:
-    """Raises ConfigError if the head of a run is solved: its kernel is calibrated by leave-one-out already."""
-    if is_exact(meta.config):
-        raise ConfigError(
-            f"{flag}: the head of this run is solved, and the scale of its kernel was fitted by leave-one-out: it has "
-            f"no temperature; leave {flag} out"
-        )
 
 
 def _restored(folder: Path, meta: Meta, *, keep_compiled: bool) -> Restored:
@@ -330,16 +316,3 @@ def _is_single(images: Any) -> bool:
 
 def _is_iterable(images: Any) -> bool:
     return isinstance(images, Iterable) or hasattr(images, "__getitem__")
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, outputs) → float32 (N, classes); for one logit z, the columns are 1 - sigmoid(z) and sigmoid(z)."""
-    both = with_zero_logit(logits.astype(np.float64))
-    # softmax, not SciPy's: importing that takes 0.15 s, a tenth of the time to classify one image
-    powers = np.exp(both - both.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def with_zero_logit(logits: np.ndarray) -> np.ndarray:
-    """One logit z → two, (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)); more logits come back as they are."""
-    return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits

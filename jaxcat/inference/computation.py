@@ -13,6 +13,8 @@ from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.bottlenecks.parts import Parts
 from jaxcat.data.store import Store
 
+EXPLAINED_TOGETHER = 8  # images; gradients of early blocks take about 50 MB an image at 299 pixels
+
 # Logits float32 (b, outputs) of a batch, and the pooled features that the head saw, float32 (b, features), if wanted.
 Outputs = tuple[np.ndarray, np.ndarray | None]
 

@@ -25,9 +25,10 @@ from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.escaping import for_cell
-from jaxcat.inference.classifier import Classifier, with_zero_logit
+from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
+from jaxcat.objectives.probabilities import with_zero_logit
 from jaxcat.objectives.reliability import calibration_error
 from jaxcat.runs.records import Listed, rules_of
 from jaxcat.system.console import Console, progress_of

@@ -15,15 +15,19 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcat.data.images.resizing import seen
 from jaxcat.errors import ConfigError
-from jaxcat.inference.classifier import EXPLAINED_TOGETHER, Classifier
+from jaxcat.inference.computation import EXPLAINED_TOGETHER
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.wording import counted, did_you_mean, not_one_of, printable
+
+if TYPE_CHECKING:
+    from jaxcat.inference.classifier import Classifier
 
 PALETTE = "turbo"  # of matplotlib: its upper half shows on dark and on bright photographs, the rest is transparent
 

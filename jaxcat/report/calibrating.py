@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 
 from jaxcat.errors import ConfigError
-from jaxcat.inference.classifier import Classifier, check_calibratable
+from jaxcat.inference.calibrated import check_calibratable
+from jaxcat.inference.classifier import Classifier
 from jaxcat.objectives.temperature import Temperature, fit_temperature
 from jaxcat.report.context import Context
 from jaxcat.runs.calibration import Calibration, arrays_digest, write_calibration

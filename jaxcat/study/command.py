@@ -120,7 +120,7 @@ def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dic
         write_text(workdir / advice.CONFIG_FILE, advice.config_file(best, why))
         pictures.draw(workdir, results)
         said = list(summary.lines(results, workdir))
-        files.write(workdir, results, request=asked, summary=said)
+        files.write(workdir / FILE, results, request=asked, summary=said)
     except OSError as error:
         raise CheckpointError(
             f"--workdir {workdir}: cannot be written: {one_line(error)}; free space or give access"

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxcat.escaping import for_cell
 from jaxcat.study.advice import command
-from jaxcat.study.command import FILE
 from jaxcat.study.images import Image, probabilities_of
 from jaxcat.study.results import Accuracy, Results
 from jaxcat.system.files import replacing, write_text
@@ -22,18 +21,19 @@ VERSION = 1
 MOST_IN_JSON = 50  # of labels and pairs; the CSV files have all
 
 
-def write(workdir: Path, results: Results, *, request: dict[str, Any], summary: list[str]) -> None:
-    """Writes ranges.csv, curve.csv, labels.csv, duplicates.csv, unusual.csv and, last, study.json.
+def write(path: Path, results: Results, *, request: dict[str, Any], summary: list[str]) -> None:
+    """Writes ranges.csv, curve.csv, labels.csv, duplicates.csv, unusual.csv and, last, the JSON file `path`.
 
     In every table, a cell that a spreadsheet would run begins with an apostrophe; `data.source=table` undoes that.
     """
+    workdir = path.parent
     _table(workdir / "ranges.csv", _ranges(results))
     _table(workdir / "curve.csv", _curve(results))
     _table(workdir / "labels.csv", _labels(results))
     _table(workdir / "duplicates.csv", _duplicates(results))
     _table(workdir / "unusual.csv", _unusual(results))
     content = to_json(results) | {"request": request, "command": command(workdir), "summary": summary}
-    write_text(workdir / FILE, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _table(path: Path, rows: Iterable[Sequence[Any]]) -> None:

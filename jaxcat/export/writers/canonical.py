@@ -19,10 +19,10 @@ from jaxcat.errors import ConfigError
 from jaxcat.export.appended import DESCRIPTION
 from jaxcat.export.in_jax import logits_of
 from jaxcat.export.network import ExportedNetwork
-from jaxcat.inference.classifier import probabilities
 from jaxcat.inference.provenance import without_folders
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.plan import folded
+from jaxcat.objectives.probabilities import probabilities
 from jaxcat.weights.formats import safetensors_file
 from jaxcat.weights.load import load_pretrained
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxcat.errors import ConfigError
-from jaxcat.inference.classifier import check_calibratable
+from jaxcat.inference.calibrated import check_calibratable
 from jaxcat.objectives.coverage import by_coverage, refusing
 from jaxcat.objectives.reliability import BINS, Reliability, reliability
 from jaxcat.objectives.temperature import FOLDS, Temperature
