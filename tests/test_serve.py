@@ -434,6 +434,9 @@ def test_links_foreign_tables_and_full_disks_are_refused_without_paths(own, tmp_
         (workdir / "corrections" / "corrections.csv").write_text(text)
         assert str(tmp_path) not in error_of(keep(), 409)
     (workdir / "corrections" / "corrections.csv").unlink()
+    os.mkfifo(workdir / "corrections" / "corrections.csv")  # reading it would wait for ever
+    assert str(tmp_path) not in error_of(keep(), 409)
+    (workdir / "corrections" / "corrections.csv").unlink()
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
