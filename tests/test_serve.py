@@ -320,7 +320,7 @@ def test_nothing_is_kept_before_the_person_has_agreed(own, tmp_path):
 def test_an_image_is_kept_under_its_digest_with_the_suffix_of_its_format(own, tmp_path):
     kept = {}
     for form, suffix in (("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("TIFF", ".tif")):
-        body = encoded(form)
+        body = encoded(form, seed=len(kept))
         found = own.post("/corrections", body, params={"label": "square", "agreed": "1"}).json()
         kept[found["digest"] + suffix] = body
     found = (tmp_path / "own" / "corrections").glob("[0-9a-f]*")
