@@ -189,6 +189,16 @@ def test_images_that_chose_the_step_are_said_to(context, solved):
     assert "trained on" in " ".join(remarks(context_of(Request(solved, split="train"), console=QUIET)))
 
 
+def test_images_that_changed_or_are_gone_are_said(context):
+    own = context.listed["validation"]
+    changed = own._replace(digests=(bytes(16), *own.digests[1:]))
+    more = own._replace(files=(*own.files, "gone.png"), digests=(*own.digests, bytes(16)))
+    for listed, says in ((changed, "1 of the 12 images have other content"), (more, "1 image of validation that")):
+        found = remarks(dataclasses.replace(context, listed=context.listed | {"validation": listed}))
+        assert [line.startswith(says) for line in found].count(True) == 1
+    assert not any("when the run began" in line or "when it began" in line for line in remarks(context))
+
+
 def test_known_images_of_other_data_are_counted(finished, folder):
     context = context_of(Request(finished, data=folder / "train"), console=QUIET)
     assert not context.own

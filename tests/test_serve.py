@@ -320,7 +320,7 @@ def test_nothing_is_kept_before_the_person_has_agreed(own, tmp_path):
 def test_an_image_is_kept_under_its_digest_with_the_suffix_of_its_format(own, tmp_path):
     kept = {}
     for form, suffix in (("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("TIFF", ".tif")):
-        body = encoded(form)
+        body = encoded(form, seed=len(kept))
         found = own.post("/corrections", body, params={"label": "square", "agreed": "1"}).json()
         kept[found["digest"] + suffix] = body
     found = (tmp_path / "own" / "corrections").glob("[0-9a-f]*")
@@ -433,6 +433,9 @@ def test_links_foreign_tables_and_full_disks_are_refused_without_paths(own, tmp_
     for text in ("path,label,split\na,b,c\n", "", "\0", 'path,label\n"a'):
         (workdir / "corrections" / "corrections.csv").write_text(text)
         assert str(tmp_path) not in error_of(keep(), 409)
+    (workdir / "corrections" / "corrections.csv").unlink()
+    os.mkfifo(workdir / "corrections" / "corrections.csv")  # reading it would wait for ever
+    assert str(tmp_path) not in error_of(keep(), 409)
     (workdir / "corrections" / "corrections.csv").unlink()
 
     def full(path: Path, content: bytes) -> None:

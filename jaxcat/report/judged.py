@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcat.report.context import Context
 from jaxcat.runs.meta import is_validated
+from jaxcat.runs.records import changed_images
 from jaxcat.training.optim import is_exact
 from jaxcat.wording import counted
 
@@ -18,13 +19,27 @@ BY_CONTENT = {
 
 
 def remarks(context: Context) -> Iterator[str]:
-    """Sentences on what makes the figures look better than they are."""
+    """Sentences on what makes the figures others than those of the run's images, or better than they are."""
+    yield from _changed(context)
     if context.own and context.name == "train":
         yield "These are the images that the classifier was trained on: new images will be answered worse."
     elif context.own and context.name == "validation":
         yield from _chosen(context)
     if not context.own or context.name == "test":
         yield from _known(context)
+
+
+def _changed(context: Context) -> Iterator[str]:
+    """What has happened to the run's own images since it began; evaluate warns of it."""
+    own = (context.listed or {}).get(context.split.name) if context.own else None
+    if own is None:
+        return
+    if number := len(changed_images(context.split, context.digests, own)):
+        yield f"{number:,} of the {counted(len(context), 'image')} have other content than when the run began."
+    readable = {file for file, digest in zip(own.files, own.digests, strict=True) if digest}
+    missing = len(readable - set(context.split.files)) - len(context.unreadable)
+    if missing > 0:
+        yield f"{counted(missing, 'image')} of {context.name} that the run had when it began could not be found."
 
 
 def _chosen(context: Context) -> Iterator[str]:

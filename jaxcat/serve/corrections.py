@@ -20,12 +20,13 @@ from typing import NamedTuple
 
 from jaxcat.escaping import for_cell, from_cell
 from jaxcat.serve.refused import Refused
-from jaxcat.system.files import write_bytes
+from jaxcat.system.files import regular_bytes, write_bytes
 from jaxcat.system.locks import locked
 
 FOLDER, TABLE = "corrections", "corrections.csv"
 MOST_IMAGES = 10_000
 MOST_BYTES = 2 * 2**30  # of all images together
+MOST_OF_TABLE = 2**25  # bytes
 PATIENCE = 10.0  # seconds in which another process must have given the lock back
 HEADER = ["path", "label"]
 _DIGEST = re.compile("[0-9a-f]{32}")
@@ -66,7 +67,8 @@ class Corrections:
         """
         with _reported():
             try:
-                text = self.table.read_text(encoding="utf-8-sig")  # spreadsheets begin it with a byte-order mark
+                # Spreadsheets begin a table with a byte-order mark.
+                text = regular_bytes(self.table, most=MOST_OF_TABLE).decode("utf-8-sig")
             except FileNotFoundError:
                 return {}
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
