@@ -13,7 +13,7 @@ On a CPU, and from 300 images on, the frozen blocks are converted for the LiteRT
 weights, three to four times as fast as with JAX (bottleneck.engine=auto; docs/benchmarks.md has what it costs). The
 float32 of JAX instead: --config.bottleneck.engine=xla
 
-The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a fifth of the time
+The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a third of the time
 (VGG-19: 160 px, block2 to block4):
 
     python -m jaxcat.train --config configs/folder.py:fast --workdir runs/mine --config.data.dir=DIR

@@ -68,6 +68,10 @@ def serve(
             app = application(served, ended=lambda: kept.unlink(missing_ok=True))
             with contextlib.suppress(KeyboardInterrupt):  # that is how it is stopped
                 uvicorn.Server(settings(app)).run(sockets=[listener])
+            if served.learning.running:
+                console.print("waiting until the head is solved …")
+                with contextlib.suppress(KeyboardInterrupt):
+                    served.learning.join()
     console.print("stopped")
     return 0
 

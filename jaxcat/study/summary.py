@@ -99,7 +99,8 @@ def _cost(results: Results) -> Iterator[str]:
     for row in cheaper[-2:]:
         share = (row.milliseconds or 0.0) / (of_winner.milliseconds or 1.0)
         lost = 100 * (of_winner.accuracy - row.accuracy)
-        words = f"loses {lost:.1f} points" if lost > 0 else "loses nothing"
+        errors = f"{row.squared_error:.3f}, not {of_winner.squared_error:.3f}"
+        words = f"loses {lost:.1f} points" if lost > 0 else f"loses no accuracy, but its squared error is {errors}"
         which = row.describe(sized=row.size != winner.size)
         yield f"Cheaper: {which} takes {100 * share:.0f} % of the time and {words}"
 

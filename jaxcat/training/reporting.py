@@ -208,6 +208,7 @@ def complete_reports(workdir: Path, meta: Meta) -> None:
 def learning_curve(history: Sequence[dict], path: Path) -> None:
     """Draws loss and accuracy of train and validation by epoch, as a PNG; without validation, of train alone."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [entry["epoch"] for entry in history]
@@ -216,6 +217,7 @@ def learning_curve(history: Sequence[dict], path: Path) -> None:
         for split in splits:
             axes.plot(epochs, [entry[f"{split}/{quantity}"] for entry in history], marker=".", label=split)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend()

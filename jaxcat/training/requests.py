@@ -33,7 +33,7 @@ NEEDED = {
 }
 # Settings of training by steps, which change nothing.
 UNUSED = (
-    *("epochs", "batch_size", "data.augment_on", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
+    *("epochs", "batch_size", "optim.learning_rate", "optim.schedule", "optim.backbone_scale"),
     "optim.mix_alpha",
     *("stop.accuracy", "stop.on", "stop.patience", "checkpoint.every_steps"),
 )

@@ -19,6 +19,7 @@ from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
 from jaxcat.objectives.exact.work import Work
+from jaxcat.wording import first_to_last
 
 # With more records and more columns, a subset ranks ranges and penalties, and there is no eigendecomposition of all.
 # 3,000 records, 20,096 columns and 6 ranges take 33 s of one core with eigendecompositions of all, 16 s in this way.
@@ -26,10 +27,10 @@ LIMIT = 2500
 # Records of that subset: so many of each class, between these two.
 OF_CLASS, LEAST_RANKED, MOST_RANKED = 20, 2000, 4000
 NO_SLOPE = "Leave-one-out scores do not rise with the right class, so the head answers with the classes' frequencies."
-SMALLEST = "The penalty {:.3g} is the smallest that is tried, as is usual with few images."
+SMALLEST = "The penalty {:.3g} is the smallest that is tried on these blocks, {}, as is usual with few images."
 LARGEST = (
-    "The penalty {:.3g} is the largest that is tried: the leave-one-out error is least where scores hardly depend on "
-    "the features."
+    "The penalty {:.3g} is the largest that is tried on these blocks, {}: the leave-one-out error is least where "
+    "scores hardly depend on the features."
 )
 WITH_OFFSETS = "An offset per class was added, since the classes differ in size and it lowers the log loss."
 
@@ -192,9 +193,9 @@ def _notes_on(work: Work, blocks: tuple[str, ...], chosen: dict[str, Any], *, gi
     if kept and not given:
         least, most = (relative(end) * (1 + tolerance) for end, tolerance in ((ALL[0], 1e-6), (ALL[-1], -1e-6)))
         if chosen["relative_penalty"] <= least:
-            notes.append(SMALLEST.format(chosen["penalty"]))
+            notes.append(SMALLEST.format(chosen["penalty"], first_to_last(blocks)))
         elif chosen["relative_penalty"] >= most:
-            notes.append(LARGEST.format(chosen["penalty"]))
+            notes.append(LARGEST.format(chosen["penalty"], first_to_last(blocks)))
     return notes
 
 

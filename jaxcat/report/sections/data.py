@@ -230,7 +230,10 @@ def _about(context: Context) -> list[dict[str, str]]:
     with ThreadPoolExecutor() as threads:
         forms = Counter(threads.map(lambda number: form_of(context.split.stored(number)), range(len(context))))
     return [
-        {"what": "Sizes", "value": f"{small} to {large} pixels, {middle} in the middle"},
+        {
+            "what": "Sizes",
+            "value": f"{small} to {large} pixels, {middle} in the middle" if small != large else f"{small} pixels",
+        },
         {"what": "Most frequent", "value": frequent + (", …" if len(sizes) > SIZES_SHOWN else "")},
         {"what": "The network sees", "value": f"{side} × {side}; {counted(enlarged, 'image')} had a shorter side"},
         {"what": "Formats", "value": ", ".join(f"{form} ({n:,})" for form, n in forms.most_common())},

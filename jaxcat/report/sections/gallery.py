@@ -16,8 +16,8 @@ from jaxcat.report.section import Section
 SIDE = 224  # pixels of the longer side of an image
 HEAT_SIDE = 96  # of its map, which has a few cells and is drawn smoothly
 READING = (
-    "Colours show where the network found what speaks for its answer (Grad-CAM): bright places count most; they say "
-    "where, not why."
+    "Colours show where the network found what speaks for its answer (Grad-CAM), red most; they say where, not why. "
+    "An image without colours has an empty map: nothing in this block speaks for the answer more than against it."
 )
 
 
@@ -88,7 +88,7 @@ def chosen(context: Context) -> list[Chosen]:
             "The label has the lowest probability: a mistake of the classifier, or a wrong label.",
             first(-context.losses),
         ),
-        Chosen("unsure", "Least sure", "The two most probable classes are nearly as probable.", first(margin)),
+        Chosen("unsure", "Least sure", "The two most probable classes are closest to each other.", first(margin)),
         Chosen(
             "wrong",
             "Most sure and wrong",

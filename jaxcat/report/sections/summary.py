@@ -54,15 +54,20 @@ def _figures(context: Context) -> Iterator[Figure]:
     right = int(context.correct.sum())
     yield Figure("Accuracy", percent(summary["accuracy"]), f"{between(interval)} · {right:,} of {count:,} right", True)
     if "top_5_accuracy" in summary:
-        yield Figure("Among the five best", percent(summary["top_5_accuracy"]), "share of images whose label is")
+        yield Figure(
+            "Among the five best",
+            percent(summary["top_5_accuracy"]),
+            "images whose label is one of the five most probable",
+        )
     entry = context.classifier.meta.history[-1] if context.classifier.meta.history else {}
     if entry.get("leave_one_out/accuracy") is not None:
         low, high = entry["leave_one_out/interval"]
         of = f"{between((low, high))} · {counted(entry['leave_one_out/count'], 'train image')}"
         yield Figure("Leave-one-out on train", percent(entry["leave_one_out/accuracy"]), of)
     most = np.bincount(context.labels, minlength=len(context.classes))
-    frequent = context.classes[int(most.argmax())]
-    yield Figure("Always the same answer", percent(most.max() / count), f"the most frequent label: {short(frequent)}")
+    frequent = [context.classes[label] for label in np.flatnonzero(most == most.max())]
+    which = f"the most frequent label: {short(frequent[0])}" if len(frequent) == 1 else "the most frequent labels"
+    yield Figure("Always the same answer", percent(most.max() / count), which)
     yield Figure("Guessing", percent(1 / len(context.classes)), counted(len(context.classes), "class", "classes"))
     area = "not defined" if summary["auc"] is None else f"{summary['auc']:.4f}"
     kind = "area under the ROC curve" if len(context.classes) == 2 else "each class against the rest, averaged"
