@@ -136,6 +136,15 @@ def test_what_the_server_refuses_is_said_and_the_others_are_answered(chromium, c
         assert all("422" in text for text in page.complaints())
 
 
+def test_a_file_that_the_browser_cannot_read_is_not_taken_for_a_server_that_is_gone(chromium, client):
+    with opened(chromium, client) as page:
+        gone = "{arrayBuffer: () => Promise.reject(new DOMException('gone', 'NotFoundError'))}"
+        module = 'import("/page/server.js")'
+        sent = f'{module}.then((server) => server.post("/predict", {{}}, {gone})).catch((error) => error.message)'
+        assert "cannot read this file" in page.run(sent)
+        check_clean(page, client)
+
+
 def test_the_camera_is_classified_and_an_image_of_it_is_taken(chromium, client):
     with opened(chromium, client) as page:
         page.wait_for(READY)

@@ -23,9 +23,11 @@ export const state = () => asked("/state");
 
 const PATIENCE = 60; // times that a full queue is asked again
 
-// POSTs to a path; `query` are its parameters and `body` a file. Waits where the queue is full.
-export async function post(path, query = {}, body = null) {
+// POSTs to a path; `query` are its parameters and `file` is its body. Waits where the queue is full.
+export async function post(path, query = {}, file = null) {
     const address = `${path}?${new URLSearchParams(query)}`;
+    const body = file && (await file.arrayBuffer().catch(() => null));
+    if (file && body === null) throw new Error("the browser cannot read this file; was it moved or removed?");
     for (let tries = 0; ; tries++) {
         try {
             return await asked(address, {method: "POST", headers: {Authorization: `Bearer ${token}`}, body});
