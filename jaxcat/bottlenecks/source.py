@@ -178,7 +178,7 @@ class BottleneckSource:
         if not config.data.skip_bad:  # with it, the number of rows is not known yet
             self._check_space()
         self._engine.begin()
-        self._stores = stores_of(config, self.splits)
+        self._stores = stores_of(config, self.splits, names=self.splits)
         skip_bad, classes = config.data.skip_bad, self._classes
         if status := decode_all(self._stores, console, classes=classes, skip_bad=skip_bad, stop=stop):
             return status

@@ -6,7 +6,7 @@ step tells them apart by the names in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -55,12 +55,14 @@ class Source(Protocol):
         """The batches of one pass over all validation records."""
 
 
-def stores_of(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, Store]:
-    """Makes the stores of these splits without decoding; `data.cache_gb` limits what they keep in memory."""
+def stores_of(
+    config: ConfigDict, splits: Mapping[str, Split], names: Iterable[str] = ("train", "validation")
+) -> dict[str, Store]:
+    """Makes the stores of the splits of these names without decoding; `data.cache_gb` limits their memory."""
     size = config.data.image_size
     return make_stores(
-        splits,
-        sizes={name: store_size(config.data.augment, size) if name == "train" else size for name in splits},
+        {name: splits[name] for name in names},
+        sizes={name: store_size(config.data.augment, size) if name == "train" else size for name in names},
         mode=config.data.resize,
         cache_gb=config.data.cache_gb,
     )
@@ -112,7 +114,7 @@ class Streaming:
 
     def __init__(self, config: ConfigDict, data: Data, *, mesh: Mesh):
         self._config, self._mesh, self._classes = config, mesh, data.classes
-        self._stores = stores_of(config, {name: data.splits[name] for name in ("train", "validation")})
+        self._stores = stores_of(config, data.splits)
 
     @property
     def splits(self) -> dict[str, Split]:
