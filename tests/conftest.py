@@ -79,6 +79,34 @@ def empty_cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """A cache for all tests of a file, if they use `cache_of_this_file`; runs of module fixtures set it themselves."""
+    return tmp_path_factory.mktemp("cache") / "cache"
+
+
+@pytest.fixture
+def cache_of_this_file(cache, cache_of_its_own, monkeypatch) -> None:
+    monkeypatch.setenv("JAXCAT_CACHE", str(cache))
+
+
+@pytest.fixture
+def rows_written(monkeypatch) -> dict[str, int]:
+    """How many bottlenecks have been added to each part, by block and statistic; clear it in between."""
+    from jaxcat.bottlenecks.rows import Rows
+
+    counts: dict[str, int] = {}
+    add = Rows.add
+
+    def counted(self, wanted, values):
+        name = "-".join(self.folder.name.split("-")[:2])
+        counts[name] = counts.get(name, 0) + len(wanted)
+        add(self, wanted, values)
+
+    monkeypatch.setattr(Rows, "add", counted)
+    return counts
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A folder data set of drawn images, two classes."""
     import small
@@ -102,6 +130,34 @@ def finished(tmp_path_factory, folder) -> Path:
 def copy(finished, tmp_path) -> Path:
     """The same, to do with as one likes."""
     return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def solved(folder, tmp_path_factory) -> Path:
+    """The workdir of a run with an exact head; not to be changed."""
+    from test_exact_run import fit
+
+    workdir = tmp_path_factory.mktemp("solved") / "run"
+    fit(folder, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def client(solved):
+    """A server of `solved`."""
+    from small_serve import serving
+
+    with serving(solved) as client:
+        yield client
+
+
+@pytest.fixture
+def own(solved, tmp_path):
+    """A server of a copy of `solved`, to keep corrections in."""
+    from small_serve import serving
+
+    with serving(shutil.copytree(solved, tmp_path / "own")) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from test_steps import batch_of, begin
 
 import jaxcat
 from jaxcat import evaluate
-from jaxcat.bottlenecks.rows import Rows
 from jaxcat.data.images.resizing import resize
 from jaxcat.export.__main__ import main as export
 from jaxcat.models.pooling import MAP
@@ -108,34 +107,19 @@ def test_a_step_moves_every_trained_array():
     assert all(jax.tree.leaves(jax.tree.map(lambda new, old: bool((new != old).any()), state.trained, before)))
 
 
-@pytest.fixture
-def written(monkeypatch) -> dict[str, int]:
-    """How many rows have been added to each part, by block and statistic; clear it in between."""
-    counts: dict[str, int] = {}
-    add = Rows.add
-
-    def counted(self, wanted, values):
-        name = "-".join(self.folder.name.split("-")[:2])
-        counts[name] = counts.get(name, 0) + len(wanted)
-        add(self, wanted, values)
-
-    monkeypatch.setattr(Rows, "add", counted)
-    return counts
-
-
 def pooling(folder: Path, **changes):
     both = {f"model.{name}": value for name, value in {**VGG, "train_from": "block3"}.items()}
     return config_of(folder, views=1, **{"data.augment": "none", "data.image_size": 32, **both, **changes})
 
 
-def test_rows_are_shared_with_runs_that_train_the_head_or_pool_trained_blocks_only(folder, empty_cache, written):
+def test_rows_are_shared_with_runs_that_train_the_head_or_pool_trained_blocks_only(folder, empty_cache, rows_written):
     images = 24 + 12
     prepared(pooling(folder, **{"model.train_from": "head"}))
-    written.clear()
+    rows_written.clear()
     found = opened(pooling(folder))
     assert found.describe().endswith("36 of 36 to compute, for 1 of 5 parts")
     found.prepare(SILENT)
-    assert written == {"block2-32px": images}  # the map
+    assert rows_written == {"block2-32px": images}  # the map
     assert prepared(pooling(folder, **{"model.pool_from": "block3"})).to_compute == 0
     (batch, *_) = found.train(0, first=0)
     assert batch["bottleneck"].shape == (8, *found.parts.shape)

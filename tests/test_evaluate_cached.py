@@ -27,17 +27,8 @@ from jaxcat.runs.first_meta import new_meta
 from jaxcat.runs.restore import Restored
 from jaxcat.system.files import NoHomeError
 
+pytestmark = pytest.mark.usefixtures("cache_of_this_file")
 FOUND = "all 12 found"  # 6 images of each class
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache") / "cache"
-
-
-@pytest.fixture(autouse=True)
-def cache_of_this_file(cache, cache_of_its_own, monkeypatch):
-    monkeypatch.setenv("JAXCAT_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")

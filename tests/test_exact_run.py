@@ -34,13 +34,6 @@ def fit(folder: Path, workdir: Path, **changes) -> jaxcat.Run:
     return jaxcat.fit("folder", workdir, settings=settings(folder, **changes))
 
 
-@pytest.fixture(scope="module")
-def solved(folder, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("exact") / "run"
-    fit(folder, workdir)
-    return workdir
-
-
 def events(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 

@@ -33,19 +33,10 @@ from jaxcat.runs.workdir import steps
 from jaxcat.system.console import Console
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("cache_of_this_file")
 ENGINES = ("xla", "litert_float32", "litert_int8")
 SOLVED = {"model.pool_from": "block2", "model.cut": "block4", "optim.penalty": 0.6}
 TRAINED = {"optim.name": "adam", "model.cut": "block3", "model.pool_from": "cut", "model.pool": "avg"}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache") / "cache"
-
-
-@pytest.fixture(autouse=True)
-def cache_of_this_file(cache, cache_of_its_own, monkeypatch):
-    monkeypatch.setenv("JAXCAT_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")

@@ -38,35 +38,20 @@ def pooling(folder: Path, cut: str = "mixed1", pool_from: str = "stem", **change
     return config_of(folder, views=1, **{"data.augment": "none", **model, **changes})
 
 
-@pytest.fixture
-def written(monkeypatch) -> dict[str, int]:
-    """How many rows have been added to each part, by block and statistic; clear it in between."""
-    counts: dict[str, int] = {}
-    add = Rows.add
-
-    def counted(self, wanted, values):
-        name = "-".join(self.folder.name.split("-")[:2])
-        counts[name] = counts.get(name, 0) + len(wanted)
-        add(self, wanted, values)
-
-    monkeypatch.setattr(Rows, "add", counted)
-    return counts
-
-
 def values_of(found: BottleneckSource, split: str) -> dict[str, np.ndarray]:
     number = len(found.splits[split])
     return {f"{part.block}-{part.statistic}": read(0, number) for part, read in found.reader_of(split)}
 
 
-def test_another_recipe_computes_only_what_is_missing(folder, written, monkeypatch):
+def test_another_recipe_computes_only_what_is_missing(folder, rows_written, monkeypatch):
     prepared(pooling(folder, "mixed0"))
-    assert written == dict.fromkeys(("stem-avg", "stem-std", "mixed0-avg", "mixed0-std"), NUMBER)
-    written.clear()
+    assert rows_written == dict.fromkeys(("stem-avg", "stem-std", "mixed0-avg", "mixed0-std"), NUMBER)
+    rows_written.clear()
     wider = opened(pooling(folder, "mixed1"))
     assert wider.to_compute == NUMBER
     assert wider.describe().endswith("36 of 36 to compute, for 2 of 6 parts")
     wider.prepare(SILENT)
-    assert written == dict.fromkeys(("mixed1-avg", "mixed1-std"), NUMBER)
+    assert rows_written == dict.fromkeys(("mixed1-avg", "mixed1-std"), NUMBER)
     monkeypatch.setattr(Store, "prepare", None)
     monkeypatch.setattr(xla, "jit", None)
     for config in (
@@ -78,22 +63,22 @@ def test_another_recipe_computes_only_what_is_missing(folder, written, monkeypat
         assert prepared(config).to_compute == 0
 
 
-def test_averages_add_to_deviations(folder, written):
+def test_averages_add_to_deviations(folder, rows_written):
     prepared(pooling(folder, **{"model.pool": "avg"}))
-    written.clear()
+    rows_written.clear()
     prepared(pooling(folder))
-    assert set(written) == {"stem-std", "mixed0-std", "mixed1-std"}
+    assert set(rows_written) == {"stem-std", "mixed0-std", "mixed1-std"}
 
 
-def test_images_that_came_later_get_all_parts_and_others_what_they_lack(folder, written):
+def test_images_that_came_later_get_all_parts_and_others_what_they_lack(folder, rows_written):
     """One forward pass for both, and each part gets only the rows that it lacks."""
     prepared(pooling(folder, "mixed0", "mixed0"))
     for number in range(3):
         small.draw("cross", np.random.default_rng(number)).save(folder / "train" / "disc" / f"new{number}.png")
-    written.clear()
+    rows_written.clear()
     found = prepared(pooling(folder, "mixed1", "mixed0"))
     assert found.to_compute == NUMBER + 3
-    assert written == {"mixed0-avg": 3, "mixed0-std": 3, "mixed1-avg": NUMBER + 3, "mixed1-std": NUMBER + 3}
+    assert rows_written == {"mixed0-avg": 3, "mixed0-std": 3, "mixed1-avg": NUMBER + 3, "mixed1-std": NUMBER + 3}
     fresh = values_of(found, "train")
     for path in (found.parts.rows[0].folder.parent).iterdir():
         for block in path.iterdir():
@@ -147,7 +132,7 @@ def test_whatever_shapes_a_part_is_in_its_key(folder, changes):
 
 
 def test_maps_keep_their_key_and_older_folders_their_files(folder, empty_cache):
-    """The key of maps as it was written before parts had their own, made by hand from a key of today."""
+    """The key of maps as it was rows_written before parts had their own, made by hand from a key of today."""
     config = pooling(folder, "mixed1", "cut", **{"model.train_from": "mixed1"})
     ready = made(config)
     (key,) = ready.keys
@@ -172,16 +157,16 @@ def test_maps_keep_their_key_and_older_folders_their_files(folder, empty_cache):
 
 
 @pytest.mark.slow
-def test_interrupted_it_goes_on_after_the_last_whole_blocks_of_each_part(folder, written, monkeypatch):
+def test_interrupted_it_goes_on_after_the_last_whole_blocks_of_each_part(folder, rows_written, monkeypatch):
     monkeypatch.setattr(rows, "BLOCK_ROWS", 5)
     config, counted = pooling(folder, "mixed0"), Rows.add
     expected = {name: values_of(prepared(config), name) for name in ("train", "validation")}
     for path in made(config).parts.rows[0].folder.parent.rglob("*.*"):
         path.unlink()
-    written.clear()
+    rows_written.clear()
 
     def killed(self, wanted, values):
-        if sum(written.values()) >= 4 * 12 + 13:
+        if sum(rows_written.values()) >= 4 * 12 + 13:
             raise KeyboardInterrupt
         counted(self, wanted, values)
 
@@ -189,25 +174,25 @@ def test_interrupted_it_goes_on_after_the_last_whole_blocks_of_each_part(folder,
         patch.setattr(Rows, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             prepared(config)
-    assert sorted(written.values()) == [12, 12, 12, 27]  # of train, all whole blocks of one part
+    assert sorted(rows_written.values()) == [12, 12, 12, 27]  # of train, all whole blocks of one part
     assert opened(config).to_compute == 24
     found = prepared(config)
-    assert written == dict.fromkeys(written, NUMBER)
+    assert rows_written == dict.fromkeys(rows_written, NUMBER)
     for split, parts in expected.items():
         for name, values in values_of(found, split).items():
             np.testing.assert_allclose(values, parts[name], rtol=1e-6, atol=1e-6)
 
 
-def test_a_damaged_block_of_one_part_is_computed_again_and_no_other(folder, written, caplog):
+def test_a_damaged_block_of_one_part_is_computed_again_and_no_other(folder, rows_written, caplog):
     before = values_of(prepared(pooling(folder)), "train")
     (path,) = (path for path in opened(pooling(folder)).parts.rows[3].folder.glob("*.npy") if len(np.load(path)) == 24)
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
     path.write_bytes(content)
-    written.clear()
+    rows_written.clear()
     found = prepared(pooling(folder))
     assert found.to_compute == 24
-    assert written == {"mixed0-std": 24}
+    assert rows_written == {"mixed0-std": 24}
     assert "is damaged: its rows are computed again" in caplog.text
     for name, values in values_of(found, "train").items():
         np.testing.assert_allclose(values, before[name], rtol=1e-6, atol=1e-6)

@@ -32,6 +32,7 @@ from jaxcat.report.sections import comparison, curve, data, trust
 from jaxcat.report.sections import map as layout
 from jaxcat.system.console import Console
 
+pytestmark = pytest.mark.usefixtures("cache_of_this_file")
 QUIET = Console(quiet=True)
 ON_BLOCK = {"model.pool_from": "block2", "model.cut": "block3", "optim.penalty": 0.6}
 TRAINED = {
@@ -56,16 +57,6 @@ def folder(tmp_path_factory) -> Path:
     (root / "validation" / "notes.xyz").write_text("not an image")
     (disc / "thumbs.db").write_text("left by a system")
     return root
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def cache_of_this_file(cache, cache_of_its_own, monkeypatch):
-    monkeypatch.setenv("JAXCAT_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")

@@ -44,27 +44,6 @@ from jaxcat.serve.refused import Refused
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def solved(folder, tmp_path_factory) -> Path:
-    """An exact run; not to be changed."""
-    workdir = tmp_path_factory.mktemp("solved") / "run"
-    fit(folder, workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def client(solved):
-    with serving(solved) as client:
-        yield client
-
-
-@pytest.fixture
-def own(solved, tmp_path):
-    """A server of a copy of the run, to keep corrections in."""
-    with serving(shutil.copytree(solved, tmp_path / "own")) as client:
-        yield client
-
-
 def error_of(answer, status: int) -> str:
     """The text of an error, which is JSON with the headers of every answer."""
     assert answer.status_code == status, answer.text

@@ -13,7 +13,6 @@ import pytest
 import small
 from hostile_names import HOSTILE_NAMES
 from small_serve import Client, encoded, serving
-from test_exact_run import fit
 
 import jaxcat
 from jaxcat.serve import security
@@ -33,27 +32,6 @@ VISIBLE = """['img:not(.heat)', '.heat'].map(
 def chromium():
     with browser.started() as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def solved(folder, tmp_path_factory) -> Path:
-    """An exact run; not to be changed."""
-    workdir = tmp_path_factory.mktemp("solved") / "run"
-    fit(folder, workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def client(solved):
-    with serving(solved) as client:
-        yield client
-
-
-@pytest.fixture
-def own(solved, tmp_path):
-    """A server of a copy of the run, to keep corrections in."""
-    with serving(shutil.copytree(solved, tmp_path / "own")) as client:
-        yield client
 
 
 def opened(chromium, client: Client, **screen: Any):
