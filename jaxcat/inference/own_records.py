@@ -91,7 +91,7 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
 def _opened(meta: Meta, listed: Mapping[str, Listed] | None, *, split: str) -> Data:
     """The data that the configuration of a run names. Errors lead to --moved-data where that helps."""
     config = meta.config
-    if split != "train" and listed is not None and config.data.get("corrections"):
+    if split != "train" and listed is not None and config.data.corrections:
         # Corrections are in train only: what is measured does not depend on a table that may have changed since.
         config = config.copy_and_resolve_references()
         config.data.corrections = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -128,16 +129,8 @@ def make_train_step(
         mix_alpha: see `mixed`.
     """
     weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
-
-    def loss_of(
-        trained: Tree, stats: Tree, x: Array, rows: Batch, key: Array, count: Array | None = None
-    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
-        """The mean loss, of a part of a batch of `count` rows if that is given, and (statistics, sums)."""
-        logits, stats = network.suffix(trained, stats, x, train=True, mask=rows["mask"], key=key)
-        sums = masked_sums(logits, rows, metrics, class_weights=weights, label_smoothing=label_smoothing)
-        return sums["loss"] / (sums["count"] if count is None else count), (stats, sums)
-
-    gradients_of = jax.grad(loss_of, has_aux=True)
+    sums_of = partial(masked_sums, metrics=metrics, class_weights=weights, label_smoothing=label_smoothing)
+    gradients_of = _gradients(network, sums_of, parts=accumulate)
 
     def key_of(step: Array) -> Array:
         return jax.random.fold_in(jax.random.key(seed), step)
@@ -147,18 +140,7 @@ def make_train_step(
         if MIXES[mix].rows:
             batch = mixed(batch, MIXES[mix], alpha=mix_alpha, key=key_of(state.step))
         x = boundary_input(network, frozen, batch)
-        key = key_of(state.step)
-        if accumulate == 1:
-            gradients, (stats, sums) = gradients_of(state.trained, state.stats, x, batch, key)
-        else:
-            stats, count = state.stats, jnp.sum(batch["mask"])
-
-            def of_part(part: tuple[Array, Batch], key: Array) -> tuple[Tree, dict[str, Array]]:
-                gradients, (_, sums) = gradients_of(state.trained, stats, *part, key, count)
-                return gradients, sums
-
-            labels = {name: batch[name] for name in LABELS if name in batch}
-            gradients, sums = added(of_part, (x, labels), parts=accumulate, key=key)
+        gradients, stats, sums = gradients_of(state.trained, state.stats, x, batch, key_of(state.step))
         updates, opt_state = tx.update(gradients, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         first_bad = jnp.where(jnp.isfinite(sums["loss"]), -1, state.step)
@@ -170,6 +152,39 @@ def make_train_step(
         return TrainState(state.step + 1, trained, stats, opt_state, total, averaged)
 
     return step
+
+
+def _gradients(
+    network: Network, sums_of: Callable[[Array, Batch], dict[str, Array]], *, parts: int
+) -> Callable[[Tree, Tree, Array, Batch, Array], tuple[Tree, Tree, dict[str, Array]]]:
+    """`f(trained, stats, x, batch, key) -> (gradients of the mean loss, statistics, sums)`, from `parts` of a batch."""
+
+    def loss_of(
+        trained: Tree, stats: Tree, x: Array, rows: Batch, key: Array, count: Array | None = None
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The mean loss, of a part of a batch of `count` rows if that is given, and (statistics, sums)."""
+        logits, stats = network.suffix(trained, stats, x, train=True, mask=rows["mask"], key=key)
+        sums = sums_of(logits, rows)
+        return sums["loss"] / (sums["count"] if count is None else count), (stats, sums)
+
+    of_rows = jax.grad(loss_of, has_aux=True)
+
+    def whole(trained: Tree, stats: Tree, x: Array, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
+        gradients, (stats, sums) = of_rows(trained, stats, x, batch, key)
+        return gradients, stats, sums
+
+    def divided(trained: Tree, stats: Tree, x: Array, batch: Batch, key: Array) -> tuple[Tree, Tree, dict[str, Array]]:
+        count = jnp.sum(batch["mask"])
+
+        def of_part(part: tuple[Array, Batch], key: Array) -> tuple[Tree, dict[str, Array]]:
+            gradients, (_, sums) = of_rows(trained, stats, *part, key, count)
+            return gradients, sums
+
+        labels = {name: batch[name] for name in LABELS if name in batch}
+        gradients, sums = added(of_part, (x, labels), parts=parts, key=key)
+        return gradients, stats, sums
+
+    return whole if parts == 1 else divided
 
 
 def boundary_input(network: Network, frozen: Tree, batch: Batch) -> Array:
