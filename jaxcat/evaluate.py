@@ -15,6 +15,10 @@ LiteRT; but xla, said in one line, if this machine has no interpreter for it, or
 there are fewer than 300 images.
 NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter"; with
 --calibrated also the "temperature".
+
+--average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
+costs. The images are decoded and computed, whatever the cache has. The files are NAME-mirrored.json and so on, and the
+JSON file has the choice as "average_over".
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
 from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
@@ -54,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
     add_calibrated_flag(parser)
+    add_average_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
@@ -92,22 +98,27 @@ def measure(arguments: argparse.Namespace) -> int:
             keep_compiled=True,
             calibrated=arguments.calibrated,
         )
-    folder = _results(arguments)
+    folder, average_over = _results(arguments), arguments.average_over
+    if average_over != ORIGINAL:
+        console.print(f"average over {average_over}: {average_of(average_over).cost}")
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
         split = open_split(
             classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
         )
-    store = open_store(classifier, split, console=console)
+    store = open_store(classifier, split, console=console, average_over=average_over)
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and arguments.split == "test"):
         own_records.warn_of_known(store, listed)
-    log_probabilities = evaluate(classifier, store, batch_size=arguments.batch_size, console=console)
-    summary = summary_of(classifier, log_probabilities, store.split.labels)
+    log_probabilities = evaluate(
+        classifier, store, batch_size=arguments.batch_size, console=console, average_over=average_over
+    )
+    summary = summary_of(classifier, log_probabilities, store.split.labels, average_over=average_over)
     if process_index() != 0:
         return 0
+    name += "" if average_over == ORIGINAL else f"-{average_over}"
     show(console, summary, f"{name}, step {classifier.step}")
     written = write_evaluation(
         folder, name, summary=summary, split=store.split, probabilities=np.exp(log_probabilities)

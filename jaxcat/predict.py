@@ -21,6 +21,9 @@ at the last block that the head reads or at --block.
 --engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
 LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
 there are fewer than 300 images.
+
+--average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
+costs. It goes with neither --features nor --explain, which are about one view.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from jaxcat.bottlenecks.engines.names import AUTO, LEAST_RECORDS, XLA
 from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_cell
+from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
 from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
 from jaxcat.system import cli
 
@@ -68,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
     add_engine_flag(parser)
     add_calibrated_flag(parser)
+    add_average_flag(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
@@ -80,6 +85,9 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"--engine {arguments.engine} needs --workdir: xla computes the classes of published weights")
     if arguments.weights and arguments.calibrated:
         parser.error("--calibrated needs --workdir: published weights have no calibration.json")
+    for flag in ("features", "explain"):
+        if getattr(arguments, flag) and arguments.average_over != ORIGINAL:
+            parser.error(f"--{flag} is about one view of an image; leave --average-over {arguments.average_over} out")
     return write_rows(arguments)
 
 
@@ -96,7 +104,9 @@ def write_rows(arguments: argparse.Namespace) -> int:
         check_features_path(arguments.features)
     if arguments.explain:
         check_folder(arguments.explain, arguments.paths)
-    console = Console(stderr=True)
+    console, average = Console(stderr=True), average_of(arguments.average_over)
+    if average.passes > 1:
+        console.print(f"average over {arguments.average_over}: {average.cost}")
     classifier = _classifier(arguments, console)
     if arguments.explain:
         block_to_explain(classifier.config.model, arguments.block, named="--block ")
@@ -106,7 +116,7 @@ def write_rows(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         images = find(arguments.paths, skipped)
         ahead = list(itertools.islice(images, 0 if classifier.engine.wanted == XLA else LEAST_RECORDS))
-        width = classifier.engine.computation(len(ahead), console=console).features
+        width = classifier.engine.computation(len(ahead) * average.passes, console=console).features
         keep = stack.enter_context(features_file(arguments.features, count=width)) if arguments.features else None
         results, draw = _results(arguments, classifier, itertools.chain(ahead, images), stack)
         with said_if_long("computing the first rows", console=console):
@@ -144,7 +154,8 @@ def _results(
 
     size, features = arguments.batch_size, bool(arguments.features)
     if not arguments.explain:
-        return predict(classifier, images, batch_size=size, features=features), None
+        average_over = arguments.average_over
+        return predict(classifier, images, batch_size=size, average_over=average_over, features=features), None
     copies = explanations_folder.LONGEST_SIDE
     results = predict(classifier, images, batch_size=size, features=features, copies=copies)
     draw = stack.enter_context(explanations_folder.explanations_folder(arguments.explain, classifier))

@@ -22,6 +22,7 @@ from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.inference.averaged import AVERAGES, ORIGINAL, Average, average_of
 from jaxcat.inference.calibrated import calibration_of
 from jaxcat.inference.choice import EngineChoice
 from jaxcat.inference.computation import EXPLAINED_TOGETHER
@@ -184,21 +185,25 @@ class Classifier:
 
     # answers ----------------------------------------------------------------------------------------------------------
 
-    def predict(self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    def predict(
+        self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE, average_over: str = ORIGINAL
+    ) -> np.ndarray:
         """Class probabilities, float32 (number of images, number of classes).
 
         Args:
             images: paths, encoded bytes, Pillow images, or arrays (H, W, 3) or (H, W) of uint8 or uint16, in any
                 mixture.
+            average_over: a name in `averaged.AVERAGES`: the views of each image whose probabilities are averaged.
 
         Raises:
+            ConfigError: no such name.
             DataError: an image cannot be read; the message names it.
         """
-        pixels = self._prepared(images, "predict")
-        self.engine.computation(operator.length_hint(images))
-        return np.concatenate(
-            [np.zeros((0, len(self.classes)), np.float32), *self.predict_pixels(pixels, batch_size=batch_size)]
-        )
+        average = average_of(average_over)
+        pixels = self._prepared(images, "predict", average)
+        self.engine.computation(operator.length_hint(images) * average.passes)
+        rows = self.predict_pixels(pixels, batch_size=batch_size, average=average)
+        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
 
     def features(self, images: Sequence[Any], *, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """The pooled features that the head sees, float32 (number of images, number of features).
@@ -252,16 +257,18 @@ class Classifier:
         size = self.config.data.image_size
         return np.stack(maps) if maps else np.zeros((0, size, size), np.float32)
 
-    def _prepared(self, images: Sequence[Any], method: str) -> Iterator[np.ndarray]:
+    def _prepared(
+        self, images: Sequence[Any], method: str, average: Average = AVERAGES[ORIGINAL]
+    ) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
         if _is_single(images):
             raise TypeError(f"{method} takes a list of images: {method}([image])")
-        return (self.prepare(image, f"image {i}") for i, image in enumerate(images))
+        return (self.prepare(image, f"image {i}", average) for i, image in enumerate(images))
 
-    def prepare(self, image: Any, name: str = "image") -> np.ndarray:
-        """Decodes and resizes an image as in training: uint8 (image_size, image_size, 3)."""
+    def prepare(self, image: Any, name: str = "image", average: Average = AVERAGES[ORIGINAL]) -> np.ndarray:
+        """Decodes and resizes an image as in training: uint8 (S, S, 3), S = `average.side(image_size)`."""
         data = self.config.data
-        return resize(self.decode(image, name), data.image_size, mode=data.resize)
+        return resize(self.decode(image, name), average.side(data.image_size), mode=data.resize)
 
     def decode(self, image: Any, name: str = "image") -> np.ndarray:
         """Decodes an image as in training, upright and of any size: uint8 (H, W, 3).
@@ -282,15 +289,22 @@ class Classifier:
             image = np.asarray(image)
         return decode(image, name, decoding_of(self.config))
 
-    def predict_pixels(self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
-        """Prepared images → probabilities float32 (b, classes), an array for each `batch_size` images."""
-        for logits, _ in self.engine.computation().outputs(pixels, batch_size=batch_size, features=False):
-            yield probabilities(logits)
+    def predict_pixels(
+        self,
+        pixels: Iterable[np.ndarray],
+        *,
+        batch_size: int = BATCH_SIZE,
+        average: Average = AVERAGES[ORIGINAL],
+    ) -> Iterator[np.ndarray]:
+        """Images prepared for `average` → probabilities float32 (b, classes), an array for each `batch_size` images."""
+        views = (view for image in pixels for view in average.of(image, self.config.data.image_size))
+        outputs = self.engine.computation().outputs(views, batch_size=batch_size, features=False)
+        yield from average.means((probabilities(logits) for logits, _ in outputs), batch_size)
 
     def outputs_of_pixels(
         self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same, and what the head sees: (probabilities float32 (b, classes), features float32 (b, features))."""
+        """Prepared images → (probabilities float32 (b, classes), features float32 (b, features)) of each batch."""
         for logits, features in self.engine.computation().outputs(pixels, batch_size=batch_size, features=True):
             assert features is not None
             yield probabilities(logits), features

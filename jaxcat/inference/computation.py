@@ -12,8 +12,12 @@ from rich.console import Console
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.bottlenecks.parts import Parts
 from jaxcat.data.store import Store
+from jaxcat.inference.averaged import StoreOfViews
 
 EXPLAINED_TOGETHER = 8  # images; gradients of early blocks take about 50 MB an image at 299 pixels
+
+# What logits are computed of: images, views of images, or bottlenecks.
+Records = Store | StoreOfViews | CachedSplit
 
 # Logits float32 (b, outputs) of a batch, and the pooled features that the head saw, float32 (b, features), if wanted.
 Outputs = tuple[np.ndarray, np.ndarray | None]
@@ -38,19 +42,24 @@ class Computation(Protocol):
 
     def logits(
         self,
-        store: Store | CachedSplit,
+        store: Records,
         *,
         batch_size: int,
         console: Console,
         features: list[np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Logits float32 (N, outputs) of the N records of a store, of images or of bottlenecks, with progress.
+        """Logits float32 (N, outputs) of the N records of a store, with progress.
 
         If there is a list `features`, the features of all records are appended to it, float32 (n, features) each.
         """
 
     def parts(self) -> Parts | None:
         """The parts of its bottlenecks in the cache, as float32; None if there can be none."""
+
+
+def unit_of(store: Records) -> str:
+    """What progress over a store counts, in words."""
+    return "views" if isinstance(store, StoreOfViews) else "images"
 
 
 def computed_by(config: ConfigDict, engine: str) -> ConfigDict:

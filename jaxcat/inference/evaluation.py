@@ -25,7 +25,9 @@ from jaxcat.data.records import SPLITS, Split, printed_order
 from jaxcat.data.store import Store, open_stores
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.escaping import for_cell
+from jaxcat.inference.averaged import AVERAGES, ORIGINAL, StoreOfViews, average_of
 from jaxcat.inference.classifier import Classifier
+from jaxcat.inference.computation import Records
 from jaxcat.inference.own_records import moved_split, own_split
 from jaxcat.objectives.metrics import METRICS, metrics_for
 from jaxcat.objectives.probabilities import with_zero_logit
@@ -45,20 +47,29 @@ def evaluate(
     batch_size: int = 32,
     console: Console | None = None,
     features: list[np.ndarray] | None = None,
+    average_over: str = ORIGINAL,
 ) -> np.ndarray:
     """Log-probabilities float64 (N, classes) for the N records of a store, in its order.
 
     Args:
-        store: images, or bottlenecks found by `EngineChoice.cached`, which are the same to float precision.
+        store: images, as `open_store` gives them for `average_over`; or bottlenecks, which `EngineChoice.cached` found
+            and which are the same to float precision.
         batch_size: images in a batch, over all processes; bottlenecks come in batches of their own size.
         console: shows progress.
         features: a list to which the pooled features of all records are appended, float32 (n, features) each; None:
             they are not wanted.
+        average_over: a name in `averaged.AVERAGES`; another than "original" needs images.
     """
-    console = console or Console(quiet=True)
-    computation = classifier.engine.computation(len(store), console=console)
-    logits = computation.logits(store, batch_size=batch_size, console=console, features=features)
-    return log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
+    console, average = console or Console(quiet=True), average_of(average_over)
+    views: Records = store
+    if average.passes > 1:
+        assert isinstance(store, Store), "bottlenecks are those of unchanged images"
+        assert features is None, "features are those of one view"
+        views = StoreOfViews(store, average, size=classifier.config.data.image_size)
+    computation = classifier.engine.computation(len(views), console=console)
+    logits = computation.logits(views, batch_size=batch_size, console=console, features=features)
+    rows = log_softmax(with_zero_logit(logits.astype(np.float64)), axis=1)
+    return average.log_means(rows)
 
 
 def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -90,12 +101,16 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
     }
 
 
-def summary_of(classifier: Classifier, log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def summary_of(
+    classifier: Classifier, log_probabilities: np.ndarray, labels: np.ndarray, *, average_over: str = ORIGINAL
+) -> dict[str, Any]:
     """What `summarize` gives, with the step and what computed it: the content of the JSON file of an evaluation."""
     computation = classifier.engine.computation()
     computed = {"step": classifier.step, "engine": computation.engine, "interpreter": computation.interpreter}
     if classifier.calibration:
         computed["temperature"] = classifier.calibration.temperature
+    if average_over != ORIGINAL:
+        computed["average_over"] = average_over
     return summarize(log_probabilities, labels, classifier.classes) | computed
 
 
@@ -219,20 +234,26 @@ def open_split(
     return replace(found, decoding=decoding_of(meta.config))
 
 
-def open_store(classifier: Classifier, split: Split, *, console: Console) -> Store | CachedSplit:
+def open_store(
+    classifier: Classifier, split: Split, *, console: Console, average_over: str = ORIGINAL
+) -> Store | CachedSplit:
     """The bottlenecks of a split if the cache has all of them; else its images, decoded once and thereby checked.
+
+    The cache has bottlenecks of unchanged images. For several views (`average_over`, a name in `averaged.AVERAGES`),
+    they are not looked up, and the images have the size that the views are taken from.
 
     Raises:
         DataError: images cannot be read, and the run does not leave such images out.
     """
-    if (cached := classifier.engine.cached(split, console=console)) is not None:
+    average = average_of(average_over)
+    if average.passes == 1 and (cached := classifier.engine.cached(split, console=console)) is not None:
         console.print(f"bottlenecks: {cached.describe()}")
         return cached
     data = classifier.config.data
     with progress_of("checking images", total=len(split), console=console) as advance:
         (store,) = open_stores(
             {split.name: split},
-            sizes={split.name: data.image_size},
+            sizes={split.name: average.side(data.image_size)},
             mode=data.resize,
             cache_gb=data.cache_gb,
             skip_bad=data.skip_bad,
@@ -243,13 +264,14 @@ def open_store(classifier: Classifier, split: Split, *, console: Console) -> Sto
 
 
 def name_of(data: Path) -> str:
-    """Name of the files of an evaluation on another folder: printable, not too long, never the name of a split."""
+    """Name of the files of an evaluation on another folder: printable, not too long, never that of other files."""
     folder = data.resolve()
     name = folder.name or "root"
     if name.casefold() in SPLITS:
         name = f"{folder.parent.name or 'root'}-{name}"
     name = printable(name)
-    if len(name.encode()) > MOST_NAME:
+    of_an_average = name.casefold().endswith(tuple(f"-{other}" for other in AVERAGES))
+    if len(name.encode()) > MOST_NAME or of_an_average:
         known = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
         name = f"{name.encode()[:MOST_NAME].decode(errors='ignore')}-{known}"
     return name

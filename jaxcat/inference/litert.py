@@ -16,7 +16,8 @@ from jaxcat.bottlenecks.key import litert_keys
 from jaxcat.bottlenecks.parts import Parts, pooled
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError
-from jaxcat.inference.computation import Outputs, computed_by
+from jaxcat.inference.averaged import StoreOfViews
+from jaxcat.inference.computation import Outputs, Records, computed_by, unit_of
 from jaxcat.models.plan import Dense, plan_of
 from jaxcat.runs.head_file import Head
 from jaxcat.runs.meta import Meta
@@ -105,7 +106,7 @@ class LiteRTComputation:
 
     def logits(
         self,
-        store: Store | CachedSplit,
+        store: Records,
         *,
         batch_size: int,
         console: Console,
@@ -114,7 +115,7 @@ class LiteRTComputation:
         """See `Computation.logits`."""
         rows = self._of_rows(store) if isinstance(store, CachedSplit) else self._of_images(store, batch_size)
         found = []
-        with progress_of("images", total=len(store), console=console) as advance:
+        with progress_of(unit_of(store), total=len(store), console=console) as advance:
             for logits, seen in rows:
                 found.append(logits)
                 if features is not None:
@@ -130,7 +131,7 @@ class LiteRTComputation:
             read(numbers, features)
             yield self._head.logits(features), features
 
-    def _of_images(self, store: Store, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _of_images(self, store: Store | StoreOfViews, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         batches = (np.arange(start, min(start + batch_size, len(store))) for start in range(0, len(store), batch_size))
         images = (image for numbers in batches for image in store.gather(numbers))
         for logits, seen in self.outputs(images, batch_size=batch_size, features=True):

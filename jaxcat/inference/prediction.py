@@ -16,6 +16,7 @@ from jaxcat.data.images.resizing import resize
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.indexing.walking import walk
 from jaxcat.errors import DataError
+from jaxcat.inference.averaged import ORIGINAL, Average, average_of
 from jaxcat.inference.classifier import Classifier
 
 Found: TypeAlias = Path | DataError  # an image, or why there is none
@@ -47,7 +48,7 @@ class Prepared(NamedTuple):
     """The pixels of one image.
 
     Attributes:
-        seen: what the network sees, uint8 (S, S, 3).
+        seen: what the network sees, uint8 (S, S, 3), or what its views are parts of.
         shape: height and width of the decoded, upright image.
         copy: of that image, uint8 (h, w, 3), with the longest side that was asked for or less; None if none was.
     """
@@ -76,20 +77,30 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    classifier: Classifier, images: Iterable[Found], *, batch_size: int = 32, features: bool = False, copies: int = 0
+    classifier: Classifier,
+    images: Iterable[Found],
+    *,
+    batch_size: int = 32,
+    average_over: str = ORIGINAL,
+    features: bool = False,
+    copies: int = 0,
 ) -> Iterator[Prediction | DataError]:
     """A prediction or an error for each of `images`, which `find` gives, in order, a batch at a time.
 
     Args:
+        average_over: a name in `averaged.AVERAGES`; another than "original" gives no features.
         features: whether to give what the head sees.
         copies: the longest side in pixels of the copies to give of the decoded images; 0 gives none.
     """
+
+    average = average_of(average_over)
+    assert not features or average.passes == 1, "features are those of one view"
 
     def prepare(item: Found) -> Prepared | DataError:
         if isinstance(item, DataError):
             return item
         try:
-            return _prepared(classifier, item, copies)
+            return _prepared(classifier, item, average, copies)
         except DataError as error:
             return error
 
@@ -98,7 +109,7 @@ def predict(
             for rows, seen in classifier.outputs_of_pixels(pixels, batch_size=batch_size):
                 yield from zip(rows, seen, strict=True)
         else:
-            for rows in classifier.predict_pixels(pixels, batch_size=batch_size):
+            for rows in classifier.predict_pixels(pixels, batch_size=batch_size, average=average):
                 yield from ((row, None) for row in rows)
 
     remaining = iter(images)
@@ -115,12 +126,11 @@ def predict(
                     yield Prediction(item, result, *next(computed))
 
 
-def _prepared(classifier: Classifier, path: Path, copies: int) -> Prepared:
+def _prepared(classifier: Classifier, path: Path, average: Average, copies: int) -> Prepared:
     image, data = classifier.decode(path), classifier.config.data
     height, width = image.shape[:2]
-    return Prepared(
-        resize(image, data.image_size, mode=data.resize), (height, width), smaller(image, copies) if copies else None
-    )
+    seen = resize(image, average.side(data.image_size), mode=data.resize)
+    return Prepared(seen, (height, width), smaller(image, copies) if copies else None)
 
 
 def smaller(image: np.ndarray, most: int) -> np.ndarray:

@@ -17,8 +17,7 @@ from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import Parts, parts_of
 from jaxcat.bottlenecks.reading import batches_of, evaluated_together
 from jaxcat.data.batches import Batches, at_most, batches
-from jaxcat.data.store import Store
-from jaxcat.inference.computation import Outputs, computed_by
+from jaxcat.inference.computation import Outputs, Records, computed_by, unit_of
 from jaxcat.models.attribution import block_map
 from jaxcat.models.network import Tree
 from jaxcat.runs.restore import Restored
@@ -126,7 +125,7 @@ class XLAComputation:
 
     def logits(
         self,
-        store: Store | CachedSplit,
+        store: Records,
         *,
         batch_size: int,
         console: Console,
@@ -136,7 +135,7 @@ class XLAComputation:
         line = InLine()
         rows: list[Array] = []
         source, batch_size = self._source(store, batch_size)
-        with progress_of("images", total=len(store), console=console) as advance:
+        with progress_of(unit_of(store), total=len(store), console=console) as advance:
             for batch in source:
                 count = min(batch_size, len(store) - batch_size * len(rows))  # the rest is padding
                 if features is None:
@@ -149,7 +148,7 @@ class XLAComputation:
                 advance(count)
         return np.concatenate([np.asarray(logits)[:batch_size] for logits in rows])[: len(store)]  # the rest is padding
 
-    def _source(self, store: Store | CachedSplit, batch_size: int) -> tuple[Batches, int]:
+    def _source(self, store: Records, batch_size: int) -> tuple[Batches, int]:
         """The batches of all records in order, and how many records each has."""
         indices, labels, mesh = np.arange(len(store)), store.split.labels, self.mesh
         if isinstance(store, CachedSplit):
