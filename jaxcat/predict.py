@@ -105,7 +105,7 @@ def write_rows(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         check_folder(arguments.explain, arguments.paths)
     console, average = Console(stderr=True), average_of(arguments.average_over)
-    if average.passes > 1:
+    if not average.unchanged:
         console.print(f"average over {arguments.average_over}: {average.cost}")
     classifier = _classifier(arguments, console)
     if arguments.explain:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxcat.errors import ConfigError
-from jaxcat.wording import not_one_of
+from jaxcat.wording import counted, not_one_of
 
 if TYPE_CHECKING:
     from jaxcat.data.store import Store
@@ -55,9 +55,15 @@ class Average(NamedTuple):
         return len(self.views)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether the image as it is is the only view."""
+        return self.views == (View(),) and self.enlarged == 1
+
+    @property
     def cost(self) -> str:
         """What it costs, in words."""
-        return f"{self.passes} views of each image, {self.passes} passes through the network"
+        passes = counted(self.passes, "pass", "passes")
+        return f"{counted(self.passes, 'view')} of each image, {passes} through the network"
 
     def side(self, size: int) -> int:
         """Side in pixels to which an image is resized, for a network that sees `size` pixels."""

@@ -62,7 +62,7 @@ def evaluate(
     """
     console, average = console or Console(quiet=True), average_of(average_over)
     views: Records = store
-    if average.passes > 1:
+    if not average.unchanged:
         assert isinstance(store, Store), "bottlenecks are those of unchanged images"
         assert features is None, "features are those of one view"
         views = StoreOfViews(store, average, size=classifier.config.data.image_size)
@@ -246,7 +246,7 @@ def open_store(
         DataError: images cannot be read, and the run does not leave such images out.
     """
     average = average_of(average_over)
-    if average.passes == 1 and (cached := classifier.engine.cached(split, console=console)) is not None:
+    if average.unchanged and (cached := classifier.engine.cached(split, console=console)) is not None:
         console.print(f"bottlenecks: {cached.describe()}")
         return cached
     data = classifier.config.data

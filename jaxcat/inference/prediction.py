@@ -94,7 +94,7 @@ def predict(
     """
 
     average = average_of(average_over)
-    assert not features or average.passes == 1, "features are those of one view"
+    assert not features or average.unchanged, "features are those of the unchanged image"
 
     def prepare(item: Found) -> Prepared | DataError:
         if isinstance(item, DataError):
