@@ -17,8 +17,8 @@ NAME.json has the engine's name as "engine" and, but for xla, the interpreter's 
 --calibrated also the "temperature".
 
 --average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
-costs. The images are decoded and computed, whatever the cache has. The files are NAME-mirrored.json and so on, and the
-JSON file has the choice as "average_over".
+costs; docs/test_time_augmentation.md says what it changed. The images are decoded and computed, whatever the cache has.
+The files are NAME-mirrored.json and so on, and the JSON file has the choice as "average_over".
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ LiteRT; but xla, said in one line, if this machine has no interpreter for it, or
 there are fewer than 300 images.
 
 --average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
-costs. It goes with neither --features nor --explain, which are about one view.
+costs; docs/test_time_augmentation.md says what it changed. It goes with neither --features nor --explain, which are
+about the unchanged image.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--calibrated needs --workdir: published weights have no calibration.json")
     for flag in ("features", "explain"):
         if getattr(arguments, flag) and arguments.average_over != ORIGINAL:
-            parser.error(f"--{flag} is about one view of an image; leave --average-over {arguments.average_over} out")
+            parser.error(f"--{flag} is about the unchanged image; leave --average-over {arguments.average_over} out")
     return write_rows(arguments)
 
 
