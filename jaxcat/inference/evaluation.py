@@ -270,7 +270,7 @@ def name_of(data: Path) -> str:
     if name.casefold() in SPLITS:
         name = f"{folder.parent.name or 'root'}-{name}"
     name = printable(name)
-    of_an_average = name.casefold().endswith(tuple(f"-{other}" for other in AVERAGES))
+    of_an_average = name.casefold().endswith(tuple(f"-{other}" for other in AVERAGES if other != ORIGINAL))
     if len(name.encode()) > MOST_NAME or of_an_average:
         known = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
         name = f"{name.encode()[:MOST_NAME].decode(errors='ignore')}-{known}"
