@@ -14,18 +14,19 @@ import numpy as np
 from jax import Array
 
 from jaxcat.data.augmentation.draws import Parameters
-from jaxcat.data.augmentation.pixels import ERASED, LUMA
+from jaxcat.data.augmentation.pixels import ERASED, LUMA, SHARPNESS, SMOOTH_CENTRE, SMOOTH_SUM, tables
 
 # Binary places after the point, chosen so that every product fits 32 bits: of the weights of neighbouring pixels, of
-# grey levels, and of the factors of colours.
-WEIGHT, LEVEL, FACTOR = 11, 6, 12
+# grey levels, of the factors of colours, and of those of sharpness.
+WEIGHT, LEVEL, FACTOR, SHARP = 11, 6, 12, 18
 
 # Arrays of a batch that `views` uses besides "image".
 #   across, down: (B, 3, size) float32: what column x and row y of a view add to three numbers, numerators of the
 #       position in the image (x, then y) and their denominator.
 #   mixing: (B, 4, 3) int32: factors of each colour on each colour, then those of the mean colour on all.
+#   operations: (B, 2) int32, as in `Parameters`, but a factor of sharpness f is (f - 1) / SMOOTH_SUM.
 #   erased: as in `Parameters`.
-NAMES = ("across", "down", "mixing", "erased")
+NAMES = ("across", "down", "mixing", "operations", "erased")
 
 
 def for_device(drawn: Parameters, *, size: int) -> dict[str, np.ndarray]:
@@ -44,6 +45,11 @@ def for_device(drawn: Parameters, *, size: int) -> dict[str, np.ndarray]:
         of_colour = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
         of_mean = brightness * (1 - contrast) * LUMA[None, None]
         arrays["mixing"] = np.rint(np.concatenate([of_colour, of_mean], axis=1) * 2**FACTOR).astype(np.int32)
+    if "operations" in drawn:
+        operation, strength = drawn["operations"].astype(np.float64).T
+        factor = np.rint((strength - 1) / SMOOTH_SUM * 2**SHARP)
+        strength = np.where(operation == SHARPNESS, factor, strength)
+        arrays["operations"] = np.stack([operation, strength], axis=1).astype(np.int32)
     if "erased" in drawn:
         arrays["erased"] = drawn["erased"]
     return arrays
@@ -61,7 +67,7 @@ def views(batch: Mapping[str, Array]) -> Array:
     arrays = inputs(batch)
     if len(arrays) == 1:
         return arrays["image"]
-    if not arrays.keys() & {"mixing", "erased"}:
+    if not arrays.keys() & {"mixing", "operations", "erased"}:
         return _each(lambda record: _pixels(_levels(record)), arrays)
     # Two passes: in one, a compiler would find the levels anew for each use of them, at twice the time.
     levels = _each(lambda record: _levels(record).astype(jnp.int16), arrays)
@@ -99,6 +105,8 @@ def _finished(record: Mapping[str, Array]) -> Array:
     """The view of one image, uint8 (size, size, 3), from its "levels": recoloured, then a rectangle erased."""
     levels = record["levels"].astype(jnp.int32)
     pixels = _pixels(_recoloured(levels, record["mixing"]) if "mixing" in record else levels)
+    if "operations" in record:
+        pixels = _operated(pixels, *record["operations"])
     if "erased" not in record:
         return pixels
     left, top, right, bottom = record["erased"].astype(jnp.int32)
@@ -160,3 +168,25 @@ def _recoloured(levels: Array, mixing: Array) -> Array:
         red, green, blue = (levels[..., i, None] * mixing[i] for i in range(3))
         mixed = red + green + blue
     return _shifted(mixed + (mean * mixing[3]).sum(), FACTOR)
+
+
+def _operated(pixels: Array, operation: Array, strength: Array) -> Array:
+    """The pixels of one image, uint8 (size, size, 3), after the operation; see `host`."""
+
+    def sharpened() -> Array:
+        return _sharpened(pixels.astype(jnp.int32), strength).astype(jnp.uint8)
+
+    def looked_up() -> Array:
+        channel = jnp.arange(3)
+        histogram = jnp.zeros((3, 256), jnp.int32).at[channel, pixels].add(1)
+        table = tables(jnp, histogram, operation=operation[None], strength=strength[None]).astype(jnp.uint8)
+        return table.at[channel, pixels].get(mode="promise_in_bounds")
+
+    return jax.lax.switch(jnp.minimum(operation, SHARPNESS + 1), [lambda: pixels, sharpened, looked_up])
+
+
+def _sharpened(pixels: Array, factor: Array) -> Array:
+    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
+    around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    rougher = factor * ((SMOOTH_SUM + 1 - SMOOTH_CENTRE) * pixels[1:-1, 1:-1] - around)
+    return jnp.clip(pixels + jnp.pad(_shifted(rougher, SHARP), ((1, 1), (1, 1), (0, 0))), 0, 255)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcat.data.augmentation.pixels import OPERATIONS
+
 # Number of uniform random numbers drawn for each record; an augmentation uses the columns that it needs. Adding
 # columns at the end leaves the numbers of the others as they are.
 DRAWS = 15
@@ -25,10 +27,21 @@ CROP_STORE = 1.5
 # by width.
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
+# TrivialAugment Wide, Müller and Hutter 2021 (arXiv:2103.10158): the operations, and the greatest strength of each
+# (shear, pixels, degrees, 1 ± factor, bits that posterizing takes away). The order, and what a strength means, are
+# those of torchvision's TrivialAugmentWide.
+TRIVIAL = (
+    *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation", "contrast"),
+    *OPERATIONS,
+)
+TRIVIAL_SHEAR, TRIVIAL_SHIFT, TRIVIAL_ROTATION, TRIVIAL_FACTOR, TRIVIAL_BITS = 0.99, 32.0, 135.0, 0.99, 6
+TRIVIAL_STEPS = 30  # from no strength to the greatest
 
 # What is done to each image of a batch: arrays by name. An array that an augmentation does not need is left out.
 #   matrices: (B, 8) float32, output (x, y) → input (x, y) in pixels, rows as ImageProjectiveTransformV3 reads them.
 #   colours: (B, 3) float32, factors of brightness, contrast and saturation; 1 changes nothing.
+#   operations: (B, 2) float32: 0, or one of `pixels.OPERATIONS`, counted from 1; and its strength: the factor of
+#       sharpness, how many grey levels posterizing makes one, the first level that solarizing inverts.
 #   erased: (B, 4) float32, whole numbers: the rectangle from (left, top) up to, without, (right, bottom) in pixels of
 #       the view; left = right if nothing is erased.
 Parameters = dict[str, np.ndarray]
@@ -123,6 +136,41 @@ def crops(drawn: np.ndarray, size: int) -> Parameters:
 def colours(ranges: float, drawn: np.ndarray) -> Parameters:
     """The "colours" of 1 ± `ranges`; columns 7 to 9 of the (B, DRAWS) numbers."""
     return {"colours": (1 + ranges * (2 * drawn[:, 7:10] - 1)).astype(np.float32)}
+
+
+def trivial(drawn: np.ndarray, size: int) -> Parameters:
+    """One operation of `TRIVIAL` for each image; columns 0 to 2 of the (B, DRAWS) numbers.
+
+    All operations are equally likely, all strengths, and both signs where a strength has one. Shears are about the
+    upper left corner, and shifts as many pixels at every size, as in torchvision.
+
+    Returns:
+        "matrices", "colours" and "operations", of which at most one changes an image.
+    """
+    number = np.floor(len(TRIVIAL) * drawn[:, 0])
+    strength = np.floor((TRIVIAL_STEPS + 1) * drawn[:, 1]) / TRIVIAL_STEPS
+    signed = np.where(drawn[:, 2] < 0.5, -strength, strength)
+
+    def of(name: str, values: np.ndarray) -> np.ndarray:
+        return np.where(number == TRIVIAL.index(name), values, 0)
+
+    lean_x, lean_y = (of(name, TRIVIAL_SHEAR * signed) for name in ("shear_x", "shear_y"))
+    tx, ty = (of(name, np.trunc(TRIVIAL_SHIFT * signed)) for name in ("translate_x", "translate_y"))
+    angle, centre = np.deg2rad(of("rotate", TRIVIAL_ROTATION * signed)), size / 2 - 0.5
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = _matrices([[cos, -sin, centre * (1 - cos + sin)], [sin, cos, centre * (1 - cos - sin)]])
+    # The corner lies half a pixel from the centre of the first pixel.
+    moved = _matrices([[1, lean_x, lean_x / 2 - tx], [lean_y, 1, lean_y / 2 - ty]])
+    factors = [1 + of(name, TRIVIAL_FACTOR * signed) for name in ("brightness", "contrast", "saturation")]
+    operation = np.maximum(number + 1 + len(OPERATIONS) - len(TRIVIAL), 0)
+    strengths = of("sharpness", 1 + TRIVIAL_FACTOR * signed)
+    strengths += of("posterize", 2 ** np.rint(TRIVIAL_BITS * strength))
+    strengths += of("solarize", np.ceil(255 * (1 - strength)))
+    return {
+        "matrices": _rows(turned @ moved),
+        "colours": np.stack(factors, axis=1).astype(np.float32),
+        "operations": np.stack([operation, strengths], axis=1).astype(np.float32),
+    }
 
 
 def erasures(probability: float, drawn: np.ndarray, size: int) -> Parameters:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcat.data.augmentation.pixels import ERASED, LUMA
+from jaxcat.data.augmentation.pixels import ERASED, LUMA, SHARPNESS, SMOOTH_CENTRE, SMOOTH_SUM, tables
 from jaxcat.system.console import without_lines
 
 
@@ -51,6 +51,8 @@ def apply(images: Any, drawn: Mapping[str, Any], *, size: int) -> Any:
         )
     if "colours" in drawn:
         views = _recolour(views, drawn["colours"])
+    if "operations" in drawn:
+        views = _operated(views, drawn["operations"])
     views = tf.cast(tf.round(views), tf.uint8)
     return _erase(views, drawn["erased"], size=size) if "erased" in drawn else views
 
@@ -65,6 +67,42 @@ def _recolour(images: Any, colours: Any) -> Any:
     mean_grey = tf.reduce_mean(pixels, axis=1, keepdims=True) @ to_grey
     recoloured = tf.matmul(pixels, mixing) + brightness * (1 - contrast) * mean_grey
     return tf.clip_by_value(tf.reshape(recoloured, tf.shape(images)), 0.0, 255.0)
+
+
+def _operated(views: Any, operations: Any) -> Any:
+    """Does what `operations` say; the branches not needed by any image of the batch are not computed."""
+    tf = tensorflow()
+    operation, strength = tf.cast(operations[:, 0], tf.int32), operations[:, 1]
+    sharpened = tf.equal(operation, SHARPNESS)
+    factors = tf.where(sharpened, strength, 1.0)
+    views = tf.cond(tf.reduce_any(sharpened), lambda: _sharpened(views, factors), lambda: views)
+    whole = tf.cast(strength, tf.int32)
+    by_table = tf.reduce_any(operation > SHARPNESS)
+    return tf.cond(by_table, lambda: _looked_up(tf.round(views), operation, whole), lambda: views)
+
+
+def _sharpened(views: Any, factors: Any) -> Any:
+    """Blends each image with itself smoothed, but for its outermost pixels; a factor of 1 changes nothing."""
+    tf = tensorflow()
+    rows = views[:, :-2] + views[:, 1:-1] + views[:, 2:]
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = views[:, 1:-1, 1:-1]
+    rougher = (factors[:, None, None, None] - 1) / SMOOTH_SUM * ((SMOOTH_SUM + 1 - SMOOTH_CENTRE) * inner - around)
+    return tf.clip_by_value(views + tf.pad(rougher, [[0, 0], [1, 1], [1, 1], [0, 0]]), 0.0, 255.0)
+
+
+def _looked_up(views: Any, operation: Any, strength: Any) -> Any:
+    """Replaces grey levels, whole numbers, by those of `tables`, which each channel of an image has for itself."""
+    tf = tensorflow()
+    xp = tf.experimental.numpy
+    shape = tf.shape(views)
+    levels = tf.reshape(tf.transpose(tf.cast(views, tf.int32), [0, 3, 1, 2]), [3 * shape[0], -1])
+    histogram = tf.math.bincount(levels, minlength=256, maxlength=256, axis=-1)
+    per_channel = (tf.repeat(each, 3) for each in (operation, strength))
+    table = tables(xp, histogram, **dict(zip(("operation", "strength"), per_channel, strict=True)))
+    found = tf.gather(table, levels, batch_dims=1)
+    found = tf.transpose(tf.reshape(found, [shape[0], 3, shape[1], shape[2]]), [0, 2, 3, 1])
+    return tf.cast(found, tf.float32)
 
 
 def _erase(views: Any, erased: Any, *, size: int) -> Any:

@@ -1,6 +1,8 @@
-"""Numbers that both ways to compute a view share."""
+"""What both ways to compute a view share: numbers, and tables of grey levels."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -10,3 +12,39 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # et al. 2017 (arXiv:1708.04896) try. They prefer a random one for each pixel; a constant needs no random generator
 # that gives the same numbers in two frameworks.
 ERASED = np.array([124, 117, 104], np.uint8)
+# Operations that are neither a map of positions nor a linear one of colours; 0 is none of them.
+OPERATIONS = ("sharpness", "posterize", "solarize", "autocontrast", "equalize")
+SHARPNESS, POSTERIZE, SOLARIZE, AUTOCONTRAST, EQUALIZE = range(1, 1 + len(OPERATIONS))
+# Pillow's ImageFilter.SMOOTH, which its sharpness and torchvision's blend with the image: a pixel counts five times,
+# each of its eight neighbours once.
+SMOOTH_CENTRE, SMOOTH_SUM = 5, 13
+
+
+def tables(xp: Any, histogram: Any, *, operation: Any, strength: Any) -> Any:
+    """What each grey level becomes; whole numbers alone, so it is the same in each framework.
+
+    Args:
+        xp: a module with NumPy's functions for the arrays below.
+        histogram: (..., 256) int32, how many pixels have each level.
+        operation: int32, of shape (...), POSTERIZE to EQUALIZE as Pillow's ImageOps have them, autocontrast without
+            cutoff. Any other changes nothing.
+        strength: int32 of the same shape. Posterize: how many levels become one; solarize: the first level that is
+            inverted.
+
+    Returns:
+        (..., 256) int32 from 0 to 255.
+    """
+    operation, strength = operation[..., None], strength[..., None]
+    level = xp.arange(256, dtype=np.int32)
+    there = histogram > 0
+    least = xp.min(xp.where(there, level, 255), axis=-1, keepdims=True)
+    most = xp.max(xp.where(there, level, 0), axis=-1, keepdims=True)
+    stretched = (level - least) * 255 // xp.maximum(most - least, 1)
+    up_to = xp.cumsum(histogram, axis=-1)
+    darker, others = up_to - histogram, xp.max(xp.where(level < most, up_to, 0), axis=-1, keepdims=True)
+    share = others // 255  # pixels for each level, without those of the brightest
+    even = xp.where(share > 0, (share // 2 + darker) // xp.maximum(share, 1), level)
+    table = xp.where(operation == POSTERIZE, level - level % xp.maximum(strength, 1), level)
+    table = xp.where((operation == SOLARIZE) & (level >= strength), 255 - level, table)
+    table = xp.where((operation == AUTOCONTRAST) & (most > least), stretched, table)
+    return xp.clip(xp.where(operation == EQUALIZE, even, table), 0, 255)

@@ -22,6 +22,7 @@ from jaxcat.data.augmentation.draws import (
     colours,
     crops,
     erasures,
+    trivial,
     uniform,
 )
 
@@ -152,5 +153,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         "as Inception was trained: crops of 0.3 to all of the area, colours ± 0.2, mirrored half the time",
         _inception,
         store_scale=CROP_STORE,
+    ),
+    "trivial_augment": Augmentation(
+        "TrivialAugment Wide: one of 14 operations of random strength, up to rotation by ± 135°; never mirrored",
+        trivial,
     ),
 }
