@@ -44,7 +44,9 @@ def test_seed_and_view_are_not_interchangeable():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="artcile.*none, article, mild, mild_unmirrored, digits, inception, trivial_augment"):
+    with pytest.raises(
+        ValueError, match="artcile.*none, article, mild, mild_unmirrored, digits, inception, trivial_augment"
+    ):
         table.parameters("artcile", seed=0, view=0, indices=np.arange(2), size=32)
 
 
