@@ -147,8 +147,8 @@ def trivial(drawn: np.ndarray, size: int) -> Parameters:
     Returns:
         "matrices", "colours" and "operations", of which at most one changes an image.
     """
-    number = np.floor(len(TRIVIAL) * drawn[:, 0])
-    strength = np.floor((TRIVIAL_STEPS + 1) * drawn[:, 1]) / TRIVIAL_STEPS
+    number, step = np.floor(len(TRIVIAL) * drawn[:, 0]), np.floor((TRIVIAL_STEPS + 1) * drawn[:, 1])
+    strength = step / TRIVIAL_STEPS
     signed = np.where(drawn[:, 2] < 0.5, -strength, strength)
 
     def of(name: str, values: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ def trivial(drawn: np.ndarray, size: int) -> Parameters:
     operation = np.maximum(number + 1 + len(OPERATIONS) - len(TRIVIAL), 0)
     strengths = of("sharpness", 1 + TRIVIAL_FACTOR * signed)
     strengths += of("posterize", 2 ** np.rint(TRIVIAL_BITS * strength))
-    strengths += of("solarize", np.ceil(255 * (1 - strength)))
+    strengths += of("solarize", np.ceil(255 - 255 / TRIVIAL_STEPS * step))
     return {
         "matrices": _rows(turned @ moved),
         "colours": np.stack(factors, axis=1).astype(np.float32),

@@ -72,13 +72,12 @@ def _recolour(images: Any, colours: Any) -> Any:
 def _operated(views: Any, operations: Any) -> Any:
     """Does what `operations` say; the branches not needed by any image of the batch are not computed."""
     tf = tensorflow()
-    operation, strength = tf.cast(operations[:, 0], tf.int32), operations[:, 1]
-    sharpened = tf.equal(operation, SHARPNESS)
+    operation, strength = operations[:, 0], operations[:, 1]
+    sharpened = tf.equal(operation, float(SHARPNESS))
     factors = tf.where(sharpened, strength, 1.0)
     views = tf.cond(tf.reduce_any(sharpened), lambda: _sharpened(views, factors), lambda: views)
-    whole = tf.cast(strength, tf.int32)
     by_table = tf.reduce_any(operation > SHARPNESS)
-    return tf.cond(by_table, lambda: _looked_up(tf.round(views), operation, whole), lambda: views)
+    return tf.cond(by_table, lambda: _looked_up(tf.round(views), operations), lambda: views)
 
 
 def _sharpened(views: Any, factors: Any) -> Any:
@@ -91,15 +90,14 @@ def _sharpened(views: Any, factors: Any) -> Any:
     return tf.clip_by_value(views + tf.pad(rougher, [[0, 0], [1, 1], [1, 1], [0, 0]]), 0.0, 255.0)
 
 
-def _looked_up(views: Any, operation: Any, strength: Any) -> Any:
+def _looked_up(views: Any, operations: Any) -> Any:
     """Replaces grey levels, whole numbers, by those of `tables`, which each channel of an image has for itself."""
     tf = tensorflow()
-    xp = tf.experimental.numpy
     shape = tf.shape(views)
     levels = tf.reshape(tf.transpose(tf.cast(views, tf.int32), [0, 3, 1, 2]), [3 * shape[0], -1])
-    histogram = tf.math.bincount(levels, minlength=256, maxlength=256, axis=-1)
-    per_channel = (tf.repeat(each, 3) for each in (operation, strength))
-    table = tables(xp, histogram, **dict(zip(("operation", "strength"), per_channel, strict=True)))
+    histogram = tf.math.bincount(levels, minlength=256, maxlength=256, axis=-1, dtype=tf.int64)
+    of_channels = tf.repeat(tf.cast(operations, tf.int64), 3, axis=0)
+    table = tables(tf.experimental.numpy, histogram, operation=of_channels[:, 0], strength=of_channels[:, 1])
     found = tf.gather(table, levels, batch_dims=1)
     found = tf.transpose(tf.reshape(found, [shape[0], 3, shape[1], shape[2]]), [0, 2, 3, 1])
     return tf.cast(found, tf.float32)

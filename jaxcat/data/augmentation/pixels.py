@@ -24,18 +24,18 @@ def tables(xp: Any, histogram: Any, *, operation: Any, strength: Any) -> Any:
     """What each grey level becomes; whole numbers alone, so it is the same in each framework.
 
     Args:
-        xp: a module with NumPy's functions for the arrays below.
-        histogram: (..., 256) int32, how many pixels have each level.
-        operation: int32, of shape (...), POSTERIZE to EQUALIZE as Pillow's ImageOps have them, autocontrast without
+        xp: a module with NumPy's functions for the arrays below, which are integers of the type of its `arange`.
+        histogram: (..., 256), how many pixels have each level.
+        operation: (...), POSTERIZE to EQUALIZE as Pillow's ImageOps have them, autocontrast without
             cutoff. Any other changes nothing.
-        strength: int32 of the same shape. Posterize: how many levels become one; solarize: the first level that is
+        strength: (...). Posterize: how many levels become one; solarize: the first level that is
             inverted.
 
     Returns:
-        (..., 256) int32 from 0 to 255.
+        (..., 256) integers from 0 to 255.
     """
     operation, strength = operation[..., None], strength[..., None]
-    level = xp.arange(256, dtype=np.int32)
+    level = xp.arange(256)
     there = histogram > 0
     least = xp.min(xp.where(there, level, 255), axis=-1, keepdims=True)
     most = xp.max(xp.where(there, level, 0), axis=-1, keepdims=True)
