@@ -79,11 +79,12 @@ def test_nothing_drawn_is_the_image_itself():
     assert views({"image": images}) is images
 
 
-def test_the_same_bits_in_any_batch_on_any_number_of_devices_and_one_by_one(monkeypatch):
+@pytest.mark.parametrize("name", ["inception", "trivial_augment"])
+def test_the_same_bits_in_any_batch_on_any_number_of_devices_and_one_by_one(monkeypatch, name):
     """Arithmetic on pixels in whole numbers: a compiler has nothing to round otherwise."""
     size, count = 33, 24
-    drawn = parameters("inception", seed=0, view=0, indices=np.arange(count), size=size, erase=0.5)
-    batch = {"image": noise(count, store_size("inception", size)), **for_device(drawn, size=size)}
+    drawn = parameters(name, seed=0, view=0, indices=np.arange(count), size=size, erase=0.5)
+    batch = {"image": noise(count, store_size(name, size)), **for_device(drawn, size=size)}
     whole = np.asarray(jax.jit(views)(batch))
     parts = [jax.jit(views)({name: array[i : i + 5] for name, array in batch.items()}) for i in range(0, count, 5)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

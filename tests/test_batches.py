@@ -118,7 +118,7 @@ def test_resumed_pass_continues_the_whole_one():
         np.testing.assert_array_equal([batch[name] for batch in whole[1:]], [batch[name] for batch in resumed])
 
 
-@pytest.mark.parametrize("name", ["article", "digits", "inception"])
+@pytest.mark.parametrize("name", ["article", "digits", "inception", "trivial_augment"])
 def test_a_record_has_the_same_view_in_any_batch_order_and_thread_count(name):
     store = FakeStore(size=table.store_size(name, 8))
     first = collect(store, augment=Views(name), seed=5, view=2, threads=1)

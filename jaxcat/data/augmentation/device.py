@@ -102,7 +102,7 @@ def _levels(record: Mapping[str, Array]) -> Array:
 
 
 def _finished(record: Mapping[str, Array]) -> Array:
-    """The view of one image, uint8 (size, size, 3), from its "levels": recoloured, then a rectangle erased."""
+    """The view of one image, uint8 (size, size, 3), from its "levels": recoloured, operated on, a rectangle erased."""
     levels = record["levels"].astype(jnp.int32)
     pixels = _pixels(_recoloured(levels, record["mixing"]) if "mixing" in record else levels)
     if "operations" in record:
@@ -171,7 +171,7 @@ def _recoloured(levels: Array, mixing: Array) -> Array:
 
 
 def _operated(pixels: Array, operation: Array, strength: Array) -> Array:
-    """The pixels of one image, uint8 (size, size, 3), after the operation; see `host`."""
+    """One image, uint8 (size, size, 3), after one of `OPERATIONS`; only a loop over images computes that one alone."""
 
     def sharpened() -> Array:
         return _sharpened(pixels.astype(jnp.int32), strength).astype(jnp.uint8)

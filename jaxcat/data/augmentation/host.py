@@ -70,7 +70,7 @@ def _recolour(images: Any, colours: Any) -> Any:
 
 
 def _operated(views: Any, operations: Any) -> Any:
-    """Does what `operations` say; the branches not needed by any image of the batch are not computed."""
+    """Changes each image by its operation; what no image of the batch needs is not computed."""
     tf = tensorflow()
     operation, strength = operations[:, 0], operations[:, 1]
     sharpened = tf.equal(operation, float(SHARPNESS))

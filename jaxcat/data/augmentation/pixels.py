@@ -26,10 +26,8 @@ def tables(xp: Any, histogram: Any, *, operation: Any, strength: Any) -> Any:
     Args:
         xp: a module with NumPy's functions for the arrays below, which are integers of the type of its `arange`.
         histogram: (..., 256), how many pixels have each level.
-        operation: (...), POSTERIZE to EQUALIZE as Pillow's ImageOps have them, autocontrast without
-            cutoff. Any other changes nothing.
-        strength: (...). Posterize: how many levels become one; solarize: the first level that is
-            inverted.
+        operation: (...), POSTERIZE to EQUALIZE as Pillow's ImageOps has them; any other changes nothing.
+        strength: (...), how many levels posterizing makes one, the first level that solarizing inverts.
 
     Returns:
         (..., 256) integers from 0 to 255.
@@ -41,9 +39,9 @@ def tables(xp: Any, histogram: Any, *, operation: Any, strength: Any) -> Any:
     most = xp.max(xp.where(there, level, 0), axis=-1, keepdims=True)
     stretched = (level - least) * 255 // xp.maximum(most - least, 1)
     up_to = xp.cumsum(histogram, axis=-1)
-    darker, others = up_to - histogram, xp.max(xp.where(level < most, up_to, 0), axis=-1, keepdims=True)
-    share = others // 255  # pixels for each level, without those of the brightest
-    even = xp.where(share > 0, (share // 2 + darker) // xp.maximum(share, 1), level)
+    darker = xp.max(xp.where(level < most, up_to, 0), axis=-1, keepdims=True)
+    share = darker // 255  # of the pixels darker than the brightest; with none, the image stays as it is
+    even = xp.where(share > 0, (share // 2 + up_to - histogram) // xp.maximum(share, 1), level)
     table = xp.where(operation == POSTERIZE, level - level % xp.maximum(strength, 1), level)
     table = xp.where((operation == SOLARIZE) & (level >= strength), 255 - level, table)
     table = xp.where((operation == AUTOCONTRAST) & (most > least), stretched, table)
