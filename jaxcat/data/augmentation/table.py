@@ -155,7 +155,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         store_scale=CROP_STORE,
     ),
     "trivial_augment": Augmentation(
-        "TrivialAugment Wide: one of 14 operations, such as rotation ± 135°, shift ± 32 px, shear, contrast; not mirrored",
+        "TrivialAugment Wide: one of 14 operations: rotation ± 135°, shift ± 32 px, shear, contrast …; never mirrored",
         trivial,
     ),
 }
