@@ -8,6 +8,7 @@ import pytest
 from make_hostile_images import STORED
 from PIL import Image, ImageCms
 
+from jaxcat.data.images import bands
 from jaxcat.data.images.decoding import MAX_PIXELS, SUFFIXES, decode
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import DataError
@@ -285,3 +286,18 @@ def test_reduction_is_antialiased_and_bilinear():
     close(resize(lines, 8, mode="squash"), np.full((8, 8, 3), 128, np.uint8), 5)  # 0 or 255 without
     doubled = resize(np.tile(np.array([0, 100], np.uint8)[None, :, None], (2, 1, 3)), 4, mode="squash")
     close(doubled[0, :, 0], np.array([0, 25, 75, 100], np.uint8))
+
+
+@pytest.mark.parametrize("size", [(61, 90), (90, 61), (7, 300)])
+def test_bands_change_no_pixel(size, monkeypatch):
+    """Large images are copied and resized in bands, here of few rows; what Pillow makes of the whole is the oracle."""
+    monkeypatch.setattr(bands, "BAND", 4 * 61)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    encoded = encode(Image.fromarray(pixels), "JPEG", quality=90)
+    with Image.open(io.BytesIO(encoded)) as image:
+        whole = np.asarray(image)
+    decoded = decode(encoded, "image")
+    close(decoded, whole)
+    assert not decoded.flags.writeable
+    low = Image.fromarray(pixels).resize((20, size[0]), Image.Resampling.BILINEAR)
+    close(resize(pixels, 20, mode="squash"), np.asarray(low.resize((20, 20), Image.Resampling.BILINEAR)))

@@ -13,7 +13,13 @@ from benchmarking.worker import PeerError, Worker
 
 # What is done → who does it, as (label, module of benchmarking.peers, task).
 CASES = {
-    "decode and resize": (("jaxcat", "jaxcat_pipeline", "decode"), ("pillow, one thread", "pillow", "decode")),
+    "decode and resize": (
+        ("jaxcat", "jaxcat_pipeline", "decode"),
+        ("jaxcat, one thread", "jaxcat_pipeline", "decode_alone"),
+        ("pillow, one thread", "pillow", "decode"),
+        ("tensorflow", "tensorflow_images", "decode"),
+        ("tensorflow, reduced", "tensorflow_images", "decode_reduced"),
+    ),
     "decode, augment and batch": (
         ("jaxcat", "jaxcat_pipeline", "decode_augment"),
         ("keras ImageDataGenerator", "keras_pipeline", "decode_augment"),
@@ -26,7 +32,7 @@ CASES = {
 
 
 def pipeline(data: Path | None, effort: Effort, *, sizes: Sequence[int], batch: int) -> Iterator[Row]:
-    """Decoding, and the article's augmentation, on the images of `data`/train."""
+    """Decoding, and the article's augmentation, on the images of `data`/train; all must be JPEGs."""
     if data is None:
         yield Row("pipeline", "all", "all", "", skipped="needs --data DIR")
         return

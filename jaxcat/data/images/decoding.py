@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 
 from jaxcat.data.archives import archives
 from jaxcat.data.images import deep
+from jaxcat.data.images.bands import bands
 from jaxcat.data.images.formats import MAX_PIXELS, SUFFIXES, open_image
 from jaxcat.data.images.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
@@ -87,18 +88,27 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding:
     try:
         if isinstance(stored, np.ndarray):
             image = Image.fromarray(_checked_array(stored, how.grey_bits, name))
-            return np.asarray(_as_seen(image, how, name=name))
+            return _array_of(_as_seen(image, how, name=name))
         if isinstance(stored, Image.Image) and (content := _file_of_deep(stored)):
             stored = content  # Pillow alone would keep the high bytes, whatever the scale
         if isinstance(stored, Image.Image):
-            return np.asarray(_as_seen(stored, how, name=name))
+            return _array_of(_as_seen(stored, how, name=name))
         encoded = read_file(stored) if isinstance(stored, Path) else stored
         if not encoded:
             raise ValueError("the file is empty (0 bytes)")
         with open_image(encoded, max_pixels=how.max_pixels) as image, _turn(image):
-            return np.asarray(_as_seen(image, how, encoded=encoded, name=name))
+            return _array_of(_as_seen(image, how, encoded=encoded, name=name))
     except Exception as error:  # Pillow's plugins raise nearly every kind of exception on damaged input
         raise DataError(f"{printable(name)}: {_reason(error)}") from error
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """An RGB image as uint8 (H, W, 3), read-only."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    for top, bottom in bands(image.height, image.width):
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    array.flags.writeable = False
+    return array
 
 
 def _file_of_deep(image: Image.Image) -> bytes:
@@ -182,7 +192,9 @@ def _as_seen(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | N
     shown = _eight_bits(image, how, name=name, encoded=encoded)
     orientation = _orientation(image)
     alpha = shown.convert("RGBA").getchannel("A") if shown.has_transparency_data else None
-    shown = to_srgb(_opaque(shown, alpha), info).convert("RGB")
+    shown = to_srgb(_opaque(shown, alpha), info)
+    if shown.mode != "RGB":  # else convert() would copy it
+        shown = shown.convert("RGB")
     if alpha:
         white = Image.new("RGB", shown.size, "white")
         white.paste(shown, mask=alpha)

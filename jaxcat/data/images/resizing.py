@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxcat.data.images.bands import bands
+
 # Raise this version if the pixels of a mode change. It is part of every bottleneck's key and stored with every run;
 # tests/test_golden.py fails if the pixels change and the version does not.
 RESIZE_VERSION = 2  # 1 left the order of the two passes to Pillow
@@ -110,11 +112,13 @@ def _scaled(
     (width, height), (tall, wide) = size, image.shape[:2]
     left, top, right, bottom = box or (0, 0, wide, tall)
     columns_first = tall > height and tall - height > 2 * (wide - width)
-    stored = Image.fromarray(image)
     if columns_first:
-        narrow = stored.resize((wide, height), kernel, box=(0, top, wide, bottom))
+        narrow = Image.fromarray(image).resize((wide, height), kernel, box=(0, top, wide, bottom))
         return narrow.resize((width, height), kernel, box=(left, 0, right, height))
-    low = stored.resize((width, tall), kernel, box=(left, 0, right, tall))
+    low = Image.new("RGB", (width, tall))
+    for first, end in bands(tall, wide):
+        band = Image.fromarray(image[first:end])
+        low.paste(band.resize((width, end - first), kernel, box=(left, 0, right, end - first)), (0, first))
     return low.resize((width, height), kernel, box=(0, top, width, bottom))
 
 

@@ -23,8 +23,14 @@ def describe() -> dict[str, str]:
 
 def decode(*, data: str, size: int, batch: int) -> Callable[[int], None]:
     """Files → uint8 images of one size, by the store's threads."""
-    store = _store(data, size, cache_gb=0.0)
+    return _decode(_store(data, size, cache_gb=0.0), batch)
 
+
+def decode_alone(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    return _decode(_store(data, size, cache_gb=0.0, workers=1), batch)
+
+
+def _decode(store: Store, batch: int) -> Callable[[int], None]:
     def run(calls: int) -> None:
         for indices in _indices(len(store), batch, calls).reshape(calls, batch):
             store.gather(indices)
@@ -46,17 +52,19 @@ def augment_on_host(*, data: str, size: int, batch: int) -> Callable[[int], None
 
 TASKS = {
     "decode": decode,
+    "decode_alone": decode_alone,
     "decode_augment": decode_augment,
     "augment": augment,
     "augment_on_host": augment_on_host,
 }
 
 
-def _store(data: str, size: int, *, cache_gb: float) -> Store:
+def _store(data: str, size: int, *, cache_gb: float, workers: int | None = None) -> Store:
     config = default()
     config.data.dir, config.data.image_size = data, size
     train = open_data(config).splits["train"]
-    return open_stores({"train": train}, sizes={"train": size}, mode="squash", cache_gb=cache_gb)["train"]
+    sizes = {"train": size}
+    return open_stores({"train": train}, sizes=sizes, mode="squash", cache_gb=cache_gb, workers=workers)["train"]
 
 
 def _indices(records: int, batch: int, calls: int) -> np.ndarray:
