@@ -126,7 +126,7 @@ SETTINGS: dict[str, Setting] = {
     "data.max_pixels": Setting(
         178_956_970,
         before=178_956_970,
-        meaning="of the largest image that is read; one pixel takes up to 8 bytes of memory",
+        meaning="of the largest image that is read; one pixel takes 7 to 14 bytes of memory",
         unit="pixels",
         low=1,
         high=2**33,

@@ -8,7 +8,7 @@ import pytest
 from make_hostile_images import STORED
 from PIL import Image, ImageCms
 
-from jaxcat.data.images import bands
+from jaxcat.data.images import bands, decoding
 from jaxcat.data.images.decoding import MAX_PIXELS, SUFFIXES, decode
 from jaxcat.data.images.resizing import resize
 from jaxcat.errors import DataError
@@ -291,7 +291,8 @@ def test_reduction_is_antialiased_and_bilinear():
 @pytest.mark.parametrize("size", [(61, 90), (90, 61), (7, 300)])
 def test_bands_change_no_pixel(size, monkeypatch):
     """Large images are copied and resized in bands, here of few rows; what Pillow makes of the whole is the oracle."""
-    monkeypatch.setattr(bands, "BAND", 4 * 61)
+    for module in (bands, decoding):
+        monkeypatch.setattr(module, "BAND", 4 * 61)
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     encoded = encode(Image.fromarray(pixels), "JPEG", quality=90)
     with Image.open(io.BytesIO(encoded)) as image:

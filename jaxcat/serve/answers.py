@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
 
 MOST_BYTES = 32 * 2**20  # of an image as it is sent
-MOST_PIXELS = 64_000_000  # a pixel takes up to 8 bytes of memory while it is decoded
+MOST_PIXELS = 64_000_000  # a pixel takes 7 to 14 bytes of memory while it is decoded
 VIEW = 448  # pixels of the longer side of an image as answers contain it
 HEAT = 160  # the same of a heat map, which has no details
 TOP = 5  # classes of an answer

@@ -20,6 +20,7 @@ CASES = {
         ("tensorflow", "tensorflow_images", "decode"),
         ("tensorflow, reduced", "tensorflow_images", "decode_reduced"),
     ),
+    "know again by the file's digest": (("jaxcat", "jaxcat_pipeline", "digest"),),
     "decode, augment and batch": (
         ("jaxcat", "jaxcat_pipeline", "decode_augment"),
         ("keras ImageDataGenerator", "keras_pipeline", "decode_augment"),

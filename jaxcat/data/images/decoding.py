@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 
 from jaxcat.data.archives import archives
 from jaxcat.data.images import deep
-from jaxcat.data.images.bands import bands
+from jaxcat.data.images.bands import BAND, bands
 from jaxcat.data.images.formats import MAX_PIXELS, SUFFIXES, open_image
 from jaxcat.data.images.profiles import to_srgb
 from jaxcat.errors import DataError, one_line
@@ -30,7 +30,7 @@ __all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "de
 # tests/test_golden.py fails if the pixels change and the version does not.
 DECODE_VERSION = 2  # 1 ignored the gamma of PNGs, and rotated by XMP
 
-LARGE = 2**26  # pixels above which images are decoded one at a time: Pillow holds two copies, 4 bytes a pixel
+LARGE = 2**26  # pixels above which images are decoded one at a time: Pillow holds up to three copies of 4 bytes a pixel
 _large = threading.Lock()
 
 MAX_BYTES = 2**30  # an uncompressed image of MAX_PIXELS takes 0.7 GB
@@ -104,6 +104,8 @@ def decode(stored: bytes | Path | Image.Image | np.ndarray, name: str, decoding:
 
 def _array_of(image: Image.Image) -> np.ndarray:
     """An RGB image as uint8 (H, W, 3), read-only."""
+    if image.width * image.height <= BAND:
+        return np.asarray(image)
     array = np.empty((image.height, image.width, 3), np.uint8)
     for top, bottom in bands(image.height, image.width):
         array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))

@@ -115,10 +115,13 @@ def _scaled(
     if columns_first:
         narrow = Image.fromarray(image).resize((wide, height), kernel, box=(0, top, wide, bottom))
         return narrow.resize((width, height), kernel, box=(left, 0, right, height))
-    low = Image.new("RGB", (width, tall))
-    for first, end in bands(tall, wide):
-        band = Image.fromarray(image[first:end])
-        low.paste(band.resize((width, end - first), kernel, box=(left, 0, right, end - first)), (0, first))
+    parts = [
+        Image.fromarray(image[first:end]).resize((width, end - first), kernel, box=(left, 0, right, end - first))
+        for first, end in bands(tall, wide)
+    ]
+    low = parts[0]
+    if len(parts) > 1:
+        low = Image.fromarray(np.concatenate([np.asarray(part) for part in parts]))
     return low.resize((width, height), kernel, box=(0, top, width, bottom))
 
 

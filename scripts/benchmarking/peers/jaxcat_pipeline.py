@@ -11,6 +11,8 @@ from jaxcat.config import default
 from jaxcat.data.augmentation.device import inputs, views
 from jaxcat.data.augmentation.table import DEVICE, HOST, Views
 from jaxcat.data.batches import batches
+from jaxcat.data.digests import digests_of
+from jaxcat.data.records import Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import Store, open_stores
 from jaxcat.system.compilation import jit
@@ -38,6 +40,16 @@ def _decode(store: Store, batch: int) -> Callable[[int], None]:
     return run
 
 
+def digest(*, data: str, size: int, batch: int) -> Callable[[int], None]:
+    """All that is done with an image whose bottleneck is in the cache: its file is read and hashed."""
+    split = _split(data, size)
+
+    def run(calls: int) -> None:
+        digests_of(split.take(_indices(len(split), batch, calls)))
+
+    return run
+
+
 def decode_augment(*, data: str, size: int, batch: int) -> Callable[[int], None]:
     return _batches(_store(data, size, cache_gb=0.0), size, batch)
 
@@ -53,6 +65,7 @@ def augment_on_host(*, data: str, size: int, batch: int) -> Callable[[int], None
 TASKS = {
     "decode": decode,
     "decode_alone": decode_alone,
+    "digest": digest,
     "decode_augment": decode_augment,
     "augment": augment,
     "augment_on_host": augment_on_host,
@@ -60,11 +73,14 @@ TASKS = {
 
 
 def _store(data: str, size: int, *, cache_gb: float, workers: int | None = None) -> Store:
+    splits, sizes = {"train": _split(data, size)}, {"train": size}
+    return open_stores(splits, sizes=sizes, mode="squash", cache_gb=cache_gb, workers=workers)["train"]
+
+
+def _split(data: str, size: int) -> Split:
     config = default()
     config.data.dir, config.data.image_size = data, size
-    train = open_data(config).splits["train"]
-    sizes = {"train": size}
-    return open_stores({"train": train}, sizes=sizes, mode="squash", cache_gb=cache_gb, workers=workers)["train"]
+    return open_data(config).splits["train"]
 
 
 def _indices(records: int, batch: int, calls: int) -> np.ndarray:
