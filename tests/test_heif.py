@@ -85,7 +85,7 @@ def test_folders_with_photographs_of_phones(tmp_path):
     data = opened(tmp_path)
     assert sum(map(len, data.splits.values())) == 6 + heif.installed()
     assert data.skipped.count(Reason.HEIC) == len(data.skipped) == (not heif.installed())
-    for rules, count in ((2, 6), (3, 7)):  # a run keeps its rules, whatever is installed since
+    for rules, count in ((2, 6), (3, 7), (4, 6), (5, 7)):  # a run keeps its rules, whatever is installed since
         skipped = Skipped()
         assert len(list(walk(tmp_path, skipped, rules=rules))) == count
         assert skipped.count(Reason.HEIC) == len(skipped) == 7 - count

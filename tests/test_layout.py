@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from jaxcat.config import default
 from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.split_folders import suggested
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.errors import ConfigError
+from jaxcat.data.sources import open_data
+from jaxcat.errors import ConfigError, DataError
 
 CLASSES = {"cat": 5, "dog": 5}
 
@@ -185,12 +188,69 @@ def test_an_empty_class_brings_advice_that_helps(tmp_path):
     assert "min_per_class" not in refused(tmp_path, "val/cow", "--config.data.classes")
 
 
-def test_classes_made_of_folders_are_told_of(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["simpsons/simpsons/{}", "kaggle_simpson_testset/kaggle_simpson_testset"], "simpsons/simpsons"),
+        (["simpsons/{}", "simpsons/simpsons/{}", "heroes/heroes"], "simpsons/simpsons"),  # a second copy
+        (["dl/simpsons/{}", "dl/kaggle_testset"], "dl/simpsons"),
+        (["Digits-master/Dataset/{}", "Digits-master/Examples"], "Digits-master/Dataset"),
+        (["raw/{}", "processed"], "raw"),
+        (["Birds/{}", "samples", "figures"], "Birds"),
+        (["images/{}", "trees", "lakes"], "images"),
+        (["train/birds/{}", "train/more", "test/birds/{}"], "train/birds"),
+    ],
+)
+def test_folders_of_classes_beside_folders_of_images_are_no_classes(folders, classes, tmp_path):
+    for folder in folders:
+        if "{}" in folder:
+            flat(tmp_path / folder.removesuffix("/{}"), **CLASSES)
+        else:
+            flat(tmp_path / folder / "..", **{Path(folder).name: 3})
+    message = refused(
+        tmp_path, "images only. If the folders in", f"are the classes, --config.data.train_dir={tmp_path}"
+    )
+    train, whole = re.findall(r"train_dir=(\S+?)(?:;|$)", message)
+    assert train == str(tmp_path / classes)
+    assert opened(tmp_path, train_dir=train).classes == ("cat", "dog")
+    assert len(opened(tmp_path, train_dir=whole).classes) >= 2
+
+
+def test_a_run_by_older_rules_keeps_such_classes(tmp_path, caplog):
     flat(tmp_path / "tiles", tumor=3, stroma=3)
     flat(tmp_path, larger=3)
-    assert opened(tmp_path).classes == ("larger", "tiles")
+    config = default()
+    config.data.dir = str(tmp_path)
+    for rules in (2, 3):
+        assert open_data(config, rules=rules).classes == ("larger", "tiles")
     assert f"set --config.data.train_dir={tmp_path / 'tiles'}" in caplog.text
-    assert opened(tmp_path, train_dir="tiles").classes == ("stroma", "tumor")
+    for rules in (4, 5):
+        with pytest.raises(DataError, match="images only"):
+            open_data(config, rules=rules)
+
+
+def test_classes_made_of_folders_are_told_of(tmp_path, caplog):
+    flat(tmp_path / "cat", indoor=3, outdoor=3)
+    flat(tmp_path, dog=3, fox=3)
+    assert opened(tmp_path).classes == ("cat", "dog", "fox")
+    assert f"set --config.data.train_dir={tmp_path / 'cat'}" in caplog.text
+
+
+def test_images_and_masks_in_every_class(tmp_path):
+    for name in ("COVID", "Normal"):
+        flat(tmp_path / name, images=3, masks=3)
+    message = refused(tmp_path, "all hold images, masks, which are parts of a data set", "--config.data.source=table")
+    assert "validation_dir" not in message
+    assert opened(tmp_path, train_dir=".").classes == ("COVID", "Normal")
+
+
+def test_numbered_folders_of_one_split(tmp_path):
+    splits(tmp_path / "a", "train1", "train2")
+    splits(tmp_path / "b", "train_part1", "train_part2")
+    for root in (tmp_path / "a", tmp_path / "b"):
+        pattern = shlex.split(refused(root, "to take all").partition("--config.data.label_pattern=")[2])[0]
+        data = opened(root, label_pattern=pattern)
+        assert (data.classes, sum(map(len, data.splits.values()))) == (("cat", "dog"), 20)
 
 
 def test_two_images_never_have_one_name(tmp_path):

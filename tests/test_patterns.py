@@ -281,3 +281,36 @@ def test_names_below_a_folder_elsewhere_are_whole(tmp_path):
     data = opened(tmp_path / "home", label_pattern=r"^(\w+)\.", train_dir=away, validation_fraction=0.0)
     assert sorted(data.splits["train"].files)[0] == "train/s1/cat.0.png"
     assert len(set(data.splits["train"].files)) == 4
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (["train/part1", "train/part2"], ""),
+        (["train1", "train2"], "train1"),
+        (["train_part0", "train_part1"], "train_part0"),
+        (["train/train"], ""),
+        (["TRAIN-01", "TRAIN-02", "TRAIN-03"], "TRAIN-01"),
+    ],
+)
+def test_several_folders_of_one_split(train, said, tmp_path, caplog):
+    for folder in train:
+        for name in ("cat", "dog"):
+            for number in range(4):
+                save(tmp_path / folder / f"{name}.{number}.png", 50 * number + len(name))
+    for number in range(3):
+        save(tmp_path / "test1" / "test1" / f"{number}.png", number)
+    data = opened(tmp_path, label_pattern=CATS)
+    assert set(labels(data)) == {
+        f"{folder}/{name}.{i}.png" for folder in train for name in ("cat", "dog") for i in range(4)
+    }
+    assert (f"the train split is in {len(train)} folders: {tmp_path}/{said}" in caplog.text) == bool(said)
+
+
+@pytest.mark.parametrize("names", [("train", "train_masks"), ("train_256", "train_512"), ("test_cats", "test_dogs")])
+def test_folders_that_are_not_surely_one_split(names, tmp_path):
+    for folder in {*names, "train"}:
+        for name in ("cat.0", "cat.1", "dog.0", "dog.1"):
+            save(tmp_path / folder / f"{name}.png")
+    split = names[0].partition("_")[0]
+    refused(tmp_path, f"are both the {split} split", f"into one folder called {split}", label_pattern=CATS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, refuse
 from jaxcat.data.indexing.patterns import Pattern, suggested
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root
-from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, image_files
+from jaxcat.data.indexing.split_names import are_numbered, split_name
+from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images, image_files
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_shell
 from jaxcat.wording import printable
+
+logger = logging.getLogger(__name__)
 
 _SEEN = 5000  # names that a pattern is suggested by
 
@@ -33,10 +36,11 @@ def open_by_names(config: Any, root: Path, *, rules: int = INDEX_RULES) -> Data:
     """
     pattern, skipped = Pattern("label_pattern", config.data.label_pattern), Skipped()
     roots = _roots(root, config.data, skipped)
+    _tell_of_several(roots)
     named = bool(config.data.train_dir)
     records, problems = [], Problems(str(pattern))
-    for split, folder in roots.items():
-        others = [each for each in roots.values() if folder in each.parents]
+    for split, folder in roots:
+        others = [each for _, each in roots if folder in each.parents]
         for record in _listed(folder, root, split, pattern, skipped, rules=rules):
             if any(each in record.path.parents for each in others):
                 continue  # it is of that split
@@ -86,28 +90,48 @@ def _listed(
         yield Listed(printable(name), name, path, clean(pattern.find(name if pattern.of_path else path.name)), split)
 
 
-def _roots(root: Path, data: Any, skipped: Skipped) -> Mapping[str, Path]:
-    """The folder of each split: as settings or names say; else all of `root` is train."""
+def _roots(root: Path, data: Any, skipped: Skipped) -> list[tuple[str, Path]]:
+    """The folders of each split, in the order of `SPLITS`: as settings or names say; else all of `root` is train."""
     if data.train_dir or data.validation_dir or data.test_dir:
-        return split_roots(root, data)
+        return list(split_roots(root, data).items())
     base = class_root(root)
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for path in folders(base):
         name = split_name(path.name)
         if name is None or name.split not in SPLITS:
             continue
-        if name.split in found:
+        found.setdefault(name.split, []).append(path)
+    for split, paths in found.items():
+        if len(paths) > 1 and not are_numbered([path.name for path in paths]):
             raise DataError(
-                f"{printable(str(found[name.split]))} and {printable(str(path))} are both the {name.split} split by "
-                f"their names; keep one, or name the splits: --config.data.{name.split}_dir={for_shell(path.name)} …"
+                f"{printable(str(paths[0]))} and {printable(str(paths[1]))} are both the {split} split by their names; "
+                f"if they are, put them into one folder called {split}; else name the folder of each split: "
+                "--config.data.train_dir=FOLDER and the like"
             )
-        found[name.split] = path
     if "train" not in found:
-        return {"train": base} | found  # what lies beside validation and test is train
-    for path in entries(base)[0]:
-        if path not in found.values():
-            skipped.add_folder(path, Reason.BESIDE) if isdir(path) else skipped.add_file(path, Reason.UNLABELLED)
-    return {name: found[name] for name in SPLITS if name in found}
+        found["train"] = [base]  # what lies beside validation and test is train
+    else:
+        taken = [path for paths in found.values() for path in paths]
+        for path in entries(base)[0]:
+            if path not in taken:
+                skipped.add_folder(path, Reason.BESIDE) if isdir(path) else skipped.add_file(path, Reason.UNLABELLED)
+    return [(split, _innermost(path, split)) for split in SPLITS for path in found.get(split, ())]
+
+
+def _tell_of_several(roots: Sequence[tuple[str, Path]]) -> None:
+    """Says which folders are one split, if there are several."""
+    for split in SPLITS:
+        if len(paths := [printable(str(path)) for each, path in roots if each == split]) > 1:
+            logger.warning("the %s split is in %d folders: %s", split, len(paths), ", ".join(paths))
+
+
+def _innermost(folder: Path, split: str) -> Path:
+    """The folder of a split, or the one in it, as in train/train, if there is nothing else in it."""
+    while not holds_images(folder, below=False) and len(here := folders(folder)) == 1:
+        if (name := split_name(here[0].name)) is None or name.split != split:
+            break
+        folder = here[0]
+    return folder
 
 
 def _split_on_the_way(path: Path, folder: Path) -> str:

@@ -70,7 +70,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     if rules == 1:
         roots = rules_1.split_roots(root, functools.partial(folders, rules=1))
     else:
-        roots = split_roots(root, config.data)
+        roots = split_roots(root, config.data, rules=rules)
         _tell_of_roots(root, roots)
     there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
     available = _available(there["train"])

@@ -1,4 +1,4 @@
-"""Indexing rules 2: the folders of the splits in `data.dir`, and what may be wrong with their arrangement."""
+"""Indexing rules 2 and later: the folders of the splits in `data.dir`, and what may be wrong with their arrangement."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from jaxcat.data.indexing.split_folders import (
     flag,
     names,
     only_inner,
+    or_all,
     recognized,
     shown,
     suggestion,
 )
-from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, split_name
-from jaxcat.data.indexing.walking import folders, holds_images
+from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, says_nothing, split_name
+from jaxcat.data.indexing.walking import INDEX_RULES, REFUSE_MIXED, folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
 from jaxcat.wording import printable
 
 
-def split_roots(root: Path, data: Any) -> dict[str, Path]:
+def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str, Path]:
     """The folder of each split that holds its class folders, in the order of `SPLITS`; "train" is always there.
 
     Folders named by `data.train_dir`, `data.validation_dir` and `data.test_dir` are taken. Without `data.train_dir`,
@@ -44,6 +45,8 @@ def split_roots(root: Path, data: Any) -> dict[str, Path]:
     train = class_root(found["train"])
     if "train" not in named:
         _check_parts(train)
+        if rules >= REFUSE_MIXED:
+            _check_mixed(train)
     known = {composed(path.name) for path in folders(train)}
     roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
     return {"train": train, **roots}
@@ -98,6 +101,43 @@ def _check_parts(train: Path) -> None:
         )
 
 
+def _check_mixed(train: Path) -> None:
+    """Raises DataError if one of the folders that would be classes holds the classes, and others hold images only.
+
+    So are archives in which a folder of sorted images lies beside samples, or beside images to test on. Where more
+    than one folder holds images only, names must say so too, as one of several classes may be divided.
+    """
+    here = folders(train)
+    if len(here) < 2:
+        return
+    inside = {path: class_root(path) for path in here if not holds_images(path, below=False)}
+    below = {path: [each for each in folders(inner) if holds_images(each)] for path, inner in inside.items()}
+    divided = [path for path in below if len(below[path]) > 1 and not holds_images(inside[path], below=False)]
+    flat = [path for path in here if path not in divided and holds_images(path)]
+    if len(divided) != 1 or not flat:
+        return
+    one, inner = divided[0], inside[divided[0]]
+    named = says_nothing(one.name) or all(says_nothing(path.name) for path in flat)
+    if len(flat) > 1 and not named and (inner == one or inner.name != one.name):
+        return
+    raise DataError(
+        f"{shown(train)}: {printable(one.name)} holds {len(below[one])} folders of images ({names(below[one])}), and "
+        f"beside it {names(flat)} {'holds' if len(flat) == 1 else 'hold'} images only. If the folders in "
+        f"{printable(one.name)} are the classes, {flag('train', innermost(inner))}; if those beside each other are, "
+        f"{flag('train', train)}"
+    )
+
+
+def innermost(folder: Path) -> Path:
+    """The folder of class folders, or the second copy of it that some archives have inside."""
+    here = folders(folder)
+    for path in here:
+        again = {each.name for each in folders(path)} & {each.name for each in here if each != path}
+        if len(again) > 1:
+            return path
+    return folder
+
+
 def _check_classes(base: Path, here: Sequence[Path]) -> None:
     """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them."""
     inside = {path: folders(class_root(path)) for path in here if not holds_images(path, below=False)}
@@ -107,6 +147,7 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
             raise DataError(
                 f"{shown(path)} may be a split or a class, beside {names([each for each in here if each != path])}: "
                 f"if it is a split, say {flag(name.split, path)}; if it is a class, {flag('train', base)}"
+                f"{or_all(here)}"
             )
         again = [each for each in below if any(each.name == other.name for other in here if other != path)]
         if len(again) > 1:
@@ -126,6 +167,12 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
     if len(common) < 2:
         return
     alike = [path for path, below in inside.items() if {composed(each.name).lower() for each in below} & set(common)]
+    if any(map(is_part, common)):
+        raise DataError(
+            f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
+            "set by their names, so not all of them images to train on: move the others elsewhere, or list the images "
+            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}"
+        )
     raise DataError(
         f"{shown(base)}: the folders {names(alike)} all hold the folders {', '.join(common[:5])}"
         f"{' …' if len(common) > 5 else ''}. If they are splits, say which is which, such as "

@@ -1,4 +1,4 @@
-"""Indexing rules 2: which folders are splits by their names, and which folder of a split holds the class folders."""
+"""Indexing rules 2 and later: folders that are splits by their names, and which of their folders holds the classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxcat.data.archives import archives
 from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
-from jaxcat.data.indexing.split_names import UNLABELLED, is_part, split_name
+from jaxcat.data.indexing.split_names import UNLABELLED, are_numbered, is_part, split_name
 from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import DataError
@@ -109,7 +109,7 @@ def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) ->
         if len(paths) > 1 and split != UNLABELLED:
             raise DataError(
                 f"{shown(paths[0])} and {shown(paths[1])} are both the {split} split by their names; keep one, or "
-                f"name the splits: {_flags(group)}"
+                f"name the splits: {_flags(group)}{or_all(paths) if inside else ''}"
             )
     found = {split: paths[0] for split, paths in group.items()}
     others = [path for path in rest if holds_images(path)] if inside else []
@@ -145,6 +145,13 @@ def _take_evaluation_for_test(group: dict[str, list[Path]]) -> None:
 
 def _labelled(group: dict[str, list[Path]]) -> int:
     return len(group.keys() - {UNLABELLED})
+
+
+def or_all(paths: Sequence[Path]) -> str:
+    """The end of a message about folders that may be one split: how all of them are taken, if they are numbered."""
+    if not are_numbered([path.name for path in paths]):
+        return ""
+    return "; to take all, with the class folder as the class: --config.data.label_pattern='([^/]+)/[^/]+$'"
 
 
 def _flags(group: dict[str, list[Path]]) -> str:

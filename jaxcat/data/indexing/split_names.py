@@ -26,6 +26,7 @@ _KINDS = (
     "|attribute|attributes|parts|imdb|list|lists|splits|info"
 )
 _PIECE = "part|parts|batch|batches|shard|chunk|fold|folds|vol|volume|archive|zip"
+_ALSO_NOTHING = re.compile("my|the|all|raw|originals?|label+ed|sorted|master|examples?|figures?|results?")
 _OF_SPLIT = {split: re.compile(rf"({words})({_FILLER})?\d*") for split, words in _WORDS.items()}
 _NOTHING = re.compile(rf"({_FILLER})\d*|\d+")
 
@@ -54,10 +55,24 @@ def are_parts(names: Sequence[str]) -> bool:
     return re.fullmatch(f"{_PIECE}|{_FILLER}", left[-1]) is not None
 
 
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether folders are called alike but for a number that counts them from 0 or 1: train_part1, train_part2."""
+    parts = [re.fullmatch(r"(.*?)(\d+)\W*", name.lower()) for name in names]
+    if not all(parts) or len({part[1] for part in parts if part}) > 1:
+        return False
+    numbers = sorted(int(part[2]) for part in parts if part)
+    return numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(names)))
+
+
 def is_part(name: str) -> bool:
     """Whether a folder is a part of a data set beside its images by its name, such as "annotations" or "meta"."""
     words = _words(name)
     return bool(words) and all(re.fullmatch(rf"({_KINDS})\d*", word) for word in words)
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a folder's name says only that there are data or images in it, such as "dataset" or "my_images"."""
+    return all(_ALSO_NOTHING.fullmatch(word) or _NOTHING.fullmatch(word) for word in _words(name))
 
 
 def _words(name: str) -> list[str]:

@@ -16,11 +16,12 @@ from jaxcat.wording import printable
 
 # The version of the rules that say which files are records, how records and classes are named and which folders are
 # splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
-# Rules 3 are rules 2 with HEIC files as images. New runs get them where pi-heif is installed; installing it later
-# changes no run.
-KNOWN_RULES = 3
-INDEX_RULES = KNOWN_RULES if heif.installed() else 2
-_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3}
+# Rules 3 are rules 2 with HEIC files as images, rules 5 are rules 4 with them. New runs get these where pi-heif is
+# installed; installing it later changes no run.
+KNOWN_RULES = 5
+INDEX_RULES = KNOWN_RULES if heif.installed() else 4
+REFUSE_MIXED = 4  # from these rules on, folders are refused of which one holds the classes, see layout.py
+_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3, 4: SUFFIXES_2, 5: SUFFIXES_3}
 
 
 def image_files(directory: Path, skipped: Skipped, *, rules: int = INDEX_RULES) -> Iterator[Path]:
