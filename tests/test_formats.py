@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 
@@ -29,6 +30,11 @@ def encoded(form: str, image: np.ndarray = UPRIGHT, **options) -> bytes:
 
 def tiff(**tags) -> bytes:
     return encoded("TIFF", tiffinfo={int(name[1:]): value for name, value in tags.items()})
+
+
+def compressed(number: int, **tags) -> bytes:
+    """A TIFF that says it has another compression: tag 259 is a SHORT beside its number."""
+    return tiff(**tags).replace(struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, number))
 
 
 READ = {
@@ -105,7 +111,17 @@ NOT_READ = {
     "cut.png": (encoded("PNG")[:12], "PNG file, damaged or cut short"),
     "cut.tif": (encoded("TIFF")[:6], "TIFF file"),
     "cut.avif": (encoded("AVIF")[:60], "AVIF"),
-    "strange.tif": (tiff(t262=99), "TIFF file, of a kind that is not read"),
+    "strange.tif": (tiff(t262=99), "TIFF file, of a kind that is not read .3 channels of 8 bits, compression none.: "),
+    **{
+        f"compression {number}.tif": (
+            compressed(number),
+            re.escape(f"(3 channels of 8 bits, compression {name}): save it as PNG, or as TIFF without compression"),
+        )
+        for number, name in {
+            **{34712: "JPEG 2000", 33003: "JPEG 2000 (Aperio)", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL"},
+            **{34926: "Zstandard", 34933: "PNG", 34661: "JBIG", 60000: "number 60000"},
+        }.items()
+    },
     "random.jpg": (bytes(range(128, 256)), "damaged file or another format"),
 }
 

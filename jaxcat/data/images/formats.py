@@ -22,7 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from jaxcat.data.images import heif, png
+from jaxcat.data.images import heif, png, tiff
 from jaxcat.data.images.unread import EXPORT, RAW, by_magic, what_it_is
 from jaxcat.errors import one_line
 
@@ -138,3 +138,5 @@ def _check_first_page(image: ImageFile.ImageFile, encoded: bytes) -> None:
     preview, dng = tags.get(254, 0), 50706 in tags
     if dng or (isinstance(preview, int) and preview & 1):
         raise ValueError(RAW if dng or 271 in tags else f"a TIFF whose first page is a preview: {EXPORT}")
+    if tags.get(259) == tiff.WEBP:  # Pillow's wheels come without it, and their libtiff prints that for each file
+        raise ValueError(what_it_is(encoded, "WebP"))

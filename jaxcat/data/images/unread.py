@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxcat.data.images import heif
+from jaxcat.data.images import heif, tiff
 
 READ = "JPEG, PNG, GIF, WebP, BMP, AVIF, TIFF, JPEG 2000, PGM, PPM or ICO"
 
@@ -84,6 +84,8 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
         return f"not an image that is read ({READ}) but {what}"
     for name, beginnings in _BEGINNINGS.items():
         if encoded.startswith(beginnings):
+            if name == "TIFF" and reason and (stored := tiff.described(encoded)):
+                return f"a TIFF file, of a kind that is not read ({stored}): {tiff.SAVE_ANEW}"
             kind = "of a kind that is not read" if name == "TIFF" and reason else "damaged or cut short"
             return f"a {name} file, {kind}{f' ({reason})' if reason else ''}"
     if what := _of_text(encoded):
