@@ -129,7 +129,7 @@ def learn(root: Path, *, seed: int, aloud: bool, baselines: bool) -> dict[str, t
     run(tuned, finetune, aloud=aloud, heading="fine-tune the blocks above the stem as well")
     results["the same, blocks above the stem fine-tuned"] = tested(finetune, aloud=aloud)
     if aloud:
-        print("\n== baselines, for comparison", flush=True)
+        print("\n== for comparison", flush=True)
         write_examples(root, config)
     bare = config_of("transfer", seed=seed, init_from="")
     run(bare, untrained, aloud=False, heading=f"seed {seed}: the head on an untrained backbone")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxcat.config import default
+from jaxcat.data.indexing import tfds_splits
 from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
 
@@ -267,6 +268,21 @@ def test_a_download_that_fails_says_so(builders, tmp_path, monkeypatch):
     monkeypatch.setattr(builders["jaxcat_remote"], "_split_generators", fail)
     with pytest.raises(DataError, match=r"download=True: cannot prepare jaxcat_remote: no route to host and more$"):
         opened(tmp_path, "jaxcat_remote", download=True)
+
+
+def test_without_a_network_it_does_not_try_for_minutes_and_says_what_to_do(builders, tmp_path, monkeypatch, caplog):
+    def generators(self, dl_manager):
+        return {"train": self._generate_examples(dl_manager.download("http://127.0.0.1:1/x.png"))}
+
+    monkeypatch.setattr(builders["jaxcat_remote"], "_split_generators", generators)
+    monkeypatch.setattr(tfds_splits, "_RETRIES", 2)
+    with pytest.raises(
+        DataError, match=r"127\.0\.0\.1 cannot be reached; without a network, .*Connection refused"
+    ) as error:
+        opened(tmp_path, "jaxcat_remote", download=True)
+    assert f"copy it to {tmp_path}/jaxcat_remote/1.0.0" in str(error.value)
+    assert "Max retries" not in str(error.value)
+    assert not [record for record in caplog.records if record.name.startswith("urllib3")]
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def train_stages(config: ConfigDict, workdir: Path, *, meta: Meta | None, data: 
     Each begins with what is on disk, so it makes no difference whether the run was interrupted in between.
     """
     if meta is None and (ignored := unused(config)) and jax.process_index() == 0:
-        print(f"not used, since the stages say it: {', '.join(ignored)}")
+        print(f"each stage has its own epochs and learning rate, in place of the recipe's {', '.join(ignored)}")
     while number := next_stage(config, meta):
         of_stage = config_of(config, number)
         if status := train_once(of_stage, workdir, meta=meta, data=data, mesh=mesh, stage=number, request=config):

@@ -181,7 +181,7 @@ def title(config: ConfigDict, number: int) -> str:
 
 
 def unused(config: ConfigDict) -> list[str]:
-    """The settings that were changed from their default and that the stages replace, as typed."""
+    """The settings that differ from their defaults, by the recipe or the command, and that the stages replace."""
     values, defaults = flatten(config), flatten(default())
     names = ("epochs", "optim.learning_rate")
-    return [f"--config.{name}={values[name]}" for name in names if values[name] != defaults[name]]
+    return [f"{name}={values[name]}" for name in names if values[name] != defaults[name]]

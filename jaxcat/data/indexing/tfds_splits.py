@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from jaxcat.errors import ConfigError, DataError, one_line
 from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
+
+_RETRIES = 5  # with pauses of 0.4, 0.8, 1.6 … seconds
 
 
 def open_tfds(config: Any) -> Data:
@@ -91,12 +95,38 @@ def _not_prepared(config: Any, builder: Any) -> str:
 
 def _prepare(config: Any) -> Any:
     """Downloads and prepares the set as array_record; returns its builder."""
+    from requests.exceptions import ConnectionError as NoConnection
+
     builder = _builder(config, file_format="array_record")
     try:
-        builder.download_and_prepare()
+        with _few_retries():
+            builder.download_and_prepare()
     except Exception as error:  # network, checksum, disk and missing-package errors alike
-        raise DataError(f"--config.data.download=True: cannot prepare {config.data.name}: {one_line(error)}") from error
+        text = f"--config.data.download=True: cannot prepare {config.data.name}: "
+        if isinstance(error, NoConnection) and error.request is not None:
+            text += (
+                f"{urllib.parse.urlsplit(error.request.url).hostname} cannot be reached; without a network, prepare "
+            )
+            text += f"the set on another machine, copy it to {builder.data_dir}, and leave data.download out: "
+        reason = getattr(next(iter(error.args), None), "reason", None) or error  # of urllib3's "Max retries exceeded"
+        raise DataError(f"{text}{one_line(reason)}") from error
     return builder
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Lets TFDS try each download for about ten seconds in place of three minutes, without a warning for each time."""
+    from tensorflow_datasets.core.download import downloader
+
+    log, before = logging.getLogger("urllib3.connectionpool"), getattr(downloader, "MAX_RETRIES", _RETRIES)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    downloader.MAX_RETRIES = _RETRIES
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        downloader.MAX_RETRIES = before
 
 
 def _features(builder: Any, config: Any) -> tuple[str, str, tuple[str, ...]]:
