@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,53 @@ def test_the_notebook_runs_in_jupyter(tmp_path, monkeypatch, as_users_have_it):
     assert "Traceback" not in said
     _, *accuracies = said.splitlines()[-1].split()
     assert all(float(accuracy) > 0.3 for accuracy in accuracies), "a tenth would be chance"
+
+
+CELL = """
+run = jaxcat.fit("folder:trained", "run", settings={**settings, "epochs": epochs})
+print("epochs:", len(run.history))
+"""
+
+
+@pytest.mark.slow
+def test_the_stop_button_of_jupyter_saves_and_the_cell_goes_on(tmp_path, monkeypatch, as_users_have_it):
+    """A live kernel: an interrupt while epochs pass ends the cell as Ctrl-C ends the command; the cell continues."""
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    settings = {**TINY, "data.source": "digits", "data.train_size": 100}
+    kernel, client = manager.start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
+    said: list[str] = []
+
+    def run(code: str, *, stop_at: str = "") -> dict:
+        """The reply to a cell; it is interrupted when `stop_at` has been printed."""
+        text = ""
+
+        def hear(message: dict) -> None:
+            nonlocal text
+            text += message["content"].get("text", "")
+            if stop_at and stop_at in text and not said:
+                said.append(text)
+                kernel.interrupt_kernel()
+
+        reply = client.execute_interactive(code, timeout=300, output_hook=hear)["content"]
+        return {**reply, "text": text}
+
+    try:
+        assert run(f"import jaxcat\nsettings = {settings!r}\nepochs = 100000")["status"] == "ok"
+        stopped = run(CELL, stop_at="epoch 1/100000")
+        assert stopped["ename"] == "KeyboardInterrupt"
+        assert stopped["evalue"] == "what is done is saved; the same call of jaxcat.fit continues it"
+        (step,) = re.findall(r"interrupted at step (\d+): the same command continues from there", stopped["text"])
+        assert run("epochs = 1")["status"] == "ok"
+        again = run(CELL)
+        assert again["status"] == "ok", again
+        assert f"epoch of 13 steps, now at step {step}\n" in again["text"]
+        assert "epochs: 1" in again["text"]
+        assert "absl" not in again["text"], "a notice of a library"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
 
 
 # the classifier -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,14 @@ from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import REPLACED, checkpoint, numbered, way_out
 from jaxcat.system.paths import plain_link
 from jaxcat.system.processes import barrier, lost_process
+
+
+def _not_about_items(record: logging.LogRecord) -> bool:
+    """False for Orbax's warning that an item lacks a metadata file, which only whole checkpoints have."""
+    return not record.getMessage().startswith("Metadata file does not exist")
+
+
+logging.getLogger("absl").addFilter(_not_about_items)  # here, so that notebooks do not show it either
 
 ITEMS = ("model", "training")  # trees of a checkpoint, besides its meta
 

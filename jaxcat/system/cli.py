@@ -55,7 +55,6 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Calls `main(argv)` and exits with the status that it returns or that belongs to the error it raises."""
     gc.set_threshold(100_000, 20, 20)  # with Python's 700, imports and tracing take a tenth longer
-    logging.getLogger("absl").addFilter(_not_about_items)
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may be inherited, and commands draw to files only
     if os.path.expanduser("~") == "~":  # Keras, which TensorFlow imports, would make a folder of that name
         os.environ.setdefault("KERAS_HOME", os.path.join(tempfile.gettempdir(), ".keras"))
@@ -117,11 +116,6 @@ def _warnings_shown() -> Iterator[None]:
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
-
-
-def _not_about_items(record: logging.LogRecord) -> bool:
-    """False for Orbax's warning that an item lacks a metadata file, which only whole checkpoints have."""
-    return not record.getMessage().startswith("Metadata file does not exist")
 
 
 def _one_of_several() -> bool:
