@@ -105,6 +105,25 @@ def test_delimiters_and_encodings(name, delimiter, encoding, root):
             np.testing.assert_array_equal(split.fetch(index), np.asarray(Image.open(root / file)))
 
 
+def test_names_without_suffix(tmp_path):
+    """As in Kaggle's dog breeds: id,breed, and the images are train/ID.jpg."""
+    table = written(
+        tmp_path / "t.csv", [("a.1", "cat"), ("b", "cat"), ("c", "dog"), ("d", "dog")], header=("id", "breed")
+    )
+    images(tmp_path / "train", "a.1.jpg", "b.JPG", "c.png", "d.jpeg")
+    settings = {"path_column": "id", "label_column": "breed", "dir": str(tmp_path / "train")}
+    assert labelled(opened_table(table, **settings)) == {
+        "a.1.jpg": "cat",
+        "b.JPG": "cat",
+        "c.png": "dog",
+        "d.jpeg": "dog",
+    }
+    images(tmp_path / "train", "d.png")  # which one?
+    refused_table(table, "1 × a file that is missing: line 5 (d)", **settings)
+    (tmp_path / "train" / "d").write_bytes((tmp_path / "train" / "d.png").read_bytes())
+    assert "d" in labelled(opened_table(table, **settings))
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n", "\n,,\n"])
 def test_ends_of_lines_and_empty_lines(end, root):
     assert labelled(opened_table(written(root / "t.csv", ROWS.items(), end=end))) == ROWS

@@ -186,7 +186,8 @@ def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iter
     done = 0
     line = OneLine(console) if in_notebook() and not console.quiet else None
     pause = SECONDS_BETWEEN_UPDATES if line else SECONDS_UNTIL_SAID
-    with Progress(*columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
+    bar = Progress(*columns(), console=console, transient=True)
+    with bar if console.is_terminal else contextlib.nullcontext():  # rich 14 prints an empty line even if disabled
         task = bar.add_task(what, total=total)
 
         def advance(count: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import inspect
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
 
@@ -25,12 +23,6 @@ SECONDS_BETWEEN_TRIES = 0.5
 
 # What systems answer if a file system, such as a network mount without a lock service, has no locks.
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
-
-# filelock ≥ 4 would itself take an old lock file for a mark if the file system has no locks; older ones refuse.
-_NATIVE = {"fallback_to_soft": False}
-_OPTIONS: dict[str, Any] = {
-    name: value for name, value in _NATIVE.items() if name in inspect.signature(filelock.FileLock).parameters
-}
 
 
 class Lock:
@@ -54,7 +46,8 @@ class Lock:
             OSError: the lock file cannot be made.
         """
         try:
-            lock: filelock.BaseFileLock = filelock.FileLock(self.path, **_OPTIONS)
+            # filelock itself would take an old lock file for a mark if the file system has no locks.
+            lock: filelock.BaseFileLock = filelock.FileLock(self.path, fallback_to_soft=False)
             taken = _taken(lock)
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
@@ -63,7 +56,7 @@ class Lock:
                 logger.warning("%s: its file system has no locks, so the file %s marks it", self.path, self.mark.name)
             self._marked = True
             lock = filelock.SoftFileLock(self.mark)
-            taken = _taken(lock)
+            taken = _taken(lock) or _taken(lock)  # filelock up to 4.2.0 removes a dead one's mark and tries no more
         if not taken:
             return False
         self._lock = lock

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
+from jaxcat.data.images.formats import SUFFIXES
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, refuse_unknown, split_of
 from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
 from jaxcat.data.indexing.table_reading import read_table
@@ -105,8 +107,8 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:
     """The name of the record, the file that a cell means, and what is wrong with it, or "".
 
-    If there is no file of exactly this name, spaces around it, Windows's backslashes, the other Unicode form, and the
-    bytes that the table has are tried.
+    If there is no file of exactly this name, spaces around it, Windows's backslashes, the other Unicode form, the bytes
+    that the table has, and an image's suffix after it are tried; many tables list images without suffix.
     """
     if not cell.strip() or "\0" in cell:
         return "", base, "no path"
@@ -116,7 +118,7 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
     variants += [unicodedata.normalize(form, variants[-1]) for form in ("NFC", "NFD")]
     if encoding in ("cp1252", "latin-1"):
         variants.append(os.fsdecode(cell.strip().encode(encoding)))
-    for variant in dict.fromkeys(variants):
+    for variant in itertools.chain(dict.fromkeys(variants), _with_suffix(base, variants[2:])):
         full = os.path.join(base, variant)
         if ".." in Path(variant).parts:  # not what is left when ".." is taken as text: a folder may be a link
             full = archives.realpath(Path(full))
@@ -134,6 +136,17 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
             return "", base, "a file that may not be read"
         return _name(base, variant, full), Path(full), ""
     return "", base, "a file that is missing"
+
+
+def _with_suffix(base: Path, variants: Sequence[str]) -> Iterator[str]:
+    """The name with the suffix of an image, for a cell without one, if there is one such file and no other."""
+    for variant in dict.fromkeys(variants):
+        if Path(variant).suffix.lower() in SUFFIXES:
+            return
+        named = [variant + suffix for each in sorted(SUFFIXES) for suffix in (each, each.upper())]
+        if there := [name for name in named if archives.isfile(base / name)]:
+            yield from there if len(there) == 1 else ()
+            return
 
 
 def _name(base: Path, variant: str, full: str) -> str:
