@@ -105,6 +105,20 @@ def test_delimiters_and_encodings(name, delimiter, encoding, root):
             np.testing.assert_array_equal(split.fetch(index), np.asarray(Image.open(root / file)))
 
 
+def test_a_table_to_measure_has_advice_that_evaluate_takes(root):
+    config = default()
+    for header, says in (
+        (("id", "label"), "call the column 'path'"),
+        (("path", "class", "label"), "call the column 'label'"),
+    ):
+        table = written(
+            root / "t.csv", [(file, name, name)[: len(header)] for file, name in ROWS.items()], header=header
+        )
+        with pytest.raises(ConfigError, match=says) as caught:
+            open_labelled(table, ("cat", "dog"), config)
+        assert "--config" not in str(caught.value)
+
+
 def test_names_without_suffix(tmp_path):
     """As in Kaggle's dog breeds: id,breed, and the images are train/ID.jpg."""
     table = written(

@@ -74,10 +74,8 @@ def choose_columns(header: Sequence[str], wanted: Mapping[str, str], *, where: s
             raise ConfigError(_no_column(key, header, asked, where=where))
         if len(names) > 1:
             optional = "" if key in NEEDED else f", or {flag}={WITHOUT} to use none of them"
-            raise ConfigError(
-                f"{where}: {' and '.join(map(repr, names))} may each be the column of {key}s: name it with {flag}=NAME"
-                f"{optional}"
-            )
+            way = _of_evaluate(key) if where.startswith("--data ") else f"name it with {flag}=NAME{optional}"
+            raise ConfigError(f"{where}: {' and '.join(map(repr, names))} may each be the column of {key}s: {way}")
         for name in names:
             if Counter(header)[name] > 1:
                 raise DataError(f"{where}: several columns are called {name!r}; keep one")
@@ -120,13 +118,19 @@ def _simple(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", unicodedata.normalize("NFKC", name).strip().lower())
 
 
+def _of_evaluate(key: str) -> str:
+    """What to do about the columns of a table that is only measured; evaluate has no settings."""
+    return f"call the column {USUAL[key][0]!r} in the table, and no other by such a name"
+
+
 def _no_column(key: str, header: Sequence[str], asked: str, *, where: str) -> str:
     """What is wrong with a header that lacks a column."""
     shown = ", ".join(printable(name)[:40] for name in header[:8]) + (", …" if len(header) > 8 else "")
     near = difflib.get_close_matches(asked, header, n=1) if asked else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if not asked:
-        hint = f"; name it with --config.data.{key}_column=NAME"
+        named = f"name it with --config.data.{key}_column=NAME"
+        hint = f"; {_of_evaluate(key) if where.startswith('--data ') else named}"
         if any(re.search(r"\.[A-Za-z0-9]{2,5}$", name) for name in header):
             hint = "; that looks like a record: put a line with names above it, such as path,label"
     what = f"no column {asked!r}" if asked else f"no column of {key}s by a usual name ({', '.join(USUAL[key][:4])} …)"
