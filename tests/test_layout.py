@@ -236,6 +236,15 @@ def test_classes_made_of_folders_are_told_of(tmp_path, caplog):
     assert f"set --config.data.train_dir={tmp_path / 'cat'}" in caplog.text
 
 
+def test_a_folder_of_archives(tmp_path):
+    (tmp_path / "cats.zip").write_bytes(b"PK")
+    refused(
+        tmp_path,
+        f"there is cats.zip: unpack each into a folder of its own, or, if it holds the class folders, set "
+        f"--config.data.dir={tmp_path}/cats.zip",
+    )
+
+
 def test_images_and_masks_in_every_class(tmp_path):
     for name in ("COVID", "Normal"):
         flat(tmp_path / name, images=3, masks=3)

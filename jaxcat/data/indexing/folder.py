@@ -22,7 +22,7 @@ from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
+from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 NAMED = 20  # classes that a message names
 
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
+_ARCHIVES = (".zip", ".tar")
 _TABLES = (".csv", ".tsv", ".parquet")
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
@@ -138,7 +139,7 @@ def _available(train: ClassFolders) -> list[str]:
     if not train.of_class:
         raise DataError(
             f"{train.root}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root)}"
+            f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root) or _of_archives(train.root)}"
         )
     for name in train.of_class:
         if printable(name) != name:  # class names go into tables, JSON and CSV
@@ -156,6 +157,18 @@ def _of_parent(root: Path) -> str:
     setting = "train_dir" if split_name(root.name) else "dir"  # such a name would be taken for a split
     parent = for_shell(printable(str(root.parent)))
     return f"; is {printable(root.name)} a class? Then set --config.data.{setting}={parent}" * is_class
+
+
+def _of_archives(root: Path) -> str:
+    """The end of a message about a folder without class folders, if archives lie in it."""
+    packed = [printable(path.name) for path in entries(root)[0] if path.suffix.lower() in _ARCHIVES]
+    if not packed:
+        return ""
+    there = f"{'is' if len(packed) == 1 else 'are'} {', '.join(packed[:3])}"
+    return (
+        f"; there {there}: unpack each into a folder of its own, or, "
+        f"if it holds the class folders, set --config.data.dir={for_shell(printable(str(root / packed[0])))}"
+    )
 
 
 def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:
