@@ -104,10 +104,9 @@ def _prepare(config: Any) -> Any:
     except Exception as error:  # network, checksum, disk and missing-package errors alike
         text = f"--config.data.download=True: cannot prepare {config.data.name}: "
         if isinstance(error, NoConnection) and error.request is not None:
-            text += (
-                f"{urllib.parse.urlsplit(error.request.url).hostname} cannot be reached; without a network, prepare "
-            )
-            text += f"the set on another machine, copy it to {builder.data_dir}, and leave data.download out: "
+            host = urllib.parse.urlsplit(str(error.request.url)).hostname
+            text += f"{host} cannot be reached; without a network, prepare the set on another machine, copy it to "
+            text += f"{builder.data_dir}, and leave data.download out: "
         reason = getattr(next(iter(error.args), None), "reason", None) or error  # of urllib3's "Max retries exceeded"
         raise DataError(f"{text}{one_line(reason)}") from error
     return builder
