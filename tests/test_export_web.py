@@ -422,13 +422,13 @@ def test_a_page_has_its_licences_and_its_policy(exports):
         assert "'unsafe-eval'" not in policy
         assert "Nothing is uploaded." in text
         assert "Copyright (c) Microsoft Corporation" in text
-        assert not re.findall(r'(?:src|href)="(?!data:,|main\.js|style\.css)[^"]*"', text)
+        assert not re.findall(r'(?:src|href)="(?!data:,|main\.js|shared\.css|style\.css)[^"]*"', text)
     assert "connect-src" not in re.search(r'Content-Security-Policy" content="([^"]*)"', file)[1]
     assert "MIT License" in (folder / "onnxruntime-LICENSE.txt").read_text()
     assert {each.name for each in folder.iterdir()} == {
         *(
             "index.html",
-            "style.css",
+            *pages.STYLES,
             "model.onnx",
             "onnxruntime-LICENSE.txt",
             *pages.SCRIPTS,

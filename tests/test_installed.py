@@ -91,12 +91,17 @@ def test_a_wheel_has_the_recipes_and_the_console_script(installed):
 
 
 @pytest.mark.slow
-def test_a_wheel_has_the_files_of_web_pages(installed):
-    kept, found = (
-        {path.name for path in (root / "jaxcat" / "export" / "web").glob("*.*")} for root in (REPOSITORY, installed)
-    )
+@pytest.mark.parametrize(
+    ("folder", "some"),
+    [
+        ("export/web", {"page.html", "style.css", "main.js", "onnxruntime_licence.txt"}),
+        ("browser", {"shared.css", "camera.js"}),
+    ],
+)
+def test_a_wheel_has_the_files_of_web_pages(installed, folder, some):
+    kept, found = ({path.name for path in (root / "jaxcat" / folder).glob("*.*")} for root in (REPOSITORY, installed))
     assert found == kept
-    assert {"page.html", "style.css", "main.js", "onnxruntime_licence.txt"} <= found
+    assert some <= found
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxcat.browser import files
 from jaxcat.data.records import digest_of
 from jaxcat.inference.classifier import Classifier
 from jaxcat.serve import security
@@ -29,10 +30,11 @@ from jaxcat.serve.worker import Worker
 
 Result = TypeVar("Result")
 PAGE = Path(__file__).parent / "page"
-# The files of the page and what they are. Nothing else is read from the disk for an address.
+# The files of the page: where they lie and what they are. Nothing else is read from the disk for an address.
 FILES = {
-    **dict.fromkeys(("main.js", "server.js", "cards.js", "camera.js", "learning.js"), "text/javascript"),
-    "style.css": "text/css",
+    **dict.fromkeys(("main.js", "server.js", "cards.js", "learning.js"), (PAGE, "text/javascript")),
+    **dict.fromkeys(files.SCRIPTS, (files.FOLDER, "text/javascript")),
+    **{"style.css": (PAGE, "text/css"), files.STYLE: (files.FOLDER, "text/css")},
 }
 
 
@@ -200,7 +202,8 @@ async def _file(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in FILES:
         raise HTTPException(404)
-    return Response((PAGE / name).read_bytes(), media_type=FILES[name])
+    folder, kind = FILES[name]
+    return Response((folder / name).read_bytes(), media_type=kind)
 
 
 def _page(served: Served) -> Handler:

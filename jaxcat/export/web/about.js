@@ -1,13 +1,9 @@
 // What the page says of the classifier: its classes at the top, its origin at the bottom.
 
-import {element} from "./answers.js";
-
-const NAMED = 12; // classes that are named at the top
+import {element, showClasses} from "./elements.js";
 
 export function showAbout({classes, image, weights, step, provenance, licence, attribution, versions, parity}) {
-    const names = classes.slice(0, NAMED).map((name) => element("li", {dir: "auto", title: name}, name));
-    if (classes.length > NAMED) names.push(element("li", {}, `and ${classes.length - NAMED} more`));
-    document.getElementById("classes").append(...names);
+    showClasses(document.getElementById("classes"), classes);
     const facts = {
         "Classes": String(classes.length),
         "Image": `${image.size}×${image.size} pixels, ${image.resize}`,

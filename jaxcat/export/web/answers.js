@@ -1,37 +1,13 @@
-// What the page shows of an answer. Names of classes and files become text nodes, never markup.
+// What this page shows of an answer: the square that is classified, and the most likely classes.
 
-export const SHOWN = 5; // classes of an answer
+import {element, name, showBars} from "./elements.js";
 
-export function element(tag, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-}
+const SHOWN = 5; // classes of an answer
 
-export function percent(probability) {
-    return `${(100 * probability).toFixed(1)} %`;
-}
-
-// The places of the most likely classes, first the most likely one.
-export function ranking(probabilities) {
-    return Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
-}
-
-export function sentence(classes, probabilities) {
-    const [best] = ranking(probabilities);
-    return `${classes[best]}, ${percent(probabilities[best])}`;
-}
-
-// Fills a list with the most likely classes and their bars.
-export function showBars(list, classes, probabilities) {
-    list.replaceChildren(...ranking(probabilities).map((place) => {
-        const share = probabilities[place], fill = element("span", {className: "fill"});
-        fill.style.width = `${100 * share}%`;
-        const bar = element("span", {className: "bar"}, fill);
-        bar.setAttribute("aria-hidden", "true"); // the number beside it says the same
-        const name = element("span", {className: "class", dir: "auto", title: classes[place]}, classes[place]);
-        return element("li", {}, name, element("data", {value: String(share)}, percent(share)), bar);
-    }));
+// The most likely classes, first the most likely one: pairs of a class and its probability.
+export function ranking(classes, probabilities) {
+    const places = Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]);
+    return places.slice(0, SHOWN).map((place) => [classes[place], probabilities[place]]);
 }
 
 // A list entry for one file, without an answer yet. Its methods add what becomes known.
@@ -39,7 +15,7 @@ export function card(fileName) {
     const picture = element("canvas", {width: 1, height: 1}), bars = element("ol", {className: "bars"});
     picture.setAttribute("role", "img");
     picture.setAttribute("aria-label", "no image");
-    const words = element("div", {className: "words"}, element("h3", {dir: "auto", title: fileName}, fileName));
+    const words = element("div", {className: "words"}, element("h3", {}, name(fileName)));
     const node = element("li", {className: "card"}, picture, words);
     const say = (className, text) => words.append(element("p", {className}, text));
     return {
@@ -48,8 +24,8 @@ export function card(fileName) {
             draw(picture, square);
             picture.setAttribute("aria-label", `the part of ${fileName} that is classified`);
         },
-        answer(classes, probabilities) {
-            showBars(bars, classes, probabilities);
+        answer(top) {
+            showBars(bars, top);
             words.append(bars);
         },
         note: (text) => say("note", text),

@@ -2,9 +2,11 @@
 //
 // Kinds without a note give jaxcat's levels exactly in Chromium; tests/test_export_web.py compares them.
 
-const ONE_LEVEL = "Browsers round its colours or its transparency in other places: levels may differ by 1 of 255.";
+const ONE_LEVEL =
+    "Levels may differ by 1 of 255, because this browser rounds colours and transparency at other steps than jaxcat.";
 // Chromium 156 differs by 20 levels for AVIF with transparency or several frames; Chromium 150 did not.
-const ITS_OWN_WAY = "Browsers decode this format in their own ways: levels may differ, some by 20 of 255.";
+const ITS_OWN_WAY =
+    "Levels may differ, some by 20 of 255, because this browser reads this format with another decoder than jaxcat.";
 const SAVE = "save it as JPEG or PNG";
 const CUT_SHORT = "damaged or cut short";
 const HIGH_RANGE = `its colours have a high dynamic range: ${SAVE}`;

@@ -15,6 +15,7 @@ import string
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxcat.browser import files
 from jaxcat.errors import ExportError
 from jaxcat.escaping import for_json_in_page
 from jaxcat.export.web.runtime import PROGRAM, SCRIPT, licence
@@ -22,10 +23,9 @@ from jaxcat.export.web.runtime import PROGRAM, SCRIPT, licence
 HERE = Path(__file__).parent
 MODEL, PAGE, STYLE, MAIN, WORKER = "model.onnx", "index.html", "style.css", "main.js", "worker.js"
 # In an order in which each only imports what comes before it.
-SCRIPTS = (
-    *("pixels.js", "kinds.js", "decoding.js", "assets.js", "network.js", "answers.js", "camera.js", "about.js"),
-    MAIN,
-)
+OWN_SCRIPTS = ("pixels.js", "kinds.js", "decoding.js", "assets.js", "network.js", "answers.js", "about.js", MAIN)
+SCRIPTS = (*files.SCRIPTS, *OWN_SCRIPTS)
+STYLES = (files.STYLE, STYLE)
 
 # Addresses blob: are places in the browser's memory: of chosen images, and of the worker, which has the same policy.
 POLICY = (
@@ -51,20 +51,20 @@ def folder_files(description: str, runtime: Mapping[str, bytes]) -> dict[str, by
     """The files of a folder but for the network, by name; `description` is JSON."""
     page = _page(
         policy=FOLDER_POLICY,
-        style=f'<link rel="stylesheet" href="{STYLE}">',
+        style="\n".join(f'<link rel="stylesheet" href="{name}">' for name in STYLES),
         script=f'<script type="module" src="{MAIN}"></script>',
         description=description,
         network=OF_FOLDER,
         starting=NOT_BY_DOUBLE_CLICK,
     )
-    files = {name: (HERE / name).read_bytes() for name in (STYLE, *SCRIPTS)}
-    files |= {PAGE: page, WORKER: _worker(runtime).encode(), PROGRAM: runtime[PROGRAM]}
-    return {**files, "onnxruntime-LICENSE.txt": licence().encode()}
+    made = {PAGE: page, WORKER: _worker(runtime).encode(), PROGRAM: runtime[PROGRAM]}
+    made |= {name: _text(name).encode() for name in (*STYLES, *SCRIPTS)}
+    return {**made, "onnxruntime-LICENSE.txt": licence().encode()}
 
 
 def single_file(description: str, runtime: Mapping[str, bytes], network: bytes) -> bytes:
     """The page with everything in it; `network` is an ONNX file."""
-    script, style = for_script("\n".join(_own_module(name) for name in SCRIPTS)), _text(STYLE)
+    script, style = for_script("\n".join(_own_module(name) for name in SCRIPTS)), "\n".join(map(_text, STYLES))
     kept = {WORKER: _worker(runtime).encode(), PROGRAM: runtime[PROGRAM], MODEL: network}
     return _page(
         policy=FILE_POLICY.format(script=_digest(script), style=_digest(style)),
@@ -103,7 +103,7 @@ def _worker(runtime: Mapping[str, bytes]) -> str:
 
 
 def _own_module(name: str) -> str:
-    """A module of this folder as a function that is called once and gives what the module exports."""
+    """A module of the page as a function that is called once and gives what the module exports."""
     text = IMPORT.sub(lambda found: f"const {{{found[1]}}} = {_variable(found[2])};", _text(name))
     return _module(name, EXPORT.sub(r"\1 \2", text), {found[2]: found[2] for found in EXPORT.finditer(text)})
 
@@ -134,7 +134,8 @@ def _page(
 
 
 def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    shared = name in (*files.SCRIPTS, files.STYLE)
+    return ((files.FOLDER if shared else HERE) / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

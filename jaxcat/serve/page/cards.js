@@ -1,28 +1,6 @@
-// What the page shows of an answer. Names of classes and files become text nodes, never markup.
+// What this page shows of an answer: the image, its heat map, the most likely classes, and how to correct them.
 
-export function element(tag, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-}
-
-// A name from outside: its direction does not change that of the text around it.
-export const name = (text, className = "") => element("bdi", {className, title: text}, text);
-
-export const percent = (probability) => `${(100 * probability).toFixed(1)} %`;
-
-export const sentence = ({label, probability}) => `${label}, ${percent(probability)}`;
-
-// Fills a list with the most likely classes and their bars.
-export function showBars(list, top) {
-    list.replaceChildren(...top.map(([label, share]) => {
-        const fill = element("span", {className: "fill"});
-        fill.style.width = `${100 * share}%`;
-        const bar = element("span", {className: "bar"}, fill);
-        bar.setAttribute("aria-hidden", "true"); // the number beside it says the same
-        return element("li", {}, name(label, "class"), element("data", {value: String(share)}, percent(share)), bar);
-    }));
-}
+import {element, name, showBars} from "./elements.js";
 
 const VIEWS = {image: "Image", heat: "Heat map", both: "Both"};
 let numbered = 0;
@@ -31,10 +9,9 @@ let numbered = 0;
 export function card(fileName) {
     const image = element("img", {alt: ""}), heat = element("img", {alt: "", hidden: true, className: "heat"});
     const picture = element("div", {className: "picture"}, image, heat), bars = element("ol", {className: "bars"});
-    const side = element("div", {className: "side"}, picture);
+    const waiting = element("p", {className: "note"}), side = element("div", {className: "side"}, picture, waiting);
     const words = element("div", {className: "words"}, element("h3", {}, name(fileName)));
     const node = element("li", {className: "card"}, side, words);
-    const say = (className, ...text) => words.append(element("p", {className}, ...text));
     return {
         node,
         answer({view, top, size}) {
@@ -42,21 +19,22 @@ export function card(fileName) {
             [image.src, image.alt] = [view, `${fileName}, as the classifier reads it`];
             showBars(bars, top);
             words.append(bars);
+            waiting.textContent = "Heat map …";
         },
         // Lays the heat map over the image, with buttons that choose what is seen.
         heat(address, label) {
             [heat.src, heat.alt, heat.hidden] = [address, `where the network looked for ${label}`, false];
-            side.append(toggle(picture));
+            waiting.replaceWith(toggle(picture));
         },
+        withoutHeat: (reason) => (waiting.textContent = `No heat map: ${reason}`),
         // Offers to correct the label; `keep` takes the right class, `undo` removes it again.
         correctable(classes, label, {keep, undo}) {
             words.append(correction(classes, label, {keep, undo}));
         },
         problem(text) {
             if (!image.src) side.remove(); // there is nothing to see
-            say("problem", text);
+            words.append(element("p", {className: "problem"}, text));
         },
-        note: (text) => say("note", text),
     };
 }
 

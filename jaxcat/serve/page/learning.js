@@ -1,6 +1,6 @@
 // Corrections: the person's agreement to keep images, and learning from them.
 
-import {element, name, percent} from "./cards.js";
+import {element, name, percent} from "./elements.js";
 import {post, state} from "./server.js";
 
 const at = (id) => document.getElementById(id);

@@ -1,13 +1,18 @@
 // The camera: its frames are classified one after the other until it is stopped.
 
-import {sentence, showBars} from "./cards.js";
+import {sentence, showBars} from "./elements.js";
 
-const PAUSE = 150; // milliseconds between frames, for other images to be answered too
-const WIDEST = 800; // pixels of a frame that is sent
+const REASONS = { // names of errors that getUserMedia gives
+    NotFoundError: "there is none", OverconstrainedError: "there is none", NotAllowedError: "it is not allowed",
+    NotReadableError: "another program uses it",
+};
+const at = (id) => document.getElementById(id);
 
-// `classify` answers an image file; `take` shows one among the answers.
-export function cameraOf({button, panel, video, bars, shot}, {classify, take, announce}) {
-    let stream = null, starting = false, taken = 0;
+// `classify` gives the most likely classes of the video's present frame: pairs of a class and its probability. Between
+// frames are `pause` milliseconds.
+export function useCamera({classify, pause, announce}) {
+    const button = at("camera"), video = at("video"), problem = withoutCamera();
+    let stream = null, starting = false;
 
     async function start() {
         if (starting) return; // the button is not disabled meanwhile: it would lose the keyboard's focus
@@ -15,7 +20,7 @@ export function cameraOf({button, panel, video, bars, shot}, {classify, take, an
         try {
             stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
         } catch (error) {
-            announce(`No camera: ${error.message || error.name}`);
+            announce(`No camera: ${REASONS[error.name] ?? (error.message || error.name)}.`);
             return;
         } finally {
             starting = false;
@@ -23,7 +28,7 @@ export function cameraOf({button, panel, video, bars, shot}, {classify, take, an
         stream.getTracks().forEach((track) => track.addEventListener("ended", stop)); // unplugged, or forbidden
         video.srcObject = stream;
         await video.play();
-        panel.hidden = false;
+        at("live").hidden = false;
         button.textContent = "Stop the camera";
         announce("The camera is on.");
         answerWhile(stream);
@@ -31,7 +36,7 @@ export function cameraOf({button, panel, video, bars, shot}, {classify, take, an
 
     function stop() {
         stream.getTracks().forEach((track) => track.stop());
-        [stream, video.srcObject, panel.hidden] = [null, null, true];
+        [stream, video.srcObject, at("live").hidden] = [null, null, true];
         button.textContent = "Use the camera";
         announce("The camera is off.");
     }
@@ -42,38 +47,26 @@ export function cameraOf({button, panel, video, bars, shot}, {classify, take, an
         while (stream === mine) {
             if (video.videoWidth) {
                 try {
-                    const found = await classify(await frame());
+                    const top = await classify(video), [label] = top[0];
                     if (stream !== mine) return;
-                    showBars(bars, found.top);
-                    if (found.label === before && before !== said) announce(`Camera: ${sentence(found)}`);
-                    [said, before] = [found.label === before ? before : said, found.label];
+                    showBars(at("live-bars"), top);
+                    if (label === before && label !== said) announce(`Camera: ${sentence(top[0])}`);
+                    [said, before] = [label === before ? label : said, label];
                 } catch (error) {
                     announce(`Camera: ${error.message}`);
                 }
             }
-            await new Promise((resolve) => setTimeout(resolve, PAUSE));
+            await new Promise((resolve) => setTimeout(resolve, pause));
         }
     }
 
-    // The present frame as a PNG file, which loses nothing.
-    function frame() {
-        const scale = Math.min(1, WIDEST / video.videoWidth), canvas = document.createElement("canvas");
-        canvas.width = Math.round(scale * video.videoWidth);
-        canvas.height = Math.round(scale * video.videoHeight);
-        canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
-        return new Promise((resolve, reject) => canvas.toBlob(
-            (made) => (made ? resolve(new File([made], `camera ${taken + 1}.png`)) : reject(new Error("no image of the camera")))));
-    }
-
     button.addEventListener("click", () => (stream ? stop() : start()));
-    shot.addEventListener("click", async () => {
-        take([await frame()]);
-        taken++;
-    });
+    button.disabled = Boolean(problem);
+    at("camera-problem").textContent = problem;
 }
 
 // Why there can be no camera; "" if there may be one.
-export function withoutCamera() {
+function withoutCamera() {
     if (navigator.mediaDevices?.getUserMedia) return "";
     if (isSecureContext) return "This browser gives no camera to a page.";
     return "Browsers give the camera only to pages of this machine (127.0.0.1) or over https.";
