@@ -1,10 +1,10 @@
-"""Opens an exported page of one file in Firefox and in WebKitGTK, and compares its answers with ONNX Runtime for Python.
+"""Opens an exported page of one file in Firefox and WebKitGTK and compares its answers with ONNX Runtime for Python.
 
     python scripts/make_image_corpus.py DIR && python scripts/compare_page.py PAGE.html DIR [--browsers firefox,webkit]
 
-The images of DIR are dropped on the page, opened as a file and over http. What is expected comes from the network in the
-page, on the pixels that jaxcat reads. Debian has the browsers: `apt-get install firefox-esr webkit2gtk-driver xvfb`;
-WebKitGTK needs a screen: `xvfb-run -a python scripts/compare_page.py …`. Tests do the same with Chromium.
+The images of DIR are dropped on the page, opened as a file and over http. What is expected comes from the network in
+the page, on the pixels that jaxcat reads. Debian has the browsers: `apt-get install firefox-esr webkit2gtk-driver
+xvfb`; WebKitGTK needs a screen: `xvfb-run -a python scripts/compare_page.py …`. Tests do the same with Chromium.
 """
 
 from __future__ import annotations

@@ -307,6 +307,22 @@ def test_every_kind_of_image_has_the_same_pixels_or_a_note_or_is_refused(chromiu
 
 
 @needs_browser
+def test_browsers_other_than_chromium_get_notes_of_their_own(chromium, addresses):
+    """They blend transparency in other ways, and by how much is not known."""
+    with chromium.page() as page:
+        page.send("Page.addScriptToEvaluateOnNewDocument", source="delete Navigator.prototype.userAgentData;")
+        page.open(addresses[FOLDER])
+        page.wait_for(READY)
+        for name, noted in (("quality_50.jpg", False), ("colour_8.png", False), ("24.bmp", False)) + tuple(
+            (name, True)
+            for name in ("colour_8_alpha.png", "palette_4_alpha.png", "still.gif", "icc_p3.jpg", "plain.avif")
+        ):
+            pixels_of(page, "decoding.js", DECODE.format(bits=16), KEPT[name][0])
+            assert ("Levels may differ, because this browser" in pixels_of.note) == noted, name
+            assert "255" not in pixels_of.note
+
+
+@needs_browser
 def test_other_scales_of_16_bits_and_huge_images_are_refused(chromium, addresses):
     with chromium.page(addresses[FOLDER]) as page:
         page.wait_for(READY)

@@ -1,12 +1,17 @@
 // What a file is, by its bytes: why this page does not answer for it, or how its pixels may differ from jaxcat's.
 //
-// Kinds without a note give jaxcat's levels exactly in Chromium; tests/test_export_web.py compares them.
+// Kinds without a note give jaxcat's levels exactly in Chromium; tests/test_export_web.py compares them. Other browsers
+// differ more: scripts/compare_page.py. Chromium gives its name on pages of files, of this machine and over https.
 
-const ONE_LEVEL =
-    "Levels may differ by 1 of 255, because this browser rounds colours and transparency at other steps than jaxcat.";
+const IN_CHROMIUM = Boolean(navigator.userAgentData?.brands.some(({brand}) => brand === "Chromium"));
+const inChromium = (text) => (IN_CHROMIUM ? text : "");
+const ROUNDED =
+    `Levels may differ${inChromium(" by 1 of 255")}, because this browser rounds colours and transparency at other ` +
+    "steps than jaxcat.";
 // Chromium 156 differs by 20 levels for AVIF with transparency or several frames; Chromium 150 did not.
-const ITS_OWN_WAY =
-    "Levels may differ, some by 20 of 255, because this browser reads this format with another decoder than jaxcat.";
+const OTHER_DECODER =
+    `Levels may differ${inChromium(", some by 20 of 255")}, because this browser reads this format with another ` +
+    "decoder than jaxcat.";
 const SAVE = "save it as JPEG or PNG";
 const CUT_SHORT = "damaged or cut short";
 const HIGH_RANGE = `its colours have a high dynamic range: ${SAVE}`;
@@ -28,20 +33,21 @@ export function kindOf(bytes, greyBits) {
     if (!bytes.length) return refused("file", "empty");
     if (starts(bytes, 0, "\x89PNG")) return ofPNG(bytes, greyBits);
     if (starts(bytes, 0, "\xff\xd8")) return ofJPEG(bytes);
-    if (starts(bytes, 0, "GIF8")) return bytes[lastUsed(bytes)] === 0x3b ? plain("GIF") : refused("GIF", CUT_SHORT);
+    if (starts(bytes, 0, "GIF8")) return bytes[lastUsed(bytes)] === 0x3b ? blended("GIF") : refused("GIF", CUT_SHORT);
     if (starts(bytes, 0, "RIFF") && starts(bytes, 8, "WEBP")) return ofWebP(bytes);
     if (starts(bytes, 0, "BM")) return ofBMP(bytes);
-    if (starts(bytes, 0, "\0\0\x01\0")) return plain("icon");
+    if (starts(bytes, 0, "\0\0\x01\0")) return blended("icon");
     if (starts(bytes, 4, "ftypavi")) return ofAVIF(bytes);
     if (["ftyphei", "ftyphev", "ftypmif", "ftypmsf"].some((mark) => starts(bytes, 4, mark))) {
-        return {kind: "HEIC", problem: "", note: ITS_OWN_WAY};
+        return {kind: "HEIC", problem: "", note: OTHER_DECODER};
     }
     const known = UNREAD.find(([place, beginning]) => starts(bytes, place, beginning));
     return refused("file", known ? known[2] : "not a JPEG, PNG, GIF, WebP, AVIF or BMP image");
 }
 
 const plain = (kind) => ({kind, problem: "", note: ""});
-const roughly = (kind) => ({kind, problem: "", note: ONE_LEVEL});
+const roughly = (kind) => ({kind, problem: "", note: ROUNDED});
+const blended = (kind) => (IN_CHROMIUM ? plain(kind) : roughly(kind)); // where pixels may be transparent
 const refused = (kind, problem) => ({kind, problem, note: ""});
 
 function starts(bytes, place, text) {
@@ -63,7 +69,8 @@ function ofPNG(bytes, greyBits) {
         return refused("PNG", `16 bits a channel, of which the images of training used ${greyBits}: save it with 8`);
     }
     if ([PQ, HLG].includes(bytes[found.get("cICP") + 1])) return refused("PNG", HIGH_RANGE);
-    return ["iCCP", "cICP", "gAMA", "cHRM"].some((name) => found.has(name)) ? roughly("PNG") : plain("PNG");
+    if (["iCCP", "cICP", "gAMA", "cHRM"].some((name) => found.has(name))) return roughly("PNG");
+    return found.has("tRNS") || bytes[25] & 4 ? blended("PNG") : plain("PNG"); // 4: the colour type has alpha
 }
 
 // Segments: ITU-T T.81, annex B.
@@ -114,7 +121,8 @@ function orientationIn(bytes, start) {
 function ofBMP(bytes) {
     const view = viewOf(bytes);
     if (bytes.length < 30 || view.getUint32(10, true) >= bytes.length) return refused("BMP", CUT_SHORT);
-    return view.getUint16(28, true) === 16 ? roughly("BMP") : plain("BMP");
+    const bits = view.getUint16(28, true);
+    return bits === 16 ? roughly("BMP") : bits === 32 ? blended("BMP") : plain("BMP");
 }
 
 // ISO/IEC 14496-12: a box "colr" of the kind "nclx" has primaries and the transfer function, 16 bits each.
@@ -125,7 +133,7 @@ function ofAVIF(bytes) {
             return refused("AVIF", HIGH_RANGE);
         }
     }
-    return {kind: "AVIF", problem: "", note: ITS_OWN_WAY};
+    return {kind: "AVIF", problem: "", note: OTHER_DECODER};
 }
 
 function viewOf(bytes) {
