@@ -320,6 +320,8 @@ def test_browsers_other_than_chromium_get_notes_of_their_own(chromium, addresses
             pixels_of(page, "decoding.js", DECODE.format(bits=16), KEPT[name][0])
             assert ("Levels may differ, because this browser" in pixels_of.note) == noted, name
             assert "255" not in pixels_of.note
+        refused = pixels_of(page, "decoding.js", DECODE.format(bits=16), KEPT["orientation_6.png"][0])
+        assert "turned by EXIF" in str(refused)
 
 
 @needs_browser

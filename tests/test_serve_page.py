@@ -123,6 +123,21 @@ def test_a_file_that_the_browser_cannot_read_is_not_taken_for_a_server_that_is_g
         check_clean(page, client)
 
 
+def test_a_heat_map_that_is_not_there_yet_or_never_is_said(chromium, client, tmp_path):
+    hold = """const real = fetch, held = new Promise((_, refuse) => (window.refuse = refuse));
+        window.fetch = (path, options) => (path.includes("heat=1") ? held : real(path, options));"""
+    with opened(chromium, client) as page:
+        page.wait_for(READY)
+        page.run(f"(() => {{ {hold} }})()")
+        page.give("#files", drawing(tmp_path / "disc.png"))
+        page.wait_for(f"{ANSWERED} >= 2")
+        assert page.run("document.querySelector('.side .note').textContent") == "Heat map …"
+        page.run("refuse(new Error('no'))")
+        page.wait_for(
+            "document.querySelector('.side .note').textContent.startsWith('No heat map: the server does not')"
+        )
+
+
 def test_the_camera_is_classified_and_an_image_of_it_is_taken(chromium, client):
     with opened(chromium, client) as page:
         page.wait_for(READY)

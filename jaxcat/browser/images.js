@@ -2,8 +2,8 @@
 
 const at = (id) => document.getElementById(id);
 
-// `atOnce` images are answered at a time. `card` makes the card of a name; `answer` fills it for a file and returns what
-// is announced. Returns `take`, which answers a list of files, and `settled`, a promise of all answers so far.
+// `atOnce` images are answered at a time. `card` makes the card of a name; `answer` fills it for a file and returns
+// what is announced. Returns `take`, which answers a list of files, and `settled`, a promise of all answers so far.
 export function imagesOf({atOnce, card, answer, announce}) {
     const lanes = Array.from({length: atOnce}, () => Promise.resolve());
     let taken = 0, said = Promise.resolve();

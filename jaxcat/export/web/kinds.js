@@ -33,10 +33,10 @@ export function kindOf(bytes, greyBits) {
     if (!bytes.length) return refused("file", "empty");
     if (starts(bytes, 0, "\x89PNG")) return ofPNG(bytes, greyBits);
     if (starts(bytes, 0, "\xff\xd8")) return ofJPEG(bytes);
-    if (starts(bytes, 0, "GIF8")) return bytes[lastUsed(bytes)] === 0x3b ? blended("GIF") : refused("GIF", CUT_SHORT);
+    if (starts(bytes, 0, "GIF8")) return ofGIF(bytes);
     if (starts(bytes, 0, "RIFF") && starts(bytes, 8, "WEBP")) return ofWebP(bytes);
     if (starts(bytes, 0, "BM")) return ofBMP(bytes);
-    if (starts(bytes, 0, "\0\0\x01\0")) return blended("icon");
+    if (starts(bytes, 0, "\0\0\x01\0")) return plainInChromium("icon");
     if (starts(bytes, 4, "ftypavi")) return ofAVIF(bytes);
     if (["ftyphei", "ftyphev", "ftypmif", "ftypmsf"].some((mark) => starts(bytes, 4, mark))) {
         return {kind: "HEIC", problem: "", note: OTHER_DECODER};
@@ -47,7 +47,7 @@ export function kindOf(bytes, greyBits) {
 
 const plain = (kind) => ({kind, problem: "", note: ""});
 const roughly = (kind) => ({kind, problem: "", note: ROUNDED});
-const blended = (kind) => (IN_CHROMIUM ? plain(kind) : roughly(kind)); // where pixels may be transparent
+const plainInChromium = (kind, note = ROUNDED) => ({kind, problem: "", note: IN_CHROMIUM ? "" : note});
 const refused = (kind, problem) => ({kind, problem, note: ""});
 
 function starts(bytes, place, text) {
@@ -56,6 +56,11 @@ function starts(bytes, place, text) {
 
 function lastUsed(bytes) {
     return bytes.findLastIndex((value) => value !== 0);
+}
+
+// Others draw a first frame that is smaller than the image in another way, and blend transparency in another way.
+function ofGIF(bytes) {
+    return bytes[lastUsed(bytes)] === 0x3b ? plainInChromium("GIF", OTHER_DECODER) : refused("GIF", CUT_SHORT);
 }
 
 // Chunks: W3C, Portable Network Graphics, third edition, sections 5 and 11.
@@ -70,7 +75,11 @@ function ofPNG(bytes, greyBits) {
     }
     if ([PQ, HLG].includes(bytes[found.get("cICP") + 1])) return refused("PNG", HIGH_RANGE);
     if (["iCCP", "cICP", "gAMA", "cHRM"].some((name) => found.has(name))) return roughly("PNG");
-    return found.has("tRNS") || bytes[25] & 4 ? blended("PNG") : plain("PNG"); // 4: the colour type has alpha
+    const exif = found.get("eXIf");
+    if (!IN_CHROMIUM && exif && ![undefined, 1].includes(orientationIn(bytes, exif))) {
+        return refused("PNG", `turned by EXIF, which some browsers do not do: ${SAVE}`); // WebKitGTK 2.50 does not
+    }
+    return found.has("tRNS") || bytes[25] & 4 ? plainInChromium("PNG") : plain("PNG"); // 4: the colour type has alpha
 }
 
 // Segments: ITU-T T.81, annex B.
@@ -122,7 +131,7 @@ function ofBMP(bytes) {
     const view = viewOf(bytes);
     if (bytes.length < 30 || view.getUint32(10, true) >= bytes.length) return refused("BMP", CUT_SHORT);
     const bits = view.getUint16(28, true);
-    return bits === 16 ? roughly("BMP") : bits === 32 ? blended("BMP") : plain("BMP");
+    return bits === 16 ? roughly("BMP") : bits === 32 ? plainInChromium("BMP") : plain("BMP");
 }
 
 // ISO/IEC 14496-12: a box "colr" of the kind "nclx" has primaries and the transfer function, 16 bits each.
