@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 from jaxcat.system.processes import LOST_AFTER
 
@@ -131,3 +132,30 @@ class Processes:
             process.join(max(0.1, deadline - time.monotonic()))
             assert not process.is_alive(), f"process {number} goes on: {self.output(number)[-2000:]}"
         return [process.exitcode for process in self.running]
+
+
+class Forked:
+    """In place of `subprocess.Popen` of `python -c CODE ARGUMENTS…`; forked as above."""
+
+    def __init__(self, command: Sequence[str], *, env: dict[str, str], stdout: TextIO, **_: object):
+        _, option, code, *words = command
+        options = {"devices": 1, "environment": env, "log": Path(stdout.name), "lost_after": LOST_AFTER}
+        self._process = context().Process(target=run, args=((option, code), words), kwargs=options)
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int:
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()

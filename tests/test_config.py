@@ -69,7 +69,7 @@ def test_names_that_are_no_settings():
 
 FACTORS = {
     "classes": (2, 3),
-    "model.cut": ("stem", "mixed0", "mixed3"),
+    "model.cut": ("stem", "mixed0", "mixed1"),
     "model.train_from": ("head", "stem", "the cut"),
     "model.train_bn": (False, True),
     "model.pool_from": ("cut", "stem"),
@@ -121,7 +121,7 @@ def pairwise(seed: int = 0) -> list[dict]:
     missing = set().union(*(pairs for _, pairs in candidates))
     rows = []
     while missing:
-        row, pairs = max(candidates, key=lambda pair: (len(pair[1] & missing), pair[0]["model.cut"] != "mixed3"))
+        row, pairs = max(candidates, key=lambda pair: (len(pair[1] & missing), pair[0]["model.cut"] != "mixed1"))
         rows.append(row)
         missing -= pairs
     return rows

@@ -21,7 +21,7 @@ from jaxcat import evaluate
 from jaxcat.data.records import Split
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError, DataError
-from jaxcat.inference import evaluation, own_records
+from jaxcat.inference import evaluation, found_images, own_records
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import records
 from jaxcat.runs import workdir as workdirs
@@ -395,5 +395,5 @@ def test_images_that_a_table_names_are_found_whatever_their_suffix(tmp_path):
     (tmp_path / "img").mkdir()
     for path in paths:
         Image.new("RGB", (4, 4)).save(tmp_path / path, "PNG")
-    found = own_records._images_below(tmp_path, "x", rules=2, names=[*paths, "../out", "/etc/hostname", "img/none"])
+    found = found_images.images_below(tmp_path, "x", rules=2, names=[*paths, "../out", "/etc/hostname", "img/none"])
     assert sorted(found.files) == paths
