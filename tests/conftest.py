@@ -1,11 +1,14 @@
 """Eight CPU devices for every test, and where the shared real images and weights are."""
 
+import gc
 import io
 import os
 import shutil
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 # Compiling is most of what tests wait for, and these two leave a third of it; convolutions are Eigen's either way.
@@ -18,6 +21,7 @@ if version("jaxlib").startswith("0.10."):  # a newer XLA ends the process at a f
 import jax
 import pytest
 
+gc.set_threshold(50_000, 10, 10)  # nearly as `cli.run` does: tracing takes a tenth less than with Python's 700
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -40,6 +44,18 @@ def compiled_programs(tmp_path_factory) -> None:
     of_commands.symlink_to(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conversions_are_forked():
+    """Converting for LiteRT in a process that need not import TensorFlow; test_converted.py has the real one."""
+    import processes
+
+    from jaxcat.bottlenecks.engines import converted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converted, "subprocess", SimpleNamespace(Popen=processes.Forked, PIPE=subprocess.PIPE))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import kill_test
 import processes
@@ -36,7 +37,7 @@ from jaxcat.training import loop
 )
 def test_killed_at_random_moments(tmp_path, monkeypatch, capsys, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
-    monkeypatch.setattr(kill_test.subprocess, "Popen", processes.Forked)
+    monkeypatch.setattr(kill_test, "subprocess", SimpleNamespace(Popen=processes.Forked, STDOUT=None))
     settings = ["--config.epochs=4", *(f"--config.{setting}" for setting in settings)]
     status = kill_test.test(tmp_path, settings, kills=3, generator=random.Random(0))
     out = capsys.readouterr().out

@@ -87,6 +87,7 @@ def renamed(folder: Path) -> None:
         each.rmdir()
 
 
+@pytest.mark.slow
 def test_moved_and_renamed_images_give_the_figures_of_the_run(workdir, moved, tmp_path, capsys, caplog):
     renamed(moved)
     before = figures(workdir / "evaluation")
