@@ -28,6 +28,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Tests in a browser are slow ones."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory) -> None:
     """Tests share the programs they compile, as runs of a user do; so do the workers of pytest-xdist, and commands."""
@@ -176,6 +184,15 @@ def own(solved, tmp_path):
 
     with serving(shutil.copytree(solved, tmp_path / "own")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser, or a skip."""
+    import browser
+
+    with browser.started() as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,7 @@ def test_the_figures_are_those_of_evaluate(finished, page, context):
     assert context.summary["confusion"] == expected["confusion"]
 
 
+@pytest.mark.slow
 def test_of_bottlenecks_in_the_cache_the_figures_are_the_same_to_the_bit(solved):
     page = report(solved, split="validation")
     assert evaluate(["--workdir", str(solved), "--split", "validation"]) == 0
@@ -337,6 +338,7 @@ def test_maps_lie_on_the_images_that_are_shown(context):
                 assert np.ptp(np.asarray(heat)[..., 3]) > 200, "from nothing to the maximum"
 
 
+@pytest.mark.slow
 def test_another_output(copy, tmp_path):
     shutil.rmtree(copy / "report", ignore_errors=True)  # of another test of the same run
     assert report(copy, output=tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "index.html"
