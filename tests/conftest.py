@@ -188,7 +188,7 @@ def own(solved, tmp_path):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A browser, or a skip."""
+    """A browser for all tests of a worker; their files are skipped where there is none."""
     import browser
 
     with browser.started() as process:
