@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
-# Compiling is most of what tests wait for, and these two leave a third of it; convolutions are Eigen's either way.
-# Commands that tests start in a process of their own inherit both. `as_users_have_it` is without them, as are
+# Compiling is most of what tests wait for, and these three leave a third of it; convolutions are Eigen's either way.
+# Commands that tests start in a process of their own inherit them. `as_users_have_it` is without them, as are
 # scripts/quickstart.sh and the published benchmarks.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if version("jaxlib").startswith("0.10."):  # a newer XLA ends the process at a flag that it does not know
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    more = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *more]).strip()
 
 import jax
 import pytest
