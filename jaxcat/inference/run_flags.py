@@ -44,4 +44,5 @@ def add_data_flags(parser: argparse.ArgumentParser, path: Callable[[str], Path],
 
 
 def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --batch-size; the command checks that it is at least 1."""
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
