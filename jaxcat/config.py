@@ -1,6 +1,6 @@
 """Configurations: the default, one completed from a checkpoint, and what differs between two.
 
-The files in configs/ start from `default()` and change what differs. settings.py has the table of all settings.
+The files in configs/ start from `default()` and change what differs. settings/ has the table of all settings.
 """
 
 from __future__ import annotations

@@ -28,10 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
-from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
+from jaxcat.inference.run_flags import add_batch_size_flag, add_data_flags, add_run_flags
 from jaxcat.system import cli
-
-SPLITS = ("train", "validation", "test")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,28 +37,16 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m jaxcat.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", required=True, type=cli.path, help="directory of a training run")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="default: validation")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--data",
-        type=cli.path,
-        metavar="DIR2",
-        help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
-    )
-    where.add_argument(
-        "--moved-data", type=cli.path, metavar="DIR3", help="the run's own data are now here; every image must be there"
-    )
+    add_data_flags(parser, cli.path, split="validation")
     parser.add_argument(
         "--results-dir",
         type=cli.path,
         metavar="DIR4",
         help="write here, not to DIR/evaluation; made if missing",
     )
-    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    add_engine_flag(parser)
-    add_calibrated_flag(parser)
+    add_run_flags(parser)
     add_average_flag(parser)
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
+    add_batch_size_flag(parser)
     cli.add_process_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.batch_size < 1:

@@ -46,7 +46,7 @@ from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_cell
 from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
-from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
+from jaxcat.inference.run_flags import add_batch_size_flag, add_run_flags
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -70,11 +70,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--features", type=cli.path, metavar="FILE", help="also write what the head sees; .npy or .npz")
     parser.add_argument("--explain", type=cli.path, metavar="DIR", help="also write images with heat maps, to DIR")
     parser.add_argument("--block", default="", metavar="NAME", help="with --explain: the block whose map is drawn")
-    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    add_engine_flag(parser)
-    add_calibrated_flag(parser)
+    add_run_flags(parser)
     add_average_flag(parser)
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
+    add_batch_size_flag(parser)
     arguments = parser.parse_args(argv)
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch-size must be at least 1")

@@ -1,27 +1,40 @@
 """Eight CPU devices for every test, and where the shared real images and weights are."""
 
+import gc
 import io
 import os
 import shutil
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
-# Compiling is most of what tests wait for, and these two leave a third of it; convolutions are Eigen's either way.
-# Commands that tests start in a process of their own inherit both. `as_users_have_it` is without them, as are
+# Compiling is most of what tests wait for, and these three leave a third of it; convolutions are Eigen's either way.
+# Commands that tests start in a process of their own inherit them. `as_users_have_it` is without them, as are
 # scripts/quickstart.sh and the published benchmarks.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if version("jaxlib").startswith("0.10."):  # a newer XLA ends the process at a flag that it does not know
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    more = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *more]).strip()
 
 import jax
 import pytest
 
+gc.set_threshold(50_000, 10, 10)  # nearly as `cli.run` does: tracing takes a tenth less than with Python's 700
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Tests in a browser are slow ones."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +53,18 @@ def compiled_programs(tmp_path_factory) -> None:
     of_commands.symlink_to(programs)
     jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conversions_are_forked():
+    """Converting for LiteRT in a process that need not import TensorFlow; test_converted.py has the real one."""
+    import processes
+
+    from jaxcat.bottlenecks.engines import converted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converted, "subprocess", SimpleNamespace(Popen=processes.Forked, PIPE=subprocess.PIPE))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +185,15 @@ def own(solved, tmp_path):
 
     with serving(shutil.copytree(solved, tmp_path / "own")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser for all tests of a worker; their files are skipped where there is none."""
+    import browser
+
+    with browser.started() as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import atexit
 import functools
+import io
 import multiprocessing
 import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 from jaxcat.system.processes import LOST_AFTER
 
@@ -39,8 +43,9 @@ def run(
     environment: dict[str, str],
     log: Path,
     lost_after: int,
+    content: bytes = b"",
 ):
-    """Does what `python PROGRAM… ARGUMENTS…` would; PROGRAM is `-m NAME` or `-c CODE`."""
+    """Does what `python PROGRAM… ARGUMENTS…` would with `content` as its input; PROGRAM is `-m NAME` or `-c CODE`."""
     import jax
 
     from jaxcat.system import processes
@@ -56,6 +61,7 @@ def run(
         os.dup2(output.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
+    sys.stdin = io.TextIOWrapper(io.BytesIO(content))
     kind, text = program
     sys.argv = [text if kind == "-m" else kind, *arguments]
     try:
@@ -131,3 +137,53 @@ class Processes:
             process.join(max(0.1, deadline - time.monotonic()))
             assert not process.is_alive(), f"process {number} goes on: {self.output(number)[-2000:]}"
         return [process.exitcode for process in self.running]
+
+
+class Forked:
+    """In place of `subprocess.Popen` of a Python program; forked as above. Both output streams are one."""
+
+    def __init__(
+        self, command: Sequence[str], *, env: dict[str, str], stdout: TextIO | int, stdin: int = 0, **_: object
+    ):
+        """Starts it; with stdin=PIPE, `communicate` does. `stdout` is a file or PIPE."""
+        at = next(place for place, word in enumerate(command) if word in ("-c", "-m"))
+        self._log = Path(tempfile.mkstemp()[1] if isinstance(stdout, int) else stdout.name)
+        self._program, self._words = command[at : at + 2], command[at + 2 :]
+        self._environment, self._killed = env, False
+        self._process: BaseProcess | None = None
+        if stdin != subprocess.PIPE:
+            self._start(b"")
+
+    def _start(self, content: bytes) -> None:
+        options = {"devices": 1, "environment": self._environment, "log": self._log, "lost_after": LOST_AFTER}
+        arguments = (self._program, self._words)
+        self._process = context().Process(target=run, args=arguments, kwargs={**options, "content": content})
+        self._process.start()
+        if self._killed:
+            self._process.kill()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process and self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self.returncode
+
+    def communicate(self, content: bytes) -> tuple[bytes, bytes]:
+        self._start(content)
+        self.wait()
+        said = self._log.read_bytes()
+        self._log.unlink()
+        return said, b""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._killed = True
+        if self._process:
+            self._process.kill()

@@ -119,6 +119,7 @@ def test_rows_without_augmentation_have_one_key(folder):
     assert key(folder, **plain, **{"data.erase": 0.5})["seed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"data.augment": "none", "data.erase": 0.7}], ids=str)
 def test_rows_of_views_by_host_and_device_differ_by_little_and_are_not_shared(folder, empty_cache, changes):
     rows = {}
@@ -166,6 +167,7 @@ def stored(workdir) -> str:
     return checkpoint_meta.read_meta(workdir, workdirs.steps(workdir)[-1]).config.data.augment_on
 
 
+@pytest.mark.slow
 def test_a_run_stores_what_auto_was_and_keeps_it(folder, tmp_path, monkeypatch, capsys):
     assert train(begun(folder), tmp_path) == 0
     assert "augment article, on the device" in capsys.readouterr().out
@@ -181,6 +183,7 @@ def test_a_run_stores_what_auto_was_and_keeps_it(folder, tmp_path, monkeypatch, 
     assert [entry["epoch"] for entry in metrics(tmp_path)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_older_run_is_one_of_the_host(folder, tmp_path, monkeypatch):
     """Its checkpoint lacks the settings; it goes on as one that asks for the host does."""
     config = begun(folder, **{"data.augment_on": "host"})

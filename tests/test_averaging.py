@@ -79,6 +79,7 @@ def saved(workdir, config) -> tuple[dict, dict]:
     return items["model"], items["training"]
 
 
+@pytest.mark.slow
 def test_validation_evaluate_load_and_init_from_use_the_average(averaged, tmp_path, capsys):
     config, workdir = averaged
     model, training = saved(workdir, config)

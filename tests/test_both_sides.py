@@ -130,6 +130,7 @@ def test_rows_are_shared_with_runs_that_train_the_head_or_pool_trained_blocks_on
     np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_predicted_and_exported(folder, tmp_path, empty_cache, monkeypatch):
     """From rows and from images, the figures of the run; `export` compares onnxruntime's answers itself."""
     pytest.importorskip("onnxruntime")

@@ -53,7 +53,7 @@ VARIANTS = {
         "checkpoint.every_steps": 3,
     },
     "with the last block trained": {"model.cut": "mixed1", "model.train_from": "mixed1", "model.train_bn": True},
-    "several blocks trained": {"model.cut": "mixed4", "model.train_from": "mixed3"},
+    "several blocks trained": {"model.cut": "mixed2", "model.train_from": "mixed1"},
     "several blocks pooled": {"model.cut": "mixed2", "model.pool_from": "stem"},
     "averages and deviations": {"model.cut": "mixed1", "model.pool_from": "stem", "model.pool": "avg_std"},
     "frozen and trained blocks pooled": {

@@ -66,7 +66,7 @@ def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_
 
 
 @pytest.mark.slow
-def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_path, as_users_have_it):
+def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_path):
     """The step of fine-tuning, which takes seconds to compile: what takes less than 0.3 s is not kept."""
     settings = {
         "data.dir": folder,
@@ -95,7 +95,7 @@ def test_a_command_keeps_its_programs_and_the_next_one_finds_them(folder, tmp_pa
         return "cache hit for 'jit_step'" in done.stderr
 
     assert not found("first")
-    assert list((tmp_path / "cache" / "xla").glob("jit_step-*"))
+    assert list((tmp_path / "cache").glob("xla*/jit_step-*"))
     assert found("second")
 
 

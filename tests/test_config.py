@@ -51,15 +51,23 @@ def test_wrong_values_of_every_setting_are_one_line_that_names_the_flag(name):
         assert "must be one of" in refused["abc"], "the valid values are named"
 
 
-@pytest.mark.parametrize("name", sorted(SETTINGS))
-@pytest.mark.parametrize("value", [None, float("nan"), [1], {"a": 1}, object(), -(10**30), b"x"])
-def test_a_config_file_with_a_wrong_type_is_refused_as_well(name, value):
-    config = default()
-    config.data.dir = "images"
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict({name: value})
-    with pytest.raises(ConfigError, match=f"--config.{name}"):
+def refusal(config) -> str:
+    """The error of a config, or "" if it is valid."""
+    try:
         validate(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_config_file_with_a_wrong_type_is_refused_as_well(name):
+    for value in (None, float("nan"), [1], {"a": 1}, object(), -(10**30), b"x"):
+        config = default()
+        config.data.dir = "images"
+        with config.unlocked(), config.ignore_type():
+            config.update_from_flattened_dict({name: value})
+        assert f"--config.{name}" in refusal(config), value
 
 
 def test_names_that_are_no_settings():
@@ -69,7 +77,7 @@ def test_names_that_are_no_settings():
 
 FACTORS = {
     "classes": (2, 3),
-    "model.cut": ("stem", "mixed0", "mixed3"),
+    "model.cut": ("stem", "mixed0", "mixed1"),
     "model.train_from": ("head", "stem", "the cut"),
     "model.train_bn": (False, True),
     "model.pool_from": ("cut", "stem"),
@@ -121,7 +129,7 @@ def pairwise(seed: int = 0) -> list[dict]:
     missing = set().union(*(pairs for _, pairs in candidates))
     rows = []
     while missing:
-        row, pairs = max(candidates, key=lambda pair: (len(pair[1] & missing), pair[0]["model.cut"] != "mixed3"))
+        row, pairs = max(candidates, key=lambda pair: (len(pair[1] & missing), pair[0]["model.cut"] != "mixed1"))
         rows.append(row)
         missing -= pairs
     return rows

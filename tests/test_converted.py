@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -32,6 +33,13 @@ def make(of: Small) -> converted.Converted:
 
 def found(of: Small) -> converted.Converted | None:
     return converted.find(of.config, of.network.conventions, of.digests)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_a_process_of_its_own(conversions_are_forked):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converted, "subprocess", subprocess)
+        yield
 
 
 @pytest.fixture(scope="module")

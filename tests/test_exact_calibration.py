@@ -82,6 +82,7 @@ def test_start_changes_nothing_but_the_steps(with_offsets):
     np.testing.assert_allclose(again[1], found[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_classes_of_different_size_take_few_steps(monkeypatch):
     """3,000 records of 200 classes, whose calibration took 15 s."""
     random = np.random.default_rng(0)

@@ -6,6 +6,7 @@ The network in a web page is a file of the format `onnx`; test_export_web.py has
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import mil_numpy
 import numpy as np
@@ -32,7 +34,7 @@ from jaxcat.export.formats import FLOAT32, FORMATS
 from jaxcat.export.in_jax import logits_of
 from jaxcat.export.network import ExportedNetwork, exported
 from jaxcat.export.parity import Reference, spread
-from jaxcat.inference.classifier import load, probabilities
+from jaxcat.inference.classifier import Classifier, load, probabilities
 from jaxcat.models.backbone import BACKBONES, Top
 from jaxcat.models.plan import Arrays
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, Conventions, Preprocessing
@@ -44,7 +46,7 @@ FIVE = ("a", "b", "c", "d", "e")
 TOP = Top(pool="flatten", hidden={"fc1": 7, "fc2": 5}, image_size=None, classes=9)
 VGG = {"model__backbone": "vgg19", "data__image_size": 66}
 
-LARGE = "to the end, padding counted, grid of 3, odd width"
+QUICK = ("one logit", "hidden, largest, grid, calibrated")
 
 VARIANTS = {
     "one logit": ({}, {}),
@@ -57,7 +59,7 @@ VARIANTS = {
         {"conventions": Conventions(IMAGENET), "temperature": 2.5},
     ),
     "flattened, BGR": ({"model__pool": "flatten", "model__cut": "mixed1"}, {"conventions": BGR, "classes": FIVE}),
-    LARGE: (
+    "to the end, padding counted, grid of 3, odd width": (
         {
             "model__cut": "mixed10",
             "model__pool_from": "mixed5",
@@ -76,28 +78,48 @@ VARIANTS = {
 }
 
 
+class Computed(NamedTuple):
+    """What is exported of a classifier, images, and its logits for them."""
+
+    network: ExportedNetwork
+    images: np.ndarray
+    logits: np.ndarray
+
+
 @pytest.mark.parametrize(
-    "variant", [pytest.param(each, marks=[pytest.mark.slow] * (each == LARGE)) for each in VARIANTS]
+    "variant", [pytest.param(each, marks=[pytest.mark.slow] * (each not in QUICK)) for each in VARIANTS]
 )
 @pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("canonical", "web")])
 def test_every_head_and_option_gives_the_same_probabilities(variant, format, tmp_path):
+    compared(in_jax(variant), format, tmp_path)
+
+
+@functools.cache
+def in_jax(variant: str) -> Computed:
+    """The same for all formats."""
     settings, others = VARIANTS[variant]
-    compared(classifier_of(**others, **settings), format, tmp_path)
+    return computed(classifier_of(**others, **settings))
 
 
 @pytest.mark.parametrize("format", ["onnx", "savedmodel"])
 def test_published_classification_layers(format, tmp_path, monkeypatch):
     with_top = dataclasses.replace(BACKBONES["vgg19"], top=TOP)
     monkeypatch.setitem(BACKBONES, "vgg19", with_top)
-    compared(classifier_of(published=True, classes=tuple("abcdefghi"), **VGG, model__cut="block5"), format, tmp_path)
+    classifier = classifier_of(published=True, classes=tuple("abcdefghi"), **VGG, model__cut="block5")
+    compared(computed(classifier), format, tmp_path)
 
 
-def compared(classifier, format: str, folder: Path) -> None:
-    """Writes a file and runs it, without the rest of an export."""
-    network, writer, path = exported(classifier), FORMATS[format].writer(), folder / f"file{FORMATS[format].suffix}"
-    writer.write(path, network, weights=FLOAT32)
+def computed(classifier: Classifier) -> Computed:
+    network = exported(classifier)
     images = generated(6, network.image_size)
-    expected = Reference(classifier).logits(images)
+    return Computed(network, images, Reference(classifier).logits(images))
+
+
+def compared(of: Computed, format: str, folder: Path) -> None:
+    """Writes a file and runs it, without the rest of an export."""
+    network, images, expected = of
+    writer, path = FORMATS[format].writer(), folder / f"file{FORMATS[format].suffix}"
+    writer.write(path, network, weights=FLOAT32)
     if format == "coreml":
         found = [mil_numpy.computed(path, image) for image in images]
         logits, answers = (np.concatenate([each[name] for each in found]) for name in ("logits", "probabilities"))

@@ -75,12 +75,6 @@ def exports(tmp_path_factory, runtime, classifier) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
 def addresses(exports):
     with browser.served(exports[FOLDER]) as address:
         yield {FOLDER: address, FILE: exports[FILE].as_uri()}

@@ -215,6 +215,7 @@ def test_a_features_file_appears_whole_or_not_at_all(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["f.npy"]
 
 
+@pytest.mark.slow
 def test_features_are_written_even_if_nobody_reads_the_rows(tmp_path):
     """As in `predict … | head -1`: the rows end, the file does not."""
     for number in range(3):

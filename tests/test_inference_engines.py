@@ -87,6 +87,7 @@ def figures_of(workdir: Path, results: Path, *more: str | Path) -> dict:
     return written | {"rows": rows}
 
 
+@pytest.mark.slow
 def test_predict_evaluate_and_load_import_no_framework_and_answer_as_xla_does(runs, folder, pictures, tmp_path):
     code = """
 import json
@@ -298,6 +299,7 @@ def test_few_images_are_not_worth_a_conversion(int8, pictures, rows_only, capsys
     assert not (rows_only / "converted").exists()
 
 
+@pytest.mark.slow
 def test_many_images_are_worth_it(int8, pictures, rows_only, capsys, monkeypatch):
     monkeypatch.setattr(predict, "LEAST_RECORDS", 4)
     monkeypatch.setattr(choice, "LEAST_RECORDS", 4)
@@ -367,6 +369,7 @@ def test_several_processes_compute_by_xla(int8, monkeypatch, caplog):
         jaxcat.load(int8, engine="litert_int8")
 
 
+@pytest.mark.slow
 def test_an_engine_chosen_for_cached_rows_computes_images_too(int8, rows_only, pictures):
     classifier = jaxcat.load(int8)
     validation = open_split(classifier, split="validation")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import kill_test
+import processes
 import pytest
 import small
 from processes import Processes
@@ -20,8 +22,6 @@ from jaxcat.runs import recovery
 from jaxcat.runs import workdir as workdirs
 from jaxcat.train import train
 from jaxcat.training import loop
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
@@ -35,20 +35,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
     ],
     ids=["streaming", "loops on bottlenecks", "stages"],
 )
-def test_killed_at_random_moments(tmp_path, settings):
+def test_killed_at_random_moments(tmp_path, monkeypatch, capsys, settings):
     """The short form of what docs/reliability.md reports of 50 and more kills, streaming and on bottlenecks."""
-    options = ["--kills", "3", "--workdir", str(tmp_path / "runs"), "--config.epochs=4"]
-    options += [f"--config.{setting}" for setting in settings]
-    done = subprocess.run(
-        [sys.executable, "scripts/kill_test.py", *options],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert ", 0 of them different" in done.stdout
+    monkeypatch.setattr(kill_test, "subprocess", SimpleNamespace(Popen=processes.Forked, STDOUT=None))
+    settings = ["--config.epochs=4", *(f"--config.{setting}" for setting in settings)]
+    status = kill_test.test(tmp_path, settings, kills=3, generator=random.Random(0))
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert ", 0 of them different" in out
 
 
 def interrupted(folder: Path, workdir: Path, *signals: signal.Signals, pause: float = 0.0) -> tuple[int, str]:

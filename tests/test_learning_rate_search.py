@@ -57,6 +57,7 @@ def batches_for(network, frozen, *, classes: int) -> list[dict]:
     return [{**batch, "bottleneck": prefix(frozen, batch.pop("image"))} for batch in batches]
 
 
+@pytest.mark.slow
 def test_copies_together_are_what_each_is_alone():
     """The losses of two rates and two folds against a loop that makes the optimizer anew for each rate."""
     config, steps = head_config(), 4
@@ -108,6 +109,7 @@ def test_a_run_finds_a_rate_and_trains_as_if_it_had_been_given(folder, tmp_path,
     assert small_run.outcome(tmp_path / "found") == small_run.outcome(tmp_path / "given")
 
 
+@pytest.mark.slow
 def test_blocks_are_swept_one_after_the_other(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(search, "OF_BLOCKS", search.Sweep((1e-4, 1e-2), folds=1, steps=2))
     config = small_run.config(folder, **{"optim.find_learning_rate": True, "epochs": 1, "optim.mix": "cutmix"})

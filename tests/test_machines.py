@@ -77,7 +77,8 @@ def test_a_whole_run_with_a_notebooks_backend_an_ascii_output_and_no_user(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["läuft 🐈"], "no folder called ~"
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "inline", "nonesuch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["inline", "nonesuch"])  # and the run above has the third
 def test_the_backend_of_a_notebook_is_not_taken_over(tmp_path, backend):
     code = (
         "from pathlib import Path\n"

@@ -58,6 +58,7 @@ def same(found: list[dict], expected: list[dict]) -> None:
         assert {name: ours[name] for name in numbers} == pytest.approx(numbers, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_and_evaluated_with_the_figures_of_its_training(older):
     classifier = jaxcat.load(older / "head")
     assert classifier.config.model.backbone == "inception_v3"

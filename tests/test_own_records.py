@@ -21,7 +21,7 @@ from jaxcat import evaluate
 from jaxcat.data.records import Split
 from jaxcat.data.store import Store
 from jaxcat.errors import CheckpointError, ConfigError, DataError
-from jaxcat.inference import evaluation, own_records
+from jaxcat.inference import evaluation, found_images, own_records
 from jaxcat.runs import meta as checkpoint_meta
 from jaxcat.runs import records
 from jaxcat.runs import workdir as workdirs
@@ -87,6 +87,7 @@ def renamed(folder: Path) -> None:
         each.rmdir()
 
 
+@pytest.mark.slow
 def test_moved_and_renamed_images_give_the_figures_of_the_run(workdir, moved, tmp_path, capsys, caplog):
     renamed(moved)
     before = figures(workdir / "evaluation")
@@ -395,5 +396,5 @@ def test_images_that_a_table_names_are_found_whatever_their_suffix(tmp_path):
     (tmp_path / "img").mkdir()
     for path in paths:
         Image.new("RGB", (4, 4)).save(tmp_path / path, "PNG")
-    found = own_records._images_below(tmp_path, "x", rules=2, names=[*paths, "../out", "/etc/hostname", "img/none"])
+    found = found_images.images_below(tmp_path, "x", rules=2, names=[*paths, "../out", "/etc/hostname", "img/none"])
     assert sorted(found.files) == paths

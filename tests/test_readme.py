@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import command as run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -58,14 +59,11 @@ def test_the_commands_for_ones_own_images_run(shared, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert tuple(words[0] for words in of_own_images()) == OWN_IMAGES
     for command, *words in of_own_images():
-        arguments = [command] if command.startswith("scripts/") else ["-m", command]
-        arguments += [word.replace("=DIR", f"={images}") if "=" in word else values.get(word, word) for word in words]
+        arguments = [word.replace("=DIR", f"={images}") if "=" in word else values.get(word, word) for word in words]
         arguments += more if command in ("jaxcat.train", "jaxcat.study") else []
-        ran = subprocess.run(
-            [sys.executable, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert command != "jaxcat.predict" or ran.stdout.count("cats/") == 10, "a row for each image"
+        status, output = run_command(command, *arguments, logs=tmp_path / "logs")
+        assert status == 0, output
+        assert command != "jaxcat.predict" or output.count("cats/") == 10, "a row for each image"
     assert Path(places["mine.tflite"]).is_file()
 
     (snippet,) = blocks("python")

@@ -27,7 +27,7 @@ from jaxcat.evaluate import main as evaluate
 from jaxcat.inference.classifier import load
 from jaxcat.inference.evaluation import summarize
 from jaxcat.models.completion import complete
-from jaxcat.report import origins, report
+from jaxcat.report import origins, plots, report
 from jaxcat.report.__main__ import main
 from jaxcat.report.judged import remarks
 from jaxcat.report.making import Request, context_of, measured
@@ -87,6 +87,7 @@ def test_the_figures_are_those_of_evaluate(finished, page, context):
     assert context.summary["confusion"] == expected["confusion"]
 
 
+@pytest.mark.slow
 def test_of_bottlenecks_in_the_cache_the_figures_are_the_same_to_the_bit(solved):
     page = report(solved, split="validation")
     assert evaluate(["--workdir", str(solved), "--split", "validation"]) == 0
@@ -337,6 +338,7 @@ def test_maps_lie_on_the_images_that_are_shown(context):
                 assert np.ptp(np.asarray(heat)[..., 3]) > 200, "from nothing to the maximum"
 
 
+@pytest.mark.slow
 def test_another_output(copy, tmp_path):
     shutil.rmtree(copy / "report", ignore_errors=True)  # of another test of the same run
     assert report(copy, output=tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "index.html"
@@ -350,3 +352,17 @@ def test_the_summary_is_that_of_the_arrays(context):
     assert own == {name: context.summary[name] for name in own}
     assert isinstance(default(), ConfigDict)
     assert load(context.workdir).classes == context.classifier.classes
+
+
+def test_the_dark_plot_is_the_one_that_is_drawn_in_its_colours():
+    def draw(figure, colours):
+        axes = figure.subplots()
+        axes.bar([1, 2], [3, 4], color=colours.first, alpha=0.75, label="#2457d6")
+        axes.errorbar([1, 2], [3, 4], [1, 1], color=colours.second, ecolor=colours.text, marker="D")
+        axes.text(1, 1, "bad", color=colours.bad)
+        axes.set_facecolor(colours.ground)
+        axes.legend()
+
+    light, dark = (plots._drawn(draw, colours, 4, 3) for colours in (plots.LIGHT, plots.DARK))
+    identifiers = r"(?<=[\"#])m[0-9a-f]{10}"  # matplotlib makes them of the style
+    assert re.sub(identifiers, "", plots._dark(light)) == re.sub(identifiers, "", dark)

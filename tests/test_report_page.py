@@ -53,12 +53,6 @@ def script(tmp_path_factory):
     return axe.source(tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as process:
-        yield process
-
-
 @pytest.fixture
 def opened(chromium, request):
     """Opens a page; at its end the console is empty, and nothing was asked for but the page."""

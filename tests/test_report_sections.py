@@ -173,6 +173,7 @@ def test_bad_probabilities_are_called_so(tmp_path):
     assert "--calibrate" in offer
 
 
+@pytest.mark.slow
 def test_calibrate_writes_what_evaluate_then_uses(runs, tmp_path, capsys):
     workdir = shutil.copytree(runs["trained"], tmp_path / "run")
     text = report(workdir, calibrate=True).read_text()

@@ -28,12 +28,6 @@ VISIBLE = """['img:not(.heat)', '.heat'].map(
     (each) => getComputedStyle(document.querySelector('.picture ' + each)).visibility)"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as process:
-        yield process
-
-
 def opened(chromium, client: Client, **screen: Any):
     """A page of the server, by the address that it prints."""
     return chromium.page(client.entrance, **screen)

@@ -157,6 +157,7 @@ def test_the_same_command_says_that_it_is_finished_and_another_is_refused(whole,
         loop.train(config(folder, **{"optim.penalty": 77.0}), whole)
 
 
+@pytest.mark.slow
 def test_the_stages_are_the_runs_one_by_one(tmp_path, folder):
     """With nothing held out, so that the best checkpoint of a run is its latest: equal to the last bit."""
     nothing = {"data.dir": str(folder / "train"), "data.validation_fraction": 0.0}
@@ -178,6 +179,7 @@ def test_the_stages_are_the_runs_one_by_one(tmp_path, folder):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_stage_begins_with_the_numbers_of_the_one_before(folder, tmp_path):
     """With a learning rate of nothing, they stay what they were."""
     stages = "head::exact, block3:1:1e-30, block2:1:1e-30"
@@ -193,6 +195,7 @@ def test_a_stage_begins_with_the_numbers_of_the_one_before(folder, tmp_path):
         assert entry["validation/loss"] == pytest.approx(solved["validation/loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("look", "stage", "lost"), [(5, 2, False), (6, 3, True)])
 def test_interrupted_anywhere_the_run_ends_at_the_same_bits(whole, folder, tmp_path, monkeypatch, look, stage, lost):
     """Also if the frozen tree is lost, which the first stage wrote: it is made again.
@@ -209,6 +212,7 @@ def test_interrupted_anywhere_the_run_ends_at_the_same_bits(whole, folder, tmp_p
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "moment"), [(2, "start"), (3, "run_epoch")])
 def test_killed_between_two_stages_the_run_ends_at_the_same_bits(whole, folder, tmp_path, monkeypatch, stage, moment):
     """Before it begins, and after an epoch of it that no checkpoint has."""
@@ -231,6 +235,7 @@ def test_killed_between_two_stages_the_run_ends_at_the_same_bits(whole, folder, 
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
+@pytest.mark.slow
 def test_the_best_of_all_stages_is_evaluated_whichever_it_is(folder, tmp_path):
     """A learning rate that spoils what was solved: the first stage stays the best, and is kept."""
     assert loop.train(config(folder, "head::exact, block3:3:1e3", seed=1), tmp_path / "run") == 0

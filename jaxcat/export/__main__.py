@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcat.export.formats import FLOAT32, FORMATS, RUNTIME, SINGLE_FILE, WEIGHTS, format_of
-from jaxcat.inference.engine_flag import add_calibrated_flag
+from jaxcat.inference.run_flags import add_run_flags
 from jaxcat.system import cli
 
 
@@ -32,8 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--weights", default=FLOAT32, help="; ".join(f"{name}: {meaning}" for name, meaning in WEIGHTS.items())
     )
-    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    add_calibrated_flag(parser)
+    add_run_flags(parser, engine=False)
     parser.add_argument("--accept", action="store_true", help="keep float16 or int8 files that change many answers")
     parser.add_argument("--single-file", action="store_true", help="web: one HTML file instead of a folder")
     parser.add_argument(

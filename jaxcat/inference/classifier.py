@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from jaxcat.bottlenecks.engines.names import AUTO
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.resizing import resize
-from jaxcat.errors import ConfigError, DataError
 from jaxcat.inference.averaged import AVERAGES, ORIGINAL, Average, average_of
 from jaxcat.inference.calibrated import calibration_of
 from jaxcat.inference.choice import EngineChoice
 from jaxcat.inference.computation import EXPLAINED_TOGETHER
+from jaxcat.inference.given_images import is_single, readable
 from jaxcat.models.backbone import pooled_blocks
 from jaxcat.objectives.probabilities import probabilities
 from jaxcat.runs.calibration import Calibration, divided
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.head_file import Head, read_head
 from jaxcat.runs.meta import Meta, pixel_changes, read_meta
-from jaxcat.system.paths import expanded
 from jaxcat.wording import counted, first_to_last, printable
 
 if TYPE_CHECKING:
@@ -261,7 +259,7 @@ class Classifier:
         self, images: Sequence[Any], method: str, average: Average = AVERAGES[ORIGINAL]
     ) -> Iterator[np.ndarray]:
         """The images, decoded and resized one by one."""
-        if _is_single(images):
+        if is_single(images):
             raise TypeError(f"{method} takes a list of images: {method}([image])")
         return (self.prepare(image, f"image {i}", average) for i, image in enumerate(images))
 
@@ -276,17 +274,7 @@ class Classifier:
         Raises:
             DataError: the image cannot be read; the message names it.
         """
-        if isinstance(image, (str, os.PathLike)):
-            image, name = _path(image), os.fspath(image)
-        elif isinstance(image, (bytearray, memoryview)):
-            image = bytes(image)
-        elif not isinstance(image, (bytes, np.ndarray, Image.Image)):
-            if not hasattr(image, "__array__"):  # as the arrays of JAX and torch have
-                raise DataError(
-                    f"{name}: {repr(image)[:60]} ({type(image).__name__}) is no image; give the path of a file, its "
-                    "bytes, a Pillow image, or an array of uint8 (H, W, 3)"
-                )
-            image = np.asarray(image)
+        image, name = readable(image, name)
         return decode(image, name, decoding_of(self.config))
 
     def predict_pixels(
@@ -308,25 +296,3 @@ class Classifier:
         for logits, features in self.engine.computation().outputs(pixels, batch_size=batch_size, features=True):
             assert features is not None
             yield probabilities(logits), features
-
-
-def _path(image: str | os.PathLike) -> Path:
-    """The path of an image; a Path is taken as it is, since `~` in it was meant."""
-    if isinstance(image, Path):
-        return image
-    try:
-        return expanded(image)
-    except ConfigError as error:
-        raise DataError(str(error)) from error
-
-
-def _is_single(images: Any) -> bool:
-    """Whether this is one image, or nothing to iterate over, where a list of images is wanted."""
-    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or not _is_iterable(images):
-        return True
-    shape = getattr(images, "shape", None)
-    return shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
-
-
-def _is_iterable(images: Any) -> bool:
-    return isinstance(images, Iterable) or hasattr(images, "__getitem__")

@@ -18,10 +18,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from jaxcat.inference.engine_flag import add_engine_flag
+from jaxcat.inference.run_flags import add_data_flags, add_run_flags
 from jaxcat.system import cli
-
-SPLITS = ("train", "validation", "test")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,20 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     origin = parser.add_mutually_exclusive_group(required=True)
     origin.add_argument("--workdir", type=cli.path_as_typed, metavar="DIR", help="directory of a training run")
     origin.add_argument("--weights", default="", metavar="NAME", help="published weights: a name, or a whole file")
-    parser.add_argument("--split", default="", choices=SPLITS, help="default: test if there is one, else validation")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--data",
-        type=cli.path_as_typed,
-        metavar="DIR2",
-        help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
-    )
-    where.add_argument(
-        "--moved-data",
-        type=cli.path_as_typed,
-        metavar="DIR3",
-        help="the run's own data are now here; every image must be there",
-    )
+    add_data_flags(parser, cli.path_as_typed, split="")
     parser.add_argument("--top", type=int, default=24, metavar="N", help="images in each list; default: 24")
     parser.add_argument(
         "--compare",
@@ -62,10 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--block", default="", metavar="NAME", help="block of the heat maps; default: the last read")
     parser.add_argument("--output", type=cli.path_as_typed, metavar="DIR4", help="write here, not to DIR/report")
-    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    add_run_flags(parser)
     parser.add_argument("--calibrate", action="store_true", help="fit the temperature and write DIR/calibration.json")
-    parser.add_argument("--calibrated", action="store_true", help="apply the temperature of DIR/calibration.json")
-    add_engine_flag(parser)
     return parser
 
 

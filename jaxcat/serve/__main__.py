@@ -16,7 +16,7 @@ import os
 from collections.abc import Sequence
 
 from jaxcat.errors import ConfigError
-from jaxcat.inference.engine_flag import add_calibrated_flag, add_engine_flag
+from jaxcat.inference.run_flags import add_run_flags
 from jaxcat.system import cli
 
 PACKAGES = ("starlette", "uvicorn")
@@ -33,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--token-file", type=cli.path, metavar="FILE", help="a token that you chose, in a file that only you can read"
     )
-    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
-    add_engine_flag(parser)
-    add_calibrated_flag(parser)
+    add_run_flags(parser)
     parser.add_argument("--most-mb", type=int, default=32, metavar="N", help="size of an uploaded image; default: 32")
     parser.add_argument(
         "--most-megapixels", type=int, default=64, metavar="N", help="size of a decoded image; default: 64"

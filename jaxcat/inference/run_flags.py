@@ -1,0 +1,48 @@
+"""The flags that several commands which use a run have, in the same words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
+
+SPLITS = ("train", "validation", "test")  # those of `data.records`, which imports what --help can do without
+ENGINE = "what computes; auto (default): the run's engine if it is ready here or images are many, else xla"
+
+
+def add_run_flags(parser: argparse.ArgumentParser, *, engine: bool = True) -> None:
+    """Adds which step of the run is used and how it computes: --step, --engine and --calibrated.
+
+    `choice.EngineChoice` says what the values of --engine mean, `jaxcat.runs.calibration` what --calibrated uses.
+    """
+    parser.add_argument("--step", default="best", help="best (default), latest, or the number of a step")
+    if engine:
+        parser.add_argument("--engine", default=AUTO, choices=(AUTO, *ENGINES), help=ENGINE)
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="divide the logits by the temperature that python -m jaxcat.report --calibrate fitted (a trained head)",
+    )
+
+
+def add_data_flags(parser: argparse.ArgumentParser, path: Callable[[str], Path], *, split: str) -> None:
+    """Adds which images are measured: --split, by default `split`; --data or --moved-data, which `path` reads."""
+    default = split or "test if there is one, else validation"
+    parser.add_argument("--split", default=split, choices=SPLITS, help=f"default: {default}")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data",
+        type=path,
+        metavar="DIR2",
+        help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
+    )
+    where.add_argument(
+        "--moved-data", type=path, metavar="DIR3", help="the run's own data are now here; every image must be there"
+    )
+
+
+def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --batch-size; the command checks that it is at least 1."""
+    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch; default: 32")
