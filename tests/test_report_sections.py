@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from small_export import classifier_of
 from test_exact_run import TINY
 
 import jaxcat
+from jaxcat.config import default
 from jaxcat.data.records import Split
 from jaxcat.errors import ConfigError
 from jaxcat.evaluate import main as evaluate
@@ -102,6 +104,20 @@ def test_epochs_after_the_step_of_the_report_are_shown(runs, contexts):
     first = min(step for step in map(int, (p.name for p in (runs["trained"] / "checkpoints").iterdir())))
     context = context_of(Request(runs["trained"], step=first), console=QUIET)
     assert len(curve.section_of(context).values["rows"]) == 12
+
+
+def test_the_stages_of_a_run_are_told_and_drawn():
+    asked = default()
+    asked.train.stages = "head::exact, mixed8:2:1e-4, mixed4:1:1e-5"
+    measured = dict.fromkeys([f"{split}/{what}" for split in curve.SPLITS for what in ("accuracy", "loss")], 0.5)
+    history = [{"epoch": epoch, "step": epoch, "stage": stage, **measured} for epoch, stage in ((1, 1), (2, 2), (3, 2))]
+    context = SimpleNamespace(classifier=SimpleNamespace(step=2, meta=SimpleNamespace(asked=asked)))
+    found = curve._of_epochs(context, history)
+    assert [row["stage"] for row in found.values["rows"]] == [1, 2, 2]
+    told = "2 stages: from epoch 1, the head alone was solved; from epoch 2, mixed8 and what follows it was trained at"
+    assert told in found.reading
+    assert "mixed4" not in found.reading  # the third has not begun
+    assert "Stage 2 begins with epoch 2." in found.values["plot"].alt
 
 
 def test_the_table_of_an_exact_head_is_that_of_its_metrics(runs, contexts):

@@ -14,7 +14,7 @@ from jaxcat.runs.meta import Meta, best_epoch, is_validated
 from jaxcat.system.console import Console, OneLine, columns, in_notebook
 from jaxcat.system.files import replacing, write_text
 from jaxcat.training.describe import NOTHING_HELD_OUT, next_command
-from jaxcat.training.stages import entries_of, epochs_of
+from jaxcat.training.stages import beginnings_of, entries_of, epochs_of
 from jaxcat.training.writers import CANDIDATES, WRITERS, Writer, in_words, lines_of, text_of, writing_to
 from jaxcat.wording import counted
 
@@ -206,7 +206,10 @@ def complete_reports(workdir: Path, meta: Meta) -> None:
 
 
 def learning_curve(history: Sequence[dict], path: Path) -> None:
-    """Draws loss and accuracy of train and validation by epoch, as a PNG; without validation, of train alone."""
+    """Draws loss and accuracy of train and validation by epoch, as a PNG; without validation, of train alone.
+
+    A dotted line stands where a stage of the run begins.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -216,6 +219,8 @@ def learning_curve(history: Sequence[dict], path: Path) -> None:
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split in splits:
             axes.plot(epochs, [entry[f"{split}/{quantity}"] for entry in history], marker=".", label=split)
+        for epoch, stage in beginnings_of(history):
+            axes.axvline(epoch - 0.5, color="gray", linestyle=":", label=f"stage {stage} begins")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(quantity)

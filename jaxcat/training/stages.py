@@ -174,6 +174,15 @@ def entries_of(history: Sequence[Mapping[str, Any]], stage: int) -> list[Any]:
     return [entry for entry in history if entry.get("stage", 0) == stage]
 
 
+def beginnings_of(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """(epoch, stage) of the first epoch of each stage after the first; [] for a run without stages."""
+    return [
+        (here["epoch"], here["stage"])
+        for before, here in zip(history, history[1:], strict=False)
+        if here.get("stage", 0) != before.get("stage", 0)
+    ]
+
+
 def title(config: ConfigDict, number: int) -> str:
     """A stage in a few words: `2 of 3, mixed8:5:1e-05`."""
     stages = stages_of(config)

@@ -16,6 +16,7 @@ from jaxcat.report.plots import Colours, Plot, svg
 from jaxcat.report.section import Section
 from jaxcat.runs.choice import choose
 from jaxcat.runs.meta import read_meta
+from jaxcat.training.stages import beginnings_of, stages_of
 from jaxcat.training.writers import CANDIDATES
 from jaxcat.wording import counted, first_to_last
 
@@ -60,6 +61,7 @@ def _of_epochs(context: Context, history: Sequence[Mapping[str, Any]]) -> Sectio
                 for what in ("accuracy", "loss")
             ],
             "used": entry["epoch"] == used,
+            "stage": entry.get("stage"),
         }
         for entry in history
     ]
@@ -69,7 +71,10 @@ def _of_epochs(context: Context, history: Sequence[Mapping[str, Any]]) -> Sectio
             " Where accuracy on train still rises and accuracy on validation does not, the head learns its training "
             "images only."
         )
+    if stages := _stages(context, history):
+        words += f" The run has {counted(len(stages), 'stage')}: {'; '.join(stages)}."
     values = {
+        "staged": bool(stages),
         "plot": _plot(history, used, validated) if len(history) >= LEAST_EPOCHS else None,
         "rows": rows,
         "validated": validated,
@@ -77,6 +82,19 @@ def _of_epochs(context: Context, history: Sequence[Mapping[str, Any]]) -> Sectio
         "candidates": [],
     }
     return Section("curve", "Learning curve", words, "curve.html", values)
+
+
+def _stages(context: Context, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each stage of a run did, and in which epochs; [] for a run without stages."""
+    first: dict[int, int] = {1: 1} | {stage: epoch for epoch, stage in beginnings_of(history)}
+    found: list[str] = []
+    for number, stage in enumerate(stages_of(context.classifier.meta.asked), start=1):
+        if number not in first:
+            break  # it has not begun
+        part = "the head alone" if stage.train_from == "head" else f"{stage.train_from} and what follows it"
+        done = "solved" if stage.learning_rate is None else f"trained at learning rate {stage.learning_rate:g}"
+        found.append(f"from epoch {first[number]}, {part} was {done}")
+    return found
 
 
 def _number(value: Any, digits: int) -> str:
@@ -92,6 +110,8 @@ def _plot(history: Sequence[Mapping[str, Any]], used: int | None, validated: boo
             for split, colour, mark in zip(splits, (colours.second, colours.first), ("s", "o"), strict=False):
                 values = [entry[f"{split}/{what}"] for entry in history]
                 axes.plot(epochs, values, color=colour, marker=mark if len(epochs) <= 40 else None, label=split)
+            for epoch, stage in beginnings_of(history):
+                axes.axvline(epoch - 0.5, color=colours.soft, linewidth=1, label=f"stage {stage} begins")
             if used:
                 axes.axvline(used, color=colours.soft, linestyle=":", label="used here")
             axes.set_xlabel("epoch")
@@ -102,6 +122,8 @@ def _plot(history: Sequence[Mapping[str, Any]], used: int | None, validated: boo
     last = history[-1]
     ends = ", ".join(f"{_number(last[f'{split}/accuracy'], 3)} on {split}" for split in splits)
     alt = f"Accuracy and loss by epoch, {counted(len(history), 'epoch')}; at the end, accuracy {ends}."
+    for epoch, stage in beginnings_of(history):
+        alt += f" Stage {stage} begins with epoch {epoch}."
     return svg(draw, alt=alt, width=8.4, height=3.2)
 
 
