@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxcat.data.records import Split
+from jaxcat.errors import CheckpointError
 from jaxcat.inference.classifier import Classifier
 from jaxcat.report.pictures import Pictures
+from jaxcat.runs.choice import choose
+from jaxcat.runs.meta import read_meta
 from jaxcat.runs.records import Listed
 from jaxcat.system.console import Console
 from jaxcat.wording import printable
@@ -109,6 +112,17 @@ class Context:
     def files(self) -> tuple[str, ...]:
         """The names of the records as they are shown: printable."""
         return tuple(map(printable, self.split.files))
+
+    @functools.cached_property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The run's epochs, also those after the step of this report, as far as the latest checkpoint can be read."""
+        classifier = self.classifier
+        try:
+            if classifier.workdir is not None:
+                return read_meta(classifier.workdir, choose(classifier.workdir, "latest")).history
+        except CheckpointError:
+            pass
+        return classifier.meta.history
 
     def features(self) -> np.ndarray | None:
         """The pooled features that the head sees, float32 (N, F).

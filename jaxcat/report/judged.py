@@ -44,7 +44,7 @@ def _changed(context: Context) -> Iterator[str]:
 
 def _chosen(context: Context) -> Iterator[str]:
     """What the validation images have chosen; leave-one-out on train, which chooses for exact heads, is not theirs."""
-    config, history = context.classifier.meta.asked, context.classifier.meta.history
+    config, history = context.classifier.meta.asked, context.history
     if is_exact(config) or not history:
         return
     choices = []

@@ -9,13 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxcat.errors import CheckpointError
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
 from jaxcat.report.plots import Colours, Plot, svg
 from jaxcat.report.section import Section
-from jaxcat.runs.choice import choose
-from jaxcat.runs.meta import read_meta
 from jaxcat.training.stages import beginnings_of, stages_of
 from jaxcat.training.writers import CANDIDATES
 from jaxcat.wording import counted, first_to_last
@@ -26,23 +23,12 @@ SPLITS = ("train", "validation")
 
 def section_of(context: Context) -> Section | None:
     """None if the run has no history, as published weights."""
-    history = _history(context)
+    history = context.history
     if not history:
         return None
     if CANDIDATES in history[-1]:
         return _of_candidates(history[-1][CANDIDATES])
     return _of_epochs(context, history)
-
-
-def _history(context: Context) -> Sequence[Mapping[str, Any]]:
-    """The epochs of the run, also those after the step of this report, as far as the latest checkpoint can be read."""
-    classifier = context.classifier
-    try:
-        if classifier.workdir is not None:
-            return read_meta(classifier.workdir, choose(classifier.workdir, "latest")).history
-    except CheckpointError:
-        pass
-    return classifier.meta.history
 
 
 # a trained head -------------------------------------------------------------------------------------------------------
