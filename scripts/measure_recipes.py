@@ -1,14 +1,15 @@
 """What recipes reach and cost: each is trained with several seeds by the train command, one run after the other.
 
-    python scripts/measure_recipes.py --cats DIR --hands DIR2 --weights FILE.h5 --output runs/recipes \
+    python scripts/measure_recipes.py --cats DIR --hands DIR2 --digits RUN --weights FILE.h5 --output runs/recipes \
         [--only NAME,NAME] [--seeds 3] [--against NAME]
 
-DIR and DIR2 are folders as `python -m jaxcat.train` takes them. Prints rows of docs/recipes.md, in Markdown: accuracy
-on validation after the last epoch (nothing is chosen by validation) as mean ± standard deviation over the seeds, and
-minutes of a whole run: the seconds of both cores, divided by two and by 60, so that programs that run beside it disturb
-them little. Rows of frozen blocks are kept in OUTPUT/cache. The first seed computes and pays for them, so its minutes
-stand in a column of their own. `--against NAME` compares the answers with those of another
-recipe of the same images, seed by seed, by McNemar's exact test. Finished runs under OUTPUT are read, not repeated.
+DIR and DIR2 are folders as `python -m jaxcat.train` takes them, RUN is the run `source` of scripts/digits_demo.py.
+Prints rows in Markdown: accuracy after the last epoch, on validation or the digits' test split, as mean ± standard
+deviation over the seeds; the same of the best epoch, which validation chose; and minutes of the train command. These
+are the seconds of both cores, divided by two and by 60, so that programs that run beside it disturb them little. Rows
+of frozen blocks are kept in OUTPUT/cache: the first run that needs them computes and pays for them. `--against NAME`
+compares the answers with those of another recipe of the same images, seed by seed, by McNemar's exact test. Finished
+runs under OUTPUT are read, not repeated.
 """
 
 from __future__ import annotations
@@ -29,23 +30,52 @@ from jaxcat.objectives.paired import mcnemar
 
 
 class Recipe(NamedTuple):
-    """A row: which images (a key of the command line), the config, and settings beside those of the images."""
+    """A row of the table.
+
+    Attributes:
+        images: a key of `IMAGES`.
+        config: as `--config` takes it.
+        settings: beside those of the images.
+    """
 
     images: str
     config: str
     settings: tuple[str, ...] = ()
 
 
-SMALL = ("data.image_size=176", "model.cut=mixed6", "model.pool_from=mixed0")
+# Images → the setting that says where they are, and the split that a run is measured on.
+IMAGES = {"cats": ("data.dir", "validation"), "hands": ("data.dir", "validation"), "digits": ("init_from", "test")}
+ALL, SMALL = ("bottleneck.engine=xla",), ("data.image_size=176", "model.cut=mixed6", "model.pool_from=mixed0")
+FEW_CATS = (*SMALL, "data.train_size=400", "model.pool=avg_std", "optim.name=adam", "bottleneck.views=4")
+HANDS = (
+    *("data.image_size=100", "data.train_size=400", "model.cut=mixed6", "model.train_from=mixed5", "batch_size=25"),
+    *("epochs=5", "optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
+)
+DIGITS = ("model.train_bn=True", "train.stages=head:20:3e-3, mixed0:20:3e-3")
+SOLVED_DIGITS = ("optim.name=exact", "data.augment=none", "bottleneck.views=1", "bottleneck.dtype=float32")
 RECIPES = {
-    "exact-176": Recipe("cats", "folder", (*SMALL, "bottleneck.engine=xla")),
+    "cats exact": Recipe("cats", "folder", ALL),
+    "cats exact 176": Recipe("cats", "folder", (*ALL, *SMALL)),
+    "hands exact 176": Recipe("hands", "folder", (*ALL, *SMALL)),
+    "few cats": Recipe("cats", "folder:trained", FEW_CATS),
+    "few cats mild": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=mild")),
+    "few cats article": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=article")),
+    "hands find rate": Recipe("hands", "folder:trained", (*HANDS, "optim.find_learning_rate=True")),
+    "digits exact": Recipe("digits", "digits:transfer", (*SOLVED_DIGITS, "model.pool=avg_std", "model.pool_from=auto")),
+    "digits": Recipe("digits", "digits:transfer", DIGITS),
+    "digits erase": Recipe("digits", "digits:transfer", (*DIGITS, "data.erase=0.5")),
+    "digits mixup": Recipe("digits", "digits:transfer", (*DIGITS, "optim.mix=mixup")),
+    "digits cutmix": Recipe("digits", "digits:transfer", (*DIGITS, "optim.mix=cutmix")),
 }
 
 
 def command(recipe: Recipe, *, seed: int, workdir: Path, images: dict[str, Path], weights: Path) -> list[str]:
     """The words of the train command, after `python -m`."""
-    given = (f"data.dir={images[recipe.images]}", f"model.weights={weights}", "model.preprocessing=zero_one")
-    settings = [f"--config.{setting}" for setting in (*given, *recipe.settings, f"seed={seed}")]
+    setting, _ = IMAGES[recipe.images]
+    given = [f"{setting}={images[recipe.images]}", f"seed={seed}"]
+    if setting == "data.dir":
+        given += [f"model.weights={weights}", "model.preprocessing=zero_one"]
+    settings = [f"--config.{setting}" for setting in (*given, *recipe.settings)]
     return ["jaxcat.train", "--config", recipe.config, "--workdir", str(workdir), *settings]
 
 
@@ -61,25 +91,20 @@ def call(words: list[str], *, cache: Path, log: Path) -> float:
 
 
 def measure(name: str, seed: int, *, output: Path, images: dict[str, Path], weights: Path) -> dict[str, Any]:
-    """Accuracies after the last and the best epoch, CPU seconds, and which validation images are answered right."""
-    folder = output / f"{name}-{seed}"
+    """CPU seconds, the best validation accuracy of all epochs, and which images the last epoch answers right."""
+    folder, (_, split) = output / f"{name.replace(' ', '_')}-{seed}", IMAGES[RECIPES[name].images]
     kept, log, run = folder / "result.json", folder / "log.txt", folder / "run"
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
         words = command(RECIPES[name], seed=seed, workdir=run, images=images, weights=weights)
-        before = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else 0.0
-        seconds = before + call(words, cache=output / "cache", log=log)
-        (folder / "seconds.json").write_text(json.dumps(seconds))
-        call(
-            ["jaxcat.evaluate", "--workdir", str(run), "--step", "latest", "--results-dir", str(folder)],
-            cache=output / "cache",
-            log=log,
-        )
+        seconds = call(words, cache=output / "cache", log=log)
+        measuring = ["jaxcat.evaluate", "--workdir", str(run), "--step", "latest", "--split", split]
+        call([*measuring, "--results-dir", str(folder)], cache=output / "cache", log=log)
         entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        reached = [entry["validation/accuracy"] for entry in entries if entry["event"] == "epoch"]
-        with open(folder / "validation.predictions.csv", newline="") as file:
+        best = max(entry["validation/accuracy"] for entry in entries if entry["event"] == "epoch")
+        with open(folder / f"{split}.predictions.csv", newline="") as file:
             right = [row["predicted"] == row["label"] for row in csv.DictReader(file)]
-        kept.write_text(json.dumps({"last": reached[-1], "best": max(reached), "seconds": seconds, "right": right}))
+        kept.write_text(json.dumps({"best": best, "seconds": seconds, "right": right}))
     return json.loads(kept.read_text())
 
 
@@ -87,35 +112,38 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
+def row_of(name: str, found: list[dict[str, Any]]) -> str:
+    recipe, minutes = RECIPES[name], [each["seconds"] / 2 / 60 for each in found]
+    last = spread([statistics.mean(each["right"]) for each in found])
+    others = f"{statistics.mean(minutes[1:]):.1f}" if minutes[1:] else ""
+    words = " ".join(f'"--config.{each}"' if " " in each else f"--config.{each}" for each in recipe.settings)
+    best = spread([each["best"] for each in found])
+    return f"| {name} | {last} | {best} | {minutes[0]:.1f} | {others} | `--config {recipe.config} {words}` |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("cats", "hands"):
-        parser.add_argument(f"--{name}", type=Path, help="folder of images")
-    parser.add_argument("--weights", type=Path, required=True)
+    for name, (setting, _) in IMAGES.items():
+        parser.add_argument(f"--{name}", type=Path, help=f"for --config.{setting} of the recipes that begin with it")
+    parser.add_argument("--weights", type=Path, help="of the recipes of cats and hands")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--only", default=",".join(RECIPES), help="names of recipes, separated by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--against", help="name of the recipe that the answers of the others are compared with")
     arguments = parser.parse_args()
-    images = {name: folder.resolve() for name in ("cats", "hands") if (folder := getattr(arguments, name))}
-    places = {"output": arguments.output.resolve(), "images": images, "weights": arguments.weights.resolve()}
-    print("| recipe | accuracy | best epoch | minutes, first seed | others | settings |\n|" + "---|" * 6)
+    images = {name: folder.resolve() for name in IMAGES if (folder := getattr(arguments, name))}
+    weights = arguments.weights and arguments.weights.resolve()
+    places = {"output": arguments.output.resolve(), "images": images, "weights": weights}
+    print("| recipe | last epoch | best validation | minutes, first seed | other seeds | settings |\n|" + "---|" * 6)
     for name in arguments.only.split(","):
-        recipe = RECIPES[name]
         found = [measure(name, seed, **places) for seed in range(arguments.seeds)]
-        minutes = [each["seconds"] / 2 / 60 for each in found]
-        others = f"{statistics.mean(minutes[1:]):.1f}" if minutes[1:] else ""
-        last, best = (spread([each[key] for each in found]) for key in ("last", "best"))
-        settings = " ".join(f"--config.{setting}" for setting in recipe.settings)
-        print(
-            f"| {name} | {last} | {best} | {minutes[0]:.1f} | {others} | `{recipe.config} {settings}` |",
-            flush=True,
-        )
+        print(row_of(name, found), flush=True)
         for seed, each in enumerate(found if arguments.against and name != arguments.against else []):
-            other = np.asarray(measure(arguments.against, seed, **places)["right"])
-            pair = mcnemar(np.asarray(each["right"]), other)
+            other = measure(arguments.against, seed, **places)
+            pair = mcnemar(np.asarray(each["right"]), np.asarray(other["right"]))
             low, high = pair.interval
-            print(f"|  seed {seed} | {pair.difference:+.4f} ({low:+.4f} to {high:+.4f}), p = {pair.p:.3f} | | | | |")
+            alone = f"{pair.only_first} against {pair.only_second}"
+            print(f"seed {seed}: {pair.difference:+.4f} ({low:+.4f} to {high:+.4f}), {alone}, p = {pair.p:.4f}")
 
 
 if __name__ == "__main__":
