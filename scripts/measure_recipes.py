@@ -56,6 +56,8 @@ SOLVED_DIGITS = ("optim.name=exact", "data.augment=none", "bottleneck.views=1", 
 RECIPES = {
     "cats exact": Recipe("cats", "folder", ALL),
     "cats exact 176": Recipe("cats", "folder", (*ALL, *SMALL)),
+    "cats finetuned": Recipe("cats", "folder:finetuned"),
+    "hands finetuned": Recipe("hands", "folder:finetuned"),
     "hands exact 176": Recipe("hands", "folder", (*ALL, *SMALL)),
     "few cats": Recipe("cats", "folder:trained", FEW_CATS),
     "few cats mild": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=mild")),
