@@ -291,6 +291,6 @@ def rank(entry: dict) -> tuple[bool, float, float, int]:
     return False, -entry["validation/accuracy"], entry["validation/loss"], entry["epoch"]
 
 
-def is_validated(entry: dict) -> bool:
+def is_validated(entry: Mapping[str, Any]) -> bool:
     """Whether validation was measured after this epoch; it was not if `data.validation_fraction` is 0."""
     return entry["validation/accuracy"] is not None
