@@ -46,6 +46,10 @@ class Recipe(NamedTuple):
 # Images → the setting that says where they are, and the split that a run is measured on.
 IMAGES = {"cats": ("data.dir", "validation"), "hands": ("data.dir", "validation"), "digits": ("init_from", "test")}
 ALL, SMALL = ("bottleneck.engine=xla",), ("data.image_size=176", "model.cut=mixed6", "model.pool_from=mixed0")
+TUNED = (
+    *("model.train_from=mixed4", "model.pool=avg_std", "bottleneck.dtype=float32", "epochs=4"),
+    *("optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
+)
 FEW_CATS = (*SMALL, "data.train_size=400", "model.pool=avg_std", "optim.name=adam", "bottleneck.views=4")
 HANDS = (
     *("data.image_size=100", "data.train_size=400", "model.cut=mixed6", "model.train_from=mixed5", "batch_size=25"),
@@ -56,8 +60,8 @@ SOLVED_DIGITS = ("optim.name=exact", "data.augment=none", "bottleneck.views=1", 
 RECIPES = {
     "cats exact": Recipe("cats", "folder", ALL),
     "cats exact 176": Recipe("cats", "folder", (*ALL, *SMALL)),
-    "cats finetuned": Recipe("cats", "folder:finetuned"),
-    "hands finetuned": Recipe("hands", "folder:finetuned"),
+    "cats finetuned": Recipe("cats", "folder:trained", (*SMALL, *TUNED)),
+    "hands finetuned": Recipe("hands", "folder:trained", (*SMALL, *TUNED)),
     "hands exact 176": Recipe("hands", "folder", (*ALL, *SMALL)),
     "few cats": Recipe("cats", "folder:trained", FEW_CATS),
     "few cats mild": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=mild")),
