@@ -50,7 +50,6 @@ TUNED = (
     *("model.train_from=mixed4", "model.pool=avg_std", "bottleneck.dtype=float32", "epochs=4"),
     *("optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
 )
-FEW_CATS = (*SMALL, "data.train_size=400", "model.pool=avg_std", "optim.name=adam", "bottleneck.views=4")
 HANDS = (
     *("data.image_size=100", "data.train_size=400", "model.cut=mixed6", "model.train_from=mixed5", "batch_size=25"),
     *("epochs=5", "optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
@@ -63,9 +62,6 @@ RECIPES = {
     "cats finetuned": Recipe("cats", "folder:trained", (*SMALL, *TUNED)),
     "hands finetuned": Recipe("hands", "folder:trained", (*SMALL, *TUNED)),
     "hands exact 176": Recipe("hands", "folder", (*ALL, *SMALL)),
-    "few cats": Recipe("cats", "folder:trained", FEW_CATS),
-    "few cats mild": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=mild")),
-    "few cats article": Recipe("cats", "folder:trained", (*FEW_CATS, "data.augment=article")),
     "hands find rate": Recipe("hands", "folder:trained", (*HANDS, "optim.find_learning_rate=True")),
     "digits exact": Recipe("digits", "digits:transfer", (*SOLVED_DIGITS, "model.pool=avg_std", "model.pool_from=auto")),
     "digits": Recipe("digits", "digits:transfer", DIGITS),
