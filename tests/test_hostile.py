@@ -97,7 +97,7 @@ def test_a_class_folder_of_all_of_it(corpus, tmp_path, skip, caplog):
     (data / "second" / "readable").symlink_to(corpus / "readable")
     (data / "second" / "refused").symlink_to(corpus / "refused")
     config = default()
-    config.data.dir = str(data)
+    config.data.dir = config.data.train_dir = str(data)  # `second` is a class, though folders of images are in it
     splits = open_data(config).splits
     sizes = dict.fromkeys(splits, 32)
     bad = len(hostile.refused()) + 3 + (not os.access(corpus / "refused" / "forbidden.png", os.R_OK))

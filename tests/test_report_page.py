@@ -201,11 +201,13 @@ def test_the_map_shows_what_the_pointer_is_on(few, opened):
     assert file == context.files[number]
     assert context.classes[context.predicted[number]] in said
     page.run("document.getElementById('map-plot').focus()")
+    also_said = set()
     for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
         page.run(
             f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', cancelable: true}}))"
         )
-    assert page.run("document.getElementById('map-said').textContent") != said
+        also_said.add(page.run("document.getElementById('map-said').textContent"))
+    assert also_said - {said}, "they lead to other points, though the last may be the first again"
     wrong = page.run("document.querySelectorAll('#map-plot svg > path').length")
     assert wrong == np.sum(~context.correct)
 
