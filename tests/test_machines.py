@@ -37,11 +37,11 @@ def jaxcat(*arguments: str, cwd: Path, before: str = "", **environment: str) -> 
 
 
 def refused(result: subprocess.CompletedProcess) -> str:
-    """The one line of a request that is refused."""
+    """The one line of a request that is refused, without those that say what takes long on a busy machine."""
     said = result.stderr.decode()
     assert result.returncode == 2, said
-    assert len(said.strip().splitlines()) == 1, said
-    return said
+    (line,) = (line for line in said.strip().splitlines() if not line.endswith(" …"))
+    return line
 
 
 @pytest.mark.parametrize(
