@@ -111,7 +111,14 @@ NOT_READ = {
     "cut.png": (encoded("PNG")[:12], "PNG file, damaged or cut short"),
     "cut.tif": (encoded("TIFF")[:6], "TIFF file"),
     "cut.avif": (encoded("AVIF")[:60], "AVIF"),
-    "strange.tif": (tiff(t262=99), "TIFF file, of a kind that is not read .3 channels of 8 bits, compression none.: "),
+    "strange.tif": (
+        tiff(t262=99),
+        "a TIFF file, of a kind that is not read .3 channels of 8 bits, compression none.: save it as PNG, in grey or",
+    ),
+    "its channels are a fraction.tif": (
+        tiff(t262=99).replace(struct.pack("<HHII", 277, 3, 1, 3), struct.pack("<HHII", 277, 5, 1, 8)),
+        r"TIFF file, of a kind that is not read \((?!\d)",
+    ),
     **{
         f"compression {number}.tif": (
             compressed(number),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ from PIL import TiffImagePlugin
 from jaxcat.wording import counted
 
 WEBP = 50001
-SAVE_ANEW = "save it as PNG, or as TIFF without compression or with LZW or Deflate"
+_READ = (1, 5, 8, 32773, 32946)  # compressions that are read: none, LZW, Deflate, PackBits
+_OTHERWISE = "without compression or with LZW or Deflate"
 _COMPRESSION, _BITS, _CHANNELS, _FORMAT = 259, 258, 277, 339
 # Tag 259: https://www.awaresystems.be/imaging/tiff/tifftags/compression.html, and libtiff's tiff.h
 _COMPRESSIONS = {
@@ -28,28 +30,33 @@ _FORMATS = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}  #
 
 
 def described(encoded: bytes) -> str:
-    """How the first page of a TIFF is stored, such as "3 channels of 16 bits, compression JPEG XL"; "" if not known."""
-    tags = _tags(encoded)
-    if not tags:
+    """How the first page of a TIFF is stored, and how to save it, such as "(1 channel of 8 bits, compression LERC): …".
+
+    "" if its tags are damaged.
+    """
+    if not (tags := _tags(encoded)):
         return ""
-    number, channels = tags.get(_COMPRESSION, 1), tags.get(_CHANNELS, 1)
-    bits, kind = (_first(tags.get(tag, default)) for tag, default in ((_BITS, 1), (_FORMAT, 1)))
+    number, channels, bits, kind = (tags[tag] for tag in (_COMPRESSION, _CHANNELS, _BITS, _FORMAT))
     stored = f"{counted(channels, 'channel')} of {_FORMATS.get(kind, '')}{counted(bits, 'bit')}"
-    return f"{stored}, compression {_COMPRESSIONS.get(number, f'number {number}')}"
+    name = _COMPRESSIONS.get(number, f"number {number}")
+    # Without such a compression it is the pixels that are not read, so as TIFF they would not be read again.
+    ways = "save it as PNG, in grey or RGB" if number in _READ else f"save it as PNG, or as TIFF {_OTHERWISE}"
+    return f"({stored}, compression {name}): {ways}"
 
 
-def _first(values: Any) -> Any:
-    return values[0] if isinstance(values, tuple) and values else values
-
-
-def _tags(encoded: bytes) -> Mapping[int, Any]:
-    """The tags of the first page; {} if they are damaged."""
+def _tags(encoded: bytes) -> Mapping[int, int]:
+    """Compression, channels, bits and format of the first page; {} if its tags are damaged."""
     try:
         file = io.BytesIO(encoded)
         header = file.read(16 if b"+" in encoded[2:4] else 8)  # a BigTIFF has the longer one
         tags = TiffImagePlugin.ImageFileDirectory_v2(header)
         file.seek(tags.next)
         tags.load(file)
-        return tags
-    except Exception:  # damaged files raise nearly every kind
+        return {tag: _number(tags.get(tag, 1)) for tag in (_COMPRESSION, _CHANNELS, _BITS, _FORMAT)}
+    except Exception:  # damaged files raise nearly every kind, some only when a tag is read
         return {}
+
+
+def _number(value: Any) -> int:
+    """The value of a tag, or the first of several. Raises TypeError if it is no whole number, as in a damaged file."""
+    return operator.index(value[0] if isinstance(value, tuple) else value)

@@ -85,7 +85,7 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
     for name, beginnings in _BEGINNINGS.items():
         if encoded.startswith(beginnings):
             if name == "TIFF" and reason and (stored := tiff.described(encoded)):
-                return f"a TIFF file, of a kind that is not read ({stored}): {tiff.SAVE_ANEW}"
+                return f"a TIFF file, of a kind that is not read {stored}"
             kind = "of a kind that is not read" if name == "TIFF" and reason else "damaged or cut short"
             return f"a {name} file, {kind}{f' ({reason})' if reason else ''}"
     if what := _of_text(encoded):
