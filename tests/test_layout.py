@@ -229,11 +229,12 @@ def test_a_run_by_older_rules_keeps_such_classes(tmp_path, caplog):
             open_data(config, rules=rules)
 
 
-def test_classes_made_of_folders_are_told_of(tmp_path, caplog):
-    flat(tmp_path / "cat", indoor=3, outdoor=3)
-    flat(tmp_path, dog=3, fox=3)
-    assert opened(tmp_path).classes == ("cat", "dog", "fox")
-    assert f"set --config.data.train_dir={tmp_path / 'cat'}" in caplog.text
+@pytest.mark.parametrize("classes", [("cat", "dog", "fox"), ("0", "1", "2")])
+def test_classes_made_of_folders_are_told_of(tmp_path, caplog, classes):
+    flat(tmp_path / classes[0], indoor=3, outdoor=3)
+    flat(tmp_path, **dict.fromkeys(classes[1:], 3))
+    assert opened(tmp_path).classes == classes
+    assert f"set --config.data.train_dir={tmp_path / classes[0]}" in caplog.text
 
 
 def test_a_folder_of_archives(tmp_path):

@@ -71,7 +71,12 @@ def is_part(name: str) -> bool:
 
 
 def says_nothing(name: str) -> bool:
-    """Whether a folder's name says only that there are data or images in it, such as "dataset" or "my_images"."""
+    """Whether a folder's name says only that there are data or images in it, such as "dataset" or "my_images".
+
+    A number alone is not such a name: classes may be called 0 to 9.
+    """
+    if name.isdigit():
+        return False
     return all(_ALSO_NOTHING.fullmatch(word) or _NOTHING.fullmatch(word) for word in _words(name))
 
 
