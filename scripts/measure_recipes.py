@@ -9,7 +9,7 @@ deviation over the seeds; the same of the best epoch, which validation chose; an
 are the seconds of both cores, divided by two and by 60, so that programs that run beside it disturb them little. Rows
 of frozen blocks are kept in OUTPUT/cache: the first run that needs them computes and pays for them. `--against NAME`
 compares the answers with those of another recipe of the same images, seed by seed, by McNemar's exact test. Finished
-runs under OUTPUT are read, not repeated.
+runs under OUTPUT are read, not repeated; an interrupted one begins anew, so that its minutes are those of all of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -97,7 +98,8 @@ def measure(name: str, seed: int, *, output: Path, images: dict[str, Path], weig
     folder, (_, split) = output / f"{name.replace(' ', '_')}-{seed}", IMAGES[RECIPES[name].images]
     kept, log, run = folder / "result.json", folder / "log.txt", folder / "run"
     if not kept.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run went on in fewer seconds than it takes
+        folder.mkdir(parents=True)
         words = command(RECIPES[name], seed=seed, workdir=run, images=images, weights=weights)
         seconds = call(words, cache=output / "cache", log=log)
         measuring = ["jaxcat.evaluate", "--workdir", str(run), "--step", "latest", "--split", split]
