@@ -263,6 +263,16 @@ def test_numbered_folders_of_one_split(tmp_path):
         assert (data.classes, sum(map(len, data.splits.values()))) == (("cat", "dog"), 20)
 
 
+def test_numbered_folders_are_not_all_taken_where_the_pattern_would_find_other_classes(tmp_path):
+    for split in ("train1", "train2"):
+        flat(tmp_path / "deeper" / split / "cat", indoor=3, outdoor=3)
+        flat(tmp_path / "deeper" / split, dog=3)
+    splits(tmp_path / "unsorted", "train")
+    flat(tmp_path / "unsorted", test1=3, test2=3)
+    for root in (tmp_path / "deeper", tmp_path / "unsorted"):
+        assert "label_pattern" not in refused(root, "split by their names; keep one")
+
+
 def test_two_images_never_have_one_name(tmp_path):
     flat(tmp_path / "here" / "train", **CLASSES)
     flat(tmp_path / "away", **CLASSES)

@@ -148,8 +148,13 @@ def _labelled(group: dict[str, list[Path]]) -> int:
 
 
 def or_all(paths: Sequence[Path]) -> str:
-    """The end of a message about folders that may be one split: how all of them are taken, if they are numbered."""
-    if not are_numbered([path.name for path in paths]):
+    """The end of a message about folders that may be one split: how all of them are taken, if they are numbered.
+
+    "" if they are not, or if their class folders hold other folders: the pattern would take those for classes.
+    """
+    inside = [folders(path) for path in paths]
+    flat = all(here and all(holds_images(each, below=False) for each in here) for here in inside)
+    if not flat or not are_numbered([path.name for path in paths]):
         return ""
     return "; to take all, with the class folder as the class: --config.data.label_pattern='([^/]+)/[^/]+$'"
 
