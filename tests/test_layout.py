@@ -246,12 +246,30 @@ def test_a_folder_of_archives(tmp_path):
     )
 
 
-def test_images_and_masks_in_every_class(tmp_path):
+@pytest.mark.parametrize("split", ["", "train"])
+def test_images_and_masks_in_every_class(tmp_path, split):
     for name in ("COVID", "Normal"):
-        flat(tmp_path / name, images=3, masks=3)
+        flat(tmp_path / split / name, images=3, masks=3)
     message = refused(tmp_path, "all hold images, masks, which are parts of a data set", "--config.data.source=table")
     assert "validation_dir" not in message
-    assert opened(tmp_path, train_dir=".").classes == ("COVID", "Normal")
+    assert f"--config.data.train_dir={tmp_path / split}" in message
+    assert opened(tmp_path, train_dir=split or ".").classes == ("COVID", "Normal")
+
+
+def test_images_and_annotations_without_images_in_every_class(tmp_path):
+    for name in ("cat", "dog"):
+        flat(tmp_path / "train" / name, images=3)
+        (tmp_path / "train" / name / "annotations").mkdir()
+        (tmp_path / "train" / name / "annotations" / "0.xml").write_text("<a/>")
+    assert opened(tmp_path).classes == ("cat", "dog")
+
+
+def test_a_run_by_older_rules_keeps_images_and_masks_below_a_split(tmp_path):
+    for name in ("COVID", "Normal"):
+        flat(tmp_path / "train" / name, images=3, masks=3)
+    config = default()
+    config.data.dir = str(tmp_path)
+    assert open_data(config, rules=3).classes == ("COVID", "Normal")
 
 
 def test_numbered_folders_of_one_split(tmp_path):

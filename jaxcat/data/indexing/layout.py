@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
         _check_parts(train)
         if rules >= REFUSE_MIXED:
             _check_mixed(train)
+            here = folders(train)  # where `train` is a split by its name, they have not been looked at yet
+            inside = {path: [each for each in folders(path) if holds_images(each)] for path in here}
+            _check_kinds(train, *_in_most(inside, here))
     known = {composed(path.name) for path in folders(train)}
     roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
     return {"train": train, **roots}
@@ -162,23 +165,35 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
                 f"SPLIT/CLASS{suggestion(base)}; to ignore these splits: {flag('train', base)}"
             )
     _check_flat(base, here)
-    number = Counter(composed(each.name).lower() for below in inside.values() for each in below)
-    common = sorted(name for name, count in number.items() if count > 1 and 2 * count > len(here))
+    common, alike = _in_most(inside, here)
     if len(common) < 2:
         return
-    alike = [path for path, below in inside.items() if {composed(each.name).lower() for each in below} & set(common)]
-    if any(map(is_part, common)):
-        raise DataError(
-            f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
-            "set by their names, so not all of them images to train on: move the others elsewhere, or list the images "
-            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}"
-        )
+    _check_kinds(base, common, alike)
     raise DataError(
         f"{shown(base)}: the folders {names(alike)} all hold the folders {', '.join(common[:5])}"
         f"{' …' if len(common) > 5 else ''}. If they are splits, say which is which, such as "
         f"{flag('train', alike[0])} {flag('validation', alike[1])} (or test_dir); if they are the classes, "
         f"{flag('train', base)}{suggestion(base)}"
     )
+
+
+def _in_most(inside: Mapping[Path, Sequence[Path]], here: Sequence[Path]) -> tuple[list[str], list[Path]]:
+    """The names of folders that most of the folders `here` hold, and those that hold any of them."""
+    number = Counter(composed(each.name).lower() for below in inside.values() for each in below)
+    common = sorted(name for name, count in number.items() if count > 1 and 2 * count > len(here))
+    return common, [
+        path for path, below in inside.items() if {composed(each.name).lower() for each in below} & set(common)
+    ]
+
+
+def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path]) -> None:
+    """Raises DataError if what the folders `alike` all hold are images and, say, their masks."""
+    if len(common) > 1 and any(map(is_part, common)):
+        raise DataError(
+            f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
+            "set by their names, so not all of them images to train on: move the others elsewhere, or list the images "
+            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}"
+        )
 
 
 def _check_flat(base: Path, here: Sequence[Path]) -> None:
