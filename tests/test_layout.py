@@ -210,10 +210,20 @@ def test_folders_of_classes_beside_folders_of_images_are_no_classes(folders, cla
     message = refused(
         tmp_path, "images only. If the folders in", f"are the classes, --config.data.train_dir={tmp_path}"
     )
-    train, whole = re.findall(r"train_dir=(\S+?)(?:;|$)", message)
+    train, whole = re.findall(r"train_dir=(\S+?)(?:;|\s|$)", message)
     assert train == str(tmp_path / classes)
     assert opened(tmp_path, train_dir=train).classes == ("cat", "dog")
     assert len(opened(tmp_path, train_dir=whole).classes) >= 2
+
+
+def test_the_settings_that_a_refusal_names_keep_the_other_splits(tmp_path):
+    flat(tmp_path / "train" / "sorted", **CLASSES)
+    flat(tmp_path / "train", more=3)
+    splits(tmp_path, "validation", "test")
+    message = refused(tmp_path, "images only")
+    inner, outer = (dict(re.findall(r"data\.(\w+)=([^\s;]+)", part)) for part in message.split("; "))
+    assert inner.keys() == outer.keys() == {"train_dir", "validation_dir", "test_dir"}
+    assert opened(tmp_path, **inner).splits["validation"].files[0] == "validation/cat/000.png"
 
 
 def test_a_run_by_older_rules_keeps_such_classes(tmp_path, caplog):

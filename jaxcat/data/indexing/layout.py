@@ -44,12 +44,13 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
         found = _by_name(root, taken=list(named.values())) | named
     train = class_root(found["train"])
     if "train" not in named:
-        _check_parts(train)
+        also = "".join(f" {flag(name, found[name])}" for name in SPLITS[1:] if name in found and name not in named)
+        _check_parts(train, also)
         if rules >= REFUSE_MIXED:
-            _check_mixed(train)
+            _check_mixed(train, also)
             here = folders(train)  # where `train` is a split by its name, they have not been looked at yet
             inside = {path: [each for each in folders(path) if holds_images(each)] for path in here}
-            _check_kinds(train, *_in_most(inside, here))
+            _check_kinds(train, *_in_most(inside, here), also=also)
     known = {composed(path.name) for path in folders(train)}
     roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
     return {"train": train, **roots}
@@ -94,17 +95,20 @@ def _by_name(root: Path, *, taken: Sequence[Path]) -> dict[str, Path]:
     return {"train": base}
 
 
-def _check_parts(train: Path) -> None:
-    """Raises DataError if the folders that would be classes are parts of a data set, such as images and masks."""
+def _check_parts(train: Path, also: str) -> None:
+    """Raises DataError if the folders that would be classes are parts of a data set, such as images and masks.
+
+    `also` has the settings of the other splits: beside `data.train_dir`, they are no longer found by their names.
+    """
     here = folders(train)
     if len(here) > 1 and are_parts([path.name for path in here]):
         raise DataError(
             f"{shown(train)} holds {names(here)}, which are parts of a data set by their names, not classes: arrange "
-            f"the images as CLASS/…{suggestion(train)}; if they are classes, {flag('train', train)}"
+            f"the images as CLASS/…{suggestion(train)}; if they are classes, {flag('train', train)}{also}"
         )
 
 
-def _check_mixed(train: Path) -> None:
+def _check_mixed(train: Path, also: str) -> None:
     """Raises DataError if one of the folders that would be classes holds the classes, and others hold images only.
 
     So are archives in which a folder of sorted images lies beside samples, or beside images to test on. Where more
@@ -126,8 +130,8 @@ def _check_mixed(train: Path) -> None:
     raise DataError(
         f"{shown(train)}: {printable(one.name)} holds {len(below[one])} folders of images ({names(below[one])}), and "
         f"beside it {names(flat)} {'holds' if len(flat) == 1 else 'hold'} images only. If the folders in "
-        f"{printable(one.name)} are the classes, {flag('train', innermost(inner))}; if those beside each other are, "
-        f"{flag('train', train)}"
+        f"{printable(one.name)} are the classes, {flag('train', innermost(inner))}{also}; if those beside each other "
+        f"are, {flag('train', train)}{also}"
     )
 
 
@@ -186,13 +190,13 @@ def _in_most(inside: Mapping[Path, Sequence[Path]], here: Sequence[Path]) -> tup
     ]
 
 
-def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path]) -> None:
+def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path], *, also: str = "") -> None:
     """Raises DataError if what the folders `alike` all hold are images and, say, their masks."""
     if len(common) > 1 and any(map(is_part, common)):
         raise DataError(
             f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
             "set by their names, so not all of them images to train on: move the others elsewhere, or list the images "
-            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}"
+            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}{also}"
         )
 
 
