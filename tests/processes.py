@@ -147,7 +147,10 @@ class Forked:
     ):
         """Starts it; with stdin=PIPE, `communicate` does. `stdout` is a file or PIPE."""
         at = next(place for place, word in enumerate(command) if word in ("-c", "-m"))
-        self._log = Path(tempfile.mkstemp()[1] if isinstance(stdout, int) else stdout.name)
+        if isinstance(stdout, int):
+            file, name = tempfile.mkstemp()
+            os.close(file)
+        self._log = Path(name if isinstance(stdout, int) else stdout.name)
         self._program, self._words = command[at : at + 2], command[at + 2 :]
         self._environment, self._killed = env, False
         self._process: BaseProcess | None = None
