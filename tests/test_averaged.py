@@ -174,6 +174,8 @@ def test_features_and_heat_maps_are_of_one_view(flag, capsys):
 def test_another_name_is_refused(run):
     with pytest.raises(ConfigError, match="average_over=miror: must be one of .* did you mean mirrored"):
         jaxcat.load(run).predict(drawn(1), average_over="miror")
+    with pytest.raises(ConfigError, match="average_over=None: must be one of "):
+        jaxcat.load(run).predict(drawn(1), average_over=None)
 
 
 def test_the_figures_of_a_folder_are_never_those_of_an_average(tmp_path):

@@ -124,7 +124,7 @@ class StoreOfViews:
 
 def average_of(name: str, *, named: str = "average_over=") -> Average:
     """The row of this name. Raises ConfigError if there is none; `named` is what the message calls the request."""
-    if problem := not_one_of(name, AVERAGES):
+    if problem := not_one_of(str(name), AVERAGES):  # a program may pass None
         raise ConfigError(f"{named}{name}: {problem}")
     return AVERAGES[name]
 
