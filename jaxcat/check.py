@@ -87,10 +87,10 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     if classes:
         for name, split in splits.items():
             held_out = "held out of train" if name == "validation" and found.data.held_out else _inside(split.files)
-            say(f"{name}: {len(split)} images" + (f", {held_out}" if held_out else ""))
+            say(f"{name}: {counted(len(split), 'image')}" + (f", {held_out}" if held_out else ""))
         console.print(_classes(found))
     total = sum(map(len, splits.values()))
-    say(f"{total} images, {len(found.unreadable)} unreadable; {_formats(found)}")
+    say(f"{counted(total, 'image')}, {len(found.unreadable)} unreadable; {_formats(found)}")
     if found.sizes:
         smallest, largest = (choose(found.sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
         middle = inspection.median_size(found.sizes)

@@ -85,7 +85,7 @@ class Parity:
         made = f", {self.generated} of them generated" if self.generated else " of validation"
         yield (
             f"compared with jaxcat on the CPU in float32, {counted(self.images, 'image')}{made}, "
-            f"{counted(self.answers, 'answer')} among them: largest difference of a probability "
+            f"of {counted(self.answers, 'class', 'classes')} by their answers: largest difference of a probability "
             f"{self.probability:.1e}, of a logit {self.logit:.1e} of the logits' spread"
         )
         yield from map(str, self.changed)

@@ -27,12 +27,13 @@ from jaxcat.system.paths import plain_link
 from jaxcat.system.processes import barrier, lost_process
 
 
-def _not_about_items(record: logging.LogRecord) -> bool:
-    """False for Orbax's warning that an item lacks a metadata file, which only whole checkpoints have."""
-    return not record.getMessage().startswith("Metadata file does not exist")
+def _of_use(record: logging.LogRecord) -> bool:
+    """False for two warnings of Orbax: that an item lacks a metadata file, which only whole checkpoints have; and that
+    a save waited for the one before it, as on a busy disk."""
+    return not record.getMessage().startswith(("Metadata file does not exist", "Waiting for previous save"))
 
 
-logging.getLogger("absl").addFilter(_not_about_items)  # here, so that notebooks do not show it either
+logging.getLogger("absl").addFilter(_of_use)  # here, so that notebooks do not show them either
 
 ITEMS = ("model", "training")  # trees of a checkpoint, besides its meta
 
