@@ -37,6 +37,12 @@ os.dup2(read, 3)
 os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])"""
 PATIENCE = 60.0  # seconds
+# What Chromium answers if the page was left while it worked on an expression, by the moment of it.
+LEFT = ("navigated or closed", "context was destroyed", "Cannot find", "Promise was collected")
+
+
+class PageLeftError(AssertionError):
+    """The page was left for another one before an expression had its value."""
 
 
 class Browser:
@@ -76,6 +82,8 @@ class Browser:
         message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         self._to.write(json.dumps(message).encode() + b"\0")
         answer = self._answers[number].get(timeout=PATIENCE)
+        if any(text in answer.get("error", {}).get("message", "") for text in LEFT):
+            raise PageLeftError(method, answer)
         assert "error" not in answer, (method, answer)
         return answer["result"]
 
@@ -117,13 +125,18 @@ class Page:
         return found["result"].get("value")
 
     def wait_for(self, expression: str, patience: float = PATIENCE) -> Any:
-        """The value of an expression as soon as it is true."""
-        return self.until(lambda: self.run(expression), expression, patience)
+        """The value of an expression as soon as it is true, in this page or in one that it leads to."""
+
+        def value() -> Any:
+            with contextlib.suppress(PageLeftError):
+                return self.run(expression)
+
+        return self.until(value, expression, patience)
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         end = time.monotonic() + patience
         while not (found := condition()):
-            assert time.monotonic() < end, f"not within {patience} s: {what}\n{self.run('document.body.innerText')}"
+            assert time.monotonic() < end, f"not within {patience} s: {what}\n{self.run('document.body?.innerText')}"
             time.sleep(0.02)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,8 @@ def test_a_page_of_another_origin_gets_nothing(chromium, own, tmp_path, monkeypa
         assert answered == there, "nothing of that was answered"
         assert not own.served.learning.running
         assert not (tmp_path / "own" / "corrections").exists()
-        page.run(f"void (location = '{own.address}/state')")  # nor by going there, where another page leads
+        with contextlib.suppress(browser.PageLeftError):  # nor by going there, where another page leads
+            page.run(f"void (location = '{own.address}/state')")
         page.wait_for("document.body?.innerText.includes('error')")
         assert set(answered[len(there) :]) <= {("GET", "/favicon.ico")}  # browsers ask that for any page; there is none
         page.open(own.address)  # a person who types the address is let in
