@@ -48,15 +48,54 @@ def gamma(value: float) -> tuple[bytes, bytes]:
 def grey_profile(exponent: float) -> bytes:
     """An ICC profile of grey: the tags of one of RGB, with one curve and no primaries."""
     colour = matrix_profile(PRIMARIES[1], (0, exponent))
-    (count,) = struct.unpack_from(">I", colour, 128)
-    entries = [struct.unpack_from(">4sII", colour, 132 + 12 * i) for i in range(count)]
-    tags = {kind: colour[begin : begin + length] for kind, begin, length in entries}
+    tags = _tags(colour)
     kept = {b"desc": tags[b"desc"], b"cprt": tags[b"cprt"], b"wtpt": tags[b"wtpt"], b"kTRC": tags[b"rTRC"]}
-    table, content, begin = struct.pack(">I", len(kept)), b"", 132 + 12 * len(kept)
-    for kind, value in kept.items():
+    return _profile(colour[4:16] + b"GRAY" + colour[20:128], kept)
+
+
+# CIE Lab of paper, of inks and of their mixtures, from (cyan, magenta, yellow); paler than real ones, to be in sRGB.
+_PRINTED = {
+    (0, 0, 0): (95, 0, -2),
+    (1, 0, 0): (55, -20, -35),
+    (0, 1, 0): (48, 60, -3),
+    (0, 0, 1): (89, -5, 70),
+    (0, 1, 1): (47, 55, 35),
+    (1, 0, 1): (50, -40, 20),
+    (1, 1, 0): (28, 20, -40),
+    (1, 1, 1): (23, 0, 0),
+}
+
+
+def ink_profile() -> bytes:
+    """An ICC profile of a press, by a table of 9 values an ink; its darkest colour is no black, as in real ones."""
+    colour = matrix_profile(PRIMARIES[1], (0, 1.0))
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    printed = np.zeros((len(grid), 3))
+    for inks, lab in _PRINTED.items():
+        share = np.prod(np.where(inks, grid[:, :3], 1 - grid[:, :3]), axis=1, keepdims=True)
+        printed += share * lab
+    printed = printed * (1 - 0.75 * grid[:, 3:]) + [7, 0, 0] * grid[:, 3:]
+    cells = (printed * [2.55, 1, 1] + [0, 128, 128]).round().astype(np.uint8).tobytes()
+    straight, unit = bytes(range(256)), [65536, 0, 0, 0, 65536, 0, 0, 0, 65536]
+    table = b"mft1" + bytes(4) + bytes([4, 3, 9, 0]) + struct.pack(">9i", *unit) + straight * 4 + cells
+    tags = _tags(colour)
+    kept = {b"desc": tags[b"desc"], b"cprt": tags[b"cprt"], b"wtpt": tags[b"wtpt"], b"A2B0": table + straight * 3}
+    return _profile(bytes(4) + b"\x02\x10\0\0prtrCMYKLab " + colour[24:128], kept)
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    (count,) = struct.unpack_from(">I", profile, 128)
+    entries = [struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(count)]
+    return {kind: profile[begin : begin + length] for kind, begin, length in entries}
+
+
+def _profile(header: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of a header, without the size that it begins with, and tags."""
+    table, content, begin = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for kind, value in tags.items():
         table += struct.pack(">4sII", kind, begin + len(content), len(value))
         content += value + bytes(-len(value) % 4)
-    return struct.pack(">I", begin + len(content)) + colour[4:16] + b"GRAY" + colour[20:128] + table + content
+    return struct.pack(">I", begin + len(content)) + header + table + content
 
 
 def icc_chunk(profile: bytes) -> tuple[bytes, bytes]:

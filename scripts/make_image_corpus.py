@@ -13,7 +13,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from image_bytes import bmp_of, chromaticity, gamma, grey_profile, icc_chunk, on_larger_canvas, png_of, with_chunks
+from image_bytes import (
+    bmp_of,
+    chromaticity,
+    chunk,
+    gamma,
+    grey_profile,
+    icc_chunk,
+    ink_profile,
+    on_larger_canvas,
+    png_of,
+    with_chunks,
+)
 from make_hostile_images import STORED, encode
 from PIL import Image, ImageCms
 
@@ -98,6 +109,11 @@ def png_colours() -> Files:
         "cicp_bt709": [(b"cICP", bytes([1, 1, 0, 1]))],
         "cicp_bt2020": [(b"cICP", bytes([9, 14, 0, 1]))],
         "cicp_linear": [(b"cICP", bytes([1, 8, 0, 1]))],
+        "cicp_bt470m": [(b"cICP", bytes([4, 4, 0, 1]))],
+        "cicp_240m": [(b"cICP", bytes([7, 7, 0, 1]))],
+        "cicp_film": [(b"cICP", bytes([8, 11, 0, 1]))],
+        "cicp_cinema_p3": [(b"cICP", bytes([11, 17, 0, 1]))],
+        "cicp_ebu": [(b"cICP", bytes([22, 13, 0, 1]))],
         "cicp_pq": [(b"cICP", bytes([9, 16, 0, 1]))],
         "cicp_hlg": [(b"cICP", bytes([9, 18, 0, 1]))],
         "icc_p3": [icc_chunk(DISPLAY_P3)],
@@ -143,6 +159,12 @@ def turned() -> Files:
         options = {"quality": 100, "subsampling": "4:4:4", "exif": exif_of(orientation)}
         yield f"orientation_{orientation}.avif", encode(image, "AVIF", **options)
     image = Image.fromarray(chart())
+    whole = encode(image, "PNG")
+    exif = chunk(b"eXIf", exif_of(6).removeprefix(b"Exif\0\0"))
+    yield "late_orientation.png", whole[:-12] + exif + whole[-12:]
+    tags = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHII", 0x0112, 4, 1, 6)
+    long = exif_of(6).replace(*tags)
+    yield "orientation_of_another_type.jpg", encode(image, "JPEG", exif=long, **EXACT)
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     yield "xmp_orientation.jpg", encode(image, "JPEG", xmp=xmp, **EXACT)
     yield "xmp_orientation.webp", encode(image, "WEBP", xmp=xmp, lossless=True)
@@ -175,6 +197,7 @@ def jpegs() -> Files:
     yield "grey_icc.jpg", encode(grey, "JPEG", quality=100, icc_profile=grey_profile(1.8))
     yield "ink_with_icc_of_rgb.jpg", encode(image.convert("CMYK"), "JPEG", icc_profile=DISPLAY_P3, **EXACT)
     yield "grey_with_icc_of_rgb.jpg", encode(grey, "JPEG", quality=100, icc_profile=ADOBE_RGB)
+    yield "ink_with_icc.jpg", encode(image.convert("CMYK"), "JPEG", icc_profile=ink_profile(), **EXACT)
     other = Image.fromarray(255 - chart())
     yield "frames.jpg", encode(image, "MPO", save_all=True, append_images=[other], **EXACT)
 

@@ -286,7 +286,7 @@ def test_chosen_classes(tmp_path):
     for split in data.splits.values():
         assert [data.classes[label] for label in split.labels] == [file.split("/")[0] for file in split.files]
     refused(tmp_path, "--config.data.classes=cat,foz", "'foz'", "fox", kind=ConfigError, classes="cat,foz")
-    refused(tmp_path, "--config.data.classes='cat'", "two classes", classes="cat")
+    refused(tmp_path, "--config.data.classes=cat", "two classes", classes="cat")
 
 
 def test_unknown_source():

@@ -175,9 +175,9 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
     chosen = {known.get(name, known[composed(name)]) for name in names}
     classes = tuple(name for name in available if name in chosen or not names)
     if len(classes) < 2:
+        check = f"--config.data.classes={wanted}" if wanted else "that the data are those you mean"
         raise DataError(
-            f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'};"
-            f" check --config.data.dir and --config.data.classes={wanted!r}"
+            f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'}; check {check}"
         )
     return classes
 

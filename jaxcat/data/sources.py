@@ -40,7 +40,9 @@ SOURCES: dict[str, DataSource] = {
         has_rules=True,
     ),
     "table": DataSource(
-        "image files that a table lists with their labels: data.table", "jaxcat.data.indexing.table_source:open_table"
+        "image files that a table lists with their labels: data.table",
+        "jaxcat.data.indexing.table_source:open_table",
+        has_rules=True,
     ),
     "tfds": DataSource(
         "a TensorFlow Datasets set, by name and split expressions", "jaxcat.data.indexing.tfds_splits:open_tfds"

@@ -28,7 +28,9 @@ __all__ = ["DECODE_VERSION", "MAX_PIXELS", "SUFFIXES", "Decoding", "decode", "de
 
 # Raise this version if the pixels of an image change. It is part of every bottleneck's key and stored with every run;
 # tests/test_golden.py fails if the pixels change and the version does not.
-DECODE_VERSION = 2  # 1 ignored the gamma of PNGs, and rotated by XMP
+# 1 ignored the gamma of PNGs, and rotated by XMP; 2 mapped the darkest colour of a printer's profile to black, and
+# rotated by an EXIF orientation of another type, or after the pixels of a PNG, and knew fewer code points.
+DECODE_VERSION = 3
 
 LARGE = 2**26  # pixels above which images are decoded one at a time: Pillow holds up to three copies of 4 bytes a pixel
 _large = threading.Lock()
@@ -36,7 +38,7 @@ _large = threading.Lock()
 MAX_BYTES = 2**30  # an uncompressed image of MAX_PIXELS takes 0.7 GB
 
 # EXIF tag 0x0112 says how the camera was held: its value → the move that turns the image upright. 1 is upright.
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SHORT = 0x0112, 3
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -213,6 +215,7 @@ def _eight_bits(image: Image.Image, how: Decoding, *, name: str, encoded: bytes 
         grey = deep.is_deep_grey(image) or deep.is_netpbm(image)
         if grey or how.grey_bits < 16 or "transparency" in image.info:  # else Pillow's high bytes are right
             return _of_deep_file(image, how, encoded=encoded, name=name)
+    deep.check_sign(image)
     if deep.is_deep_grey(image):
         inverted = deep.is_inverted(image)
         levels = deep.levels(deep.grey_of(image), how.grey_bits, name)
@@ -268,9 +271,11 @@ def _frame_of_gif(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation; 1 (upright), as in viewers, if the metadata cannot be parsed."""
+    """The EXIF orientation; 1 (upright), as in browsers, if the metadata cannot be parsed or it has another type."""
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        exif = image.getexif()
+        types = getattr(getattr(exif, "_info", None), "tagtype", {})  # of Pillow's own; it drops a tag that is read
+        return exif.get(_ORIENTATION_TAG, 1) if types.get(_ORIENTATION_TAG, _SHORT) == _SHORT else 1
     except Exception:  # damaged metadata around a good image
         return 1
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 SCALES = (8, 10, 12, 14, 16)
 _MAX_SAMPLE_VALUE, _WHITE_IS_ZERO = 281, 0  # of TIFF
-_PHOTOMETRIC, _BITS, _PLANAR = 262, 258, 284
+_PHOTOMETRIC, _BITS, _PLANAR, _SAMPLE_FORMAT, _SIGNED = 262, 258, 284, 339, 2
 # Pillow keeps one byte of a value of two. What reads the other one:
 _NATIVE, _FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _OTHER_BYTE = {"B": "L", "L": "B", "N": _FOREIGN}
@@ -96,6 +96,21 @@ def check_kind(image: ImageFile.ImageFile, encoded: bytes) -> None:
         raise ValueError(f"colours of 16 bits a channel {kind} are not read: save the image as a PNG of 16 bits")
 
 
+def check_sign(image: Image.Image) -> None:
+    """Raises ValueError if a TIFF of 8 bits has negative values, which Pillow takes for bright ones."""
+    if tag(image, _BITS) == (8,) and _SIGNED in (tag(image, _SAMPLE_FORMAT) or ()):
+        values = np.asarray(image).view(np.int8)
+        if values.min() < 0:
+            raise ValueError(_no_range(int(values.min()), int(values.max()), "unsigned 8 bits"))
+
+
+def _no_range(least: int, most: int, wanted: str) -> str:
+    return (
+        f"its grey values go from {least} to {most}, and nothing says which is black and which is white: convert it to "
+        f"{wanted}"
+    )
+
+
 def grey_of(image: Image.Image) -> np.ndarray:
     """The values of 16-bit grey, int32 (H, W). Raises ValueError if they are negative or have more bits."""
     values = np.asarray(image).astype(np.int32)
@@ -103,10 +118,7 @@ def grey_of(image: Image.Image) -> np.ndarray:
         values = values << 4
     least, most = int(values.min()), int(values.max())
     if least < 0 or most > 65535:
-        raise ValueError(
-            f"its grey values go from {least} to {most}, and nothing says which is black and which is white: convert it"
-            " to unsigned 16 bits"
-        )
+        raise ValueError(_no_range(least, most, "unsigned 16 bits"))
     return values
 
 

@@ -35,6 +35,8 @@ def chunks(encoded: bytes) -> Iterator[Chunk]:
 def without_texts(encoded: bytes) -> tuple[bytes, dict[str | tuple[int, int], Any]]:
     """A PNG without its texts and its colour profile, which Pillow refuses if they are large, and what it says itself.
 
+    It also lacks an eXIf after the pixels: browsers do not turn an image by that.
+
     Returns:
         The PNG, and the entries of `Image.info` that Pillow would make or lacks: "icc_profile"; "cicp" (primaries,
         transfer); "significant_bits", the largest of sBIT.
@@ -43,7 +45,7 @@ def without_texts(encoded: bytes) -> tuple[bytes, dict[str | tuple[int, int], An
     parts, last, pixels = [], 0, False
     for chunk in chunks(encoded):
         pixels = pixels or chunk.kind == b"IDAT"
-        if chunk.kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+        if chunk.kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") or (pixels and chunk.kind == b"eXIf"):
             parts.append(encoded[last : chunk.begin])
             last = chunk.end
         if pixels:  # what follows the pixels says nothing about them

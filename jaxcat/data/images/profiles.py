@@ -16,21 +16,27 @@ D65, D50 = (0.3127, 0.3290), (0.9642, 1.0, 0.8249)  # x and y; X, Y and Z
 # Primaries of ITU-T H.273: x and y of red, green, blue and white.
 PRIMARIES = {
     1: (0.640, 0.330, 0.300, 0.600, 0.150, 0.060, *D65),  # sRGB, BT.709
+    4: (0.670, 0.330, 0.210, 0.710, 0.140, 0.080, 0.310, 0.316),
     5: (0.640, 0.330, 0.290, 0.600, 0.150, 0.060, *D65),
     6: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *D65),
     7: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *D65),
+    8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316),
     9: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, *D65),  # BT.2020
+    11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),  # DCI P3
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, *D65),  # Display P3
+    22: (0.630, 0.340, 0.295, 0.605, 0.155, 0.077, *D65),
 }
 _SRGB_CURVE = (3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # ICC's type 3
 _SRGB_GAMMA = 0.45455  # in a PNG without primaries it stands for sRGB, as does what differs by less than 5 %
 # Transfer of ITU-T H.273 → ICC's parametric curve: its type and numbers.
 TRANSFERS = {
-    **dict.fromkeys((1, 6, 14, 15), (0, 2.4)),  # video; screens show it so, and so do browsers for PNG
+    **dict.fromkeys((1, 6, 11, 14, 15), (0, 2.4)),  # video; screens show it so, and so do browsers for PNG
     4: (0, 2.2),
     5: (0, 2.8),
+    7: (3, 1 / 0.45, 1 / 1.1115, 0.1115 / 1.1115, 1 / 4, 0.0913),
     8: (0, 1.0),
     13: _SRGB_CURVE,
+    17: (4, 2.6, (52.37 / 48) ** (1 / 2.6), 0, 0, 0, 0, 0),  # cinema
 }
 _HDR = {16: "PQ", 18: "HLG"}
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -140,11 +146,25 @@ def is_srgb(profile: bytes, mode: str) -> bool:
     return bool(np.abs(converted - colours.reshape(1, len(converted[0]), -1)).max() <= 1)
 
 
+@functools.cache
+def _srgb_2() -> bytes:
+    """The profile of sRGB as one of ICC's version 2, for profiles with tables, such as a printer's.
+
+    To one of version 4, LittleCMS maps the darkest colour of such a profile to black, and browsers do not: dark colours
+    were up to 10 levels off.
+    """
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:8] + b"\x02\x10\0\0" + profile[12:]
+
+
 def _converted(image: Image.Image, icc_profile: bytes) -> Image.Image:
     """Converts from the profile to sRGB, or raises one of many errors."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
     if profile.profile.xcolor_space != _SPACE[image.mode]:
         return image
+    if not profile.profile.is_matrix_shaper:  # paper of another colour than white stays so, as in browsers
+        target, exact = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_2())), ImageCms.Flags.NOWHITEONWHITEFIXUP
+        return ImageCms.profileToProfile(image, profile, target, outputMode="RGB", flags=exact) or image
     target = ImageCms.createProfile("sRGB")
     if image.mode != "L":
         return ImageCms.profileToProfile(image, profile, target, outputMode="RGB") or image

@@ -34,6 +34,8 @@ def described(encoded: bytes) -> str:
 
     "" if its tags are damaged.
     """
+    if encoded.startswith(b"MM\0+"):  # Pillow reads BigTIFF in the usual order of bytes only
+        return f"(BigTIFF, high bytes first): save it as PNG, or as TIFF {_OTHERWISE}"
     if not (tags := _tags(encoded)):
         return ""
     number, channels, bits, kind = (tags[tag] for tag in (_COMPRESSION, _CHANNELS, _BITS, _FORMAT))

@@ -86,8 +86,10 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
         if encoded.startswith(beginnings):
             if name == "TIFF" and reason and (stored := tiff.described(encoded)):
                 return f"a TIFF file, of a kind that is not read {stored}"
-            kind = "of a kind that is not read" if name == "TIFF" and reason else "damaged or cut short"
-            return f"a {name} file, {kind}{f' ({reason})' if reason else ''}"
+            known = (name == "TIFF" and reason) or reason.startswith("Unsupported")
+            kind = "of a kind that is not read" if known else "damaged or cut short"
+            save = ": save it as PNG" if reason.startswith("Unsupported") else ""
+            return f"a {name} file, {kind}{f' ({reason})' if reason else ''}{save}"
     if what := _of_text(encoded):
         return f"not an image that is read ({READ}) but {what}"
     if reason:

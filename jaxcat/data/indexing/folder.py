@@ -20,7 +20,7 @@ from jaxcat.data.indexing.class_folders import ClassFolders, class_folders, imag
 from jaxcat.data.indexing.file_names import advice, open_by_names
 from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.skipped import Reason, Skipped
-from jaxcat.data.indexing.split_folders import class_root
+from jaxcat.data.indexing.split_folders import class_root, flag, in_all
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
@@ -82,7 +82,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
     splits = {}
     for name, each in there.items():
         if rules == 1 or name != "test":
-            _check_classes(each, classes, available)
+            _check_classes(each, classes, available, without=_only(name, roots))
             _check_filled(name, each, images[name], classes, skipped)
         elif not _tell_of_test(each, images[name], classes, available):
             continue
@@ -189,19 +189,34 @@ def _base(name: str, root: Path, split_root: Path) -> tuple[Path, str]:
     return (root, "") if split_root == root or root in split_root.parents else (split_root, f"{name}/")
 
 
-def _check_classes(there: ClassFolders, classes: Sequence[str], available: Sequence[str]) -> None:
-    """Raises DataError unless every class has a folder in this split, and every folder is a class of train."""
+def _only(without: str, roots: Mapping[str, Path]) -> str:
+    """The settings that name all splits but one."""
+    return " ".join(flag(name, path) for name, path in roots.items() if name != without)
+
+
+def _check_classes(there: ClassFolders, classes: Sequence[str], available: Sequence[str], *, without: str) -> None:
+    """Raises DataError unless every class has a folder in this split, and every folder is a class of train.
+
+    `without` has the settings that leave this split out.
+    """
     where = printable(str(there.root))
+    extra = [name for name in there.of_class if name not in available]
     if missing := [name for name in classes if name not in there.of_class]:
+        with_case = {name.casefold() for name in extra} & {name.casefold() for name in missing}
+        there_is = f" but {_quoted(extra)}: rename what is the same class, or" if with_case else ";"
+        left = [name for name in classes if name not in missing]
+        choose = f", or take only classes that both have: --config.data.classes={for_shell(','.join(left))}"
         raise DataError(
-            f"{where} has no folder for class {_quoted(missing)}, which train has; leave this folder out "
-            "by naming only train, --config.data.train_dir, or choose classes with --config.data.classes"
+            f"{where} has no folder for class {_quoted(missing)}, which train has{there_is} leave this folder out: "
+            f"{without}{choose * (1 < len(left) <= NAMED and not any(',' in name for name in left))}"
         )
-    for name in there.of_class:
-        if name not in available:
-            near = difflib.get_close_matches(name, available, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"{printable(str(there.root / name))}: class {name!r} is not in train{hint}")
+    for name in extra:
+        near = difflib.get_close_matches(name, available, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(
+            f"{printable(str(there.root / name))}: class {name!r} is not in train{hint}; move it elsewhere, or leave "
+            f"{where} out: {without}"
+        )
 
 
 def _check_names(splits: Mapping[str, Split]) -> None:
@@ -218,17 +233,18 @@ def _check_names(splits: Mapping[str, Split]) -> None:
 
 
 def _tell_of_nested(train: ClassFolders, classes: Sequence[str]) -> None:
-    """Warns of a class whose images all lie in several folders, which may be the classes."""
-    for name in classes:
-        for path in train.of_class[name]:
-            below = [] if holds_images(path, below=False) else [each for each in folders(path) if holds_images(each)]
-            if len(below) > 1:
-                logger.warning(
-                    "the images of class %r lie in %d folders, such as %s; if these are the classes, set "
-                    "--config.data.train_dir=%s",
-                    *(name, len(below), printable(below[0].name), for_shell(printable(str(path)))),
-                )
-                return
+    """Warns of classes whose images all lie in several folders, which may be the classes."""
+    every = [(name, path) for name in classes for path in train.of_class[name]]
+    inside = {path: folders(path) for _, path in every if not holds_images(path, below=False)}
+    below = {path: [each for each in paths if holds_images(each)] for path, paths in inside.items()}
+    if divided := [(name, path) for name, path in every if len(below.get(path, ())) > 1]:
+        name, path = divided[0]
+        of_all = in_all([path for _, path in every]) if len(divided) == len(every) else ""
+        logger.warning(
+            "the images of class %r lie in %d folders, such as %s; if these are the classes, set "
+            "--config.data.train_dir=%s%s",
+            *(name, len(below[path]), printable(below[path][0].name), for_shell(printable(str(path))), of_all),
+        )
 
 
 def _check_filled(

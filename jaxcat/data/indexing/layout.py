@@ -12,6 +12,7 @@ from jaxcat.data.archives import archives
 from jaxcat.data.indexing.split_folders import (
     class_root,
     flag,
+    in_all,
     names,
     only_inner,
     or_all,
@@ -20,7 +21,7 @@ from jaxcat.data.indexing.split_folders import (
     suggestion,
 )
 from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, says_nothing, split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, REFUSE_MIXED, folders, holds_images
+from jaxcat.data.indexing.walking import INDEX_RULES, REFUSE_MIXED, folders, holds_images, walk
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
@@ -173,11 +174,12 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
     if len(common) < 2:
         return
     _check_kinds(base, common, alike)
+    alike = sorted(alike, key=lambda path: -sum(1 for found in walk(path, None) if isinstance(found, Path)))
     raise DataError(
         f"{shown(base)}: the folders {names(alike)} all hold the folders {', '.join(common[:5])}"
         f"{' …' if len(common) > 5 else ''}. If they are splits, say which is which, such as "
         f"{flag('train', alike[0])} {flag('validation', alike[1])} (or test_dir); if they are the classes, "
-        f"{flag('train', base)}{suggestion(base)}"
+        f"{flag('train', base)}{in_all(alike)}{suggestion(base)}"
     )
 
 

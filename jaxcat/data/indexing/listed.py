@@ -104,7 +104,8 @@ def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skip
     for record in sorted(records, key=lambda record: record.name):
         by_split[record.split].append(record)
     if not by_split["train"]:
-        raise DataError(f"{where}: no image of train")
+        there = [name for name in SPLITS if by_split[name]]
+        raise DataError(f"{where}: no image of train" + (f", only of {' and '.join(there)}" if there else ""))
     available = tuple(sorted({record.label for record in by_split["train"]}))
     chosen = choose_classes(available, config.data.classes)
     number = Counter(record.label for record in by_split["train"])

@@ -11,7 +11,7 @@ from jaxcat.errors import DataError, one_line
 MOST_ROWS = 2**26  # of a Parquet file, where few bytes can say very many rows
 
 
-def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str) -> Table:
+def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str, more: bool) -> Table:
     """The rows of a Parquet file, as `read_table` returns them. Raises what `read_table` raises."""
     try:
         import pyarrow as pa
@@ -33,12 +33,12 @@ def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str) -> Ta
         except Exception as error:
             raise DataError(f"{where}: column {name!r} cannot be read: {one_line(error)}") from error
         cells[key] = _as_text(column, pa, what=f"{where}: column {name!r}")
-    refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where)
+    refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where, more=more)
     return Table(where, "row", list(range(1, rows + 1)), cells, columns, found, "")
 
 
 def _few_texts(file: Any, names: Sequence[str], columns: Mapping[str, str], pa: Any) -> dict[str, list[str]]:
-    """Name → values, of the text columns that are not used and have few values."""
+    """Name → values as text, of the columns of text or whole numbers that are not used and have few values."""
     few = {}
     for name in names:
         if name in columns.values() or names.count(name) > 1:
@@ -47,8 +47,8 @@ def _few_texts(file: Any, names: Sequence[str], columns: Mapping[str, str], pa: 
             values = file.read(columns=[name]).column(name).unique().to_pylist()
         except Exception:  # a column of another type, or damaged; it is not used
             continue
-        if len(values) <= MOST_SPLIT_NAMES and all(isinstance(value, str) for value in values):
-            few[name] = values
+        if len(values) <= MOST_SPLIT_NAMES and all(isinstance(value, str | bool | int | None) for value in values):
+            few[name] = ["" if value is None else str(value) for value in values]
     return few
 
 

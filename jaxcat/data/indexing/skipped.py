@@ -64,8 +64,15 @@ LEFT_FILES = (
 LEFT_EXACTLY = frozenset({"RECYCLER", "CANONMSC", "THMBNL", "AVF_INFO"})
 CARD, BESIDE_PHOTOGRAPHS = "dcim", frozenset({"misc", "private"})  # on a camera's card, photographs are in DCIM
 
-_left_folder, _left_file = (
-    re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (LEFT_FOLDERS, LEFT_FILES)
+# The same for runs by rules 6 and later: FrontPage, macOS's libraries of photographs, NAS, Nextcloud, Kodi, galleries.
+ALSO_LEFT_FOLDERS = (
+    *("_vti_cnf", "_vti_pvt", "*.photoslibrary", "*.photolibrary", "*.migratedphotolibrary", "*.aplibrary"),
+    *("ipod photo cache", "_nas_recycle*", "appdata_oc*", "files_trashbin", "files_versions", "extrathumbs"),
+    *("_thumb", "_thumbs", "__thumbs", "_thumbnails"),
+)
+
+_left_folder, _also_left_folder, _left_file = (
+    re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (LEFT_FOLDERS, ALSO_LEFT_FOLDERS, LEFT_FILES)
 )
 
 # Where a file begins so, it is text or empty; looking closer takes a tenth of a millisecond, and data sets have many.
@@ -124,13 +131,18 @@ class Skipped:
             logger.warning("%s", line)
 
 
-def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False) -> bool:
-    """Whether a file, or a folder, is nobody's photograph by its name and the names beside it."""
+def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False, more: bool = True) -> bool:
+    """Whether a file, or a folder, is nobody's photograph by its name and the names beside it.
+
+    Without `more`, as runs by rules 2 to 5 took it.
+    """
     if name in LEFT_EXACTLY:
         return folder
     lower = name.lower()
     if folder and lower in BESIDE_PHOTOGRAPHS:
         return any(sibling.lower() == CARD for sibling in siblings)
+    if more and folder and _also_left_folder.match(lower):
+        return True
     return (_left_folder if folder else _left_file).match(lower) is not None
 
 

@@ -129,9 +129,12 @@ def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path])
     there = [path for split, paths in group.items() for path in paths if split != UNLABELLED]
     apart = len(group) > 1 and len(there) == len(here)  # nothing but validation and test, which cannot be classes
     if there and (apart or any(folders(path) for path in there)):
+        others = [path for path in here if path not in there and folders(path)]
+        train = flag("train", others[0]) if len(others) == 1 else "--config.data.train_dir=FOLDER"
+        also = "".join(f" {flag(split, group[split][0])}" for split in SPLITS[1:] if split in group)
         raise DataError(
-            f"{shown(base)} has {names(there)} and no train folder; name the folder of training images "
-            f"{shown(base / 'train')}, or say which it is: --config.data.train_dir=FOLDER{suggestion(base)}"
+            f"{shown(base)} has {names(there)} and no train folder; call the folder of training images "
+            f"{shown(base / 'train')}, or say which it is: {train}{also}{suggestion(base)}"
         )
 
 
@@ -148,13 +151,17 @@ def _labelled(group: dict[str, list[Path]]) -> int:
 
 
 def or_all(paths: Sequence[Path]) -> str:
-    """The end of a message about folders that may be one split: how all of them are taken, if they are numbered.
+    """The end of a message about folders that may be one split: how all of them are taken, if they are numbered."""
+    return in_all(paths) if are_numbered([path.name for path in paths]) else ""
 
-    "" if they are not, or if their class folders hold other folders: the pattern would take those for classes.
+
+def in_all(paths: Sequence[Path]) -> str:
+    """The end of a message about folders that hold class folders: how to take these in all of them.
+
+    "" if the class folders hold other folders: the pattern would take those for classes.
     """
     inside = [folders(path) for path in paths]
-    flat = all(here and all(holds_images(each, below=False) for each in here) for here in inside)
-    if not flat or not are_numbered([path.name for path in paths]):
+    if not all(here and all(holds_images(each, below=False) for each in here) for here in inside):
         return ""
     return "; to take all, with the class folder as the class: --config.data.label_pattern='([^/]+)/[^/]+$'"
 

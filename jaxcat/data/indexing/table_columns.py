@@ -36,6 +36,7 @@ USUAL = {
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id", "video", "video_id", "burst"),
 }
 NEEDED = ("path", "label")
+_YES_OR_NO = frozenset({"", "0", "1", "0.0", "1.0", "true", "false", "yes", "no", "y", "n", "t", "f"})
 MOST_SPLIT_NAMES = 10  # a column with more different cells does not name splits
 
 
@@ -85,26 +86,50 @@ def choose_columns(header: Sequence[str], wanted: Mapping[str, str], *, where: s
     return columns, found
 
 
-def split_of_cell(cell: str) -> str:
-    """The split that a cell names, in the words that folders may have; "" if it names none."""
+def split_of_cell(cell: str, *, alone: bool = False) -> str:
+    """The split that a cell names, in the words that folders may have; "" if it names none.
+
+    With `alone` other words beside it, as in PublicTest, are not allowed.
+    """
     name = split_name(cell.strip())
-    return name.split if name and not name.rest and name.split in SPLITS else ""
+    return name.split if name and not (alone and name.rest) and name.split in SPLITS else ""
 
 
 def refuse_unused_splits(
-    unused: Mapping[str, Collection[str]], columns: Mapping[str, str], wanted: Mapping[str, str], *, where: str
+    unused: Mapping[str, Collection[str]],
+    columns: Mapping[str, str],
+    wanted: Mapping[str, str],
+    *,
+    where: str,
+    more: bool,
 ) -> None:
-    """Raises ConfigError if a column that is not used names splits by its cells: train and test would be mixed."""
+    """Raises ConfigError if a column that is not used says which split a row belongs to: train and test would be mixed.
+
+    By its cells or, with `more`, by its name if it has cells such as True and False, as is_valid. Without `more`, as
+    runs by rules before 6 took it.
+    """
     if "split" in columns or wanted.get("split", "") == WITHOUT:
         return
     for name, values in unused.items():
-        splits = {split_of_cell(value) for value in values}
+        splits = {split_of_cell(value, alone=not more) for value in values}
+        if more and len(values) > 1 and _YES_OR_NO.issuperset(map(str.lower, values)) and _is_split(name):
+            raise ConfigError(
+                f"{where}: column {printable(name)!r} seems to say which rows are of a split: write train, validation "
+                "or test into its cells and name it with --config.data.split_column="
+                f"{for_shell(printable(name))}, or use no column with --config.data.split_column={WITHOUT}"
+            )
         if len(splits) > 1 and "" not in splits:
             raise ConfigError(
                 f"{where}: column {printable(name)!r} seems to say which split a row belongs to "
                 f"({', '.join(sorted(map(printable, values)))}): name it with --config.data.split_column="
                 f"{for_shell(printable(name))}, or use no column with --config.data.split_column={WITHOUT}"
             )
+
+
+def _is_split(column: str) -> bool:
+    """Whether a column is called as one of yes and no for a split, such as is_valid, isTest or train."""
+    name = split_name(column)
+    return name is not None and name.split in SPLITS and name.rest in ((), ("is",), ("in",), ("for",), ("use",))
 
 
 def candidates(key: str, header: Sequence[str], asked: str) -> list[str]:
@@ -131,7 +156,8 @@ def _no_column(key: str, header: Sequence[str], asked: str, *, where: str) -> st
     if not asked:
         named = f"name it with --config.data.{key}_column=NAME"
         hint = f"; {_of_evaluate(key) if where.startswith('--data ') else named}"
-        if any(re.search(r"\.[A-Za-z0-9]{2,5}$", name) for name in header):
-            hint = "; that looks like a record: put a line with names above it, such as path,label"
+        if any(re.search(r"\.[A-Za-z0-9]{2,5}( \S+)?$", name) for name in header):
+            commas = ", and commas between the cells" if len(header) == 1 else ""
+            hint = f"; that looks like a record: put a line with names above it, such as path,label{commas}"
     what = f"no column {asked!r}" if asked else f"no column of {key}s by a usual name ({', '.join(USUAL[key][:4])} …)"
     return f"{where}: {what}; its first line is: {shown}{hint}"

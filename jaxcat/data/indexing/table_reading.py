@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxcat.data.indexing.parquet_table import read_parquet
 from jaxcat.data.indexing.table_columns import Table
 from jaxcat.data.indexing.text_table import read_text
+from jaxcat.data.indexing.walking import INDEX_RULES, MORE_IS_LEFT
 from jaxcat.errors import DataError, one_line
 from jaxcat.wording import printable
 
@@ -27,7 +28,7 @@ OTHERS = {
 }
 
 
-def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "") -> Table:
+def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "", rules: int = INDEX_RULES) -> Table:
     """Reads a table.
 
     Args:
@@ -35,6 +36,7 @@ def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "") -> Tab
         wanted: for "path", "label", "split" and "group" the name of a column; "" to find it by a usual name; `WITHOUT`
             to do without.
         where: the file in messages; by default the setting that names it.
+        rules: version of the indexing rules.
 
     Raises:
         DataError: there is no such file, it is no table, or a row is damaged; the message names the line.
@@ -51,10 +53,10 @@ def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "") -> Tab
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: {one_line(error)}") from error
     if content.startswith(b"PAR1"):
-        return read_parquet(content, wanted, where=where)
+        return read_parquet(content, wanted, where=where, more=rules >= MORE_IS_LEFT)
     if not content.strip():
         raise DataError(f"{where}: the table is empty")
     for beginning, what in OTHERS.items():
         if content.lstrip().startswith(beginning):
             raise DataError(f"{where}: no CSV, TSV or Parquet table; it looks like {what}")
-    return read_text(content, wanted, where=where)
+    return read_text(content, wanted, where=where, more=rules >= MORE_IS_LEFT)

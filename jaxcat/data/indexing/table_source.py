@@ -17,6 +17,7 @@ from jaxcat.data.images.formats import SUFFIXES
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, refuse_unknown, split_of
 from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
 from jaxcat.data.indexing.table_reading import read_table
+from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import printable
@@ -26,12 +27,15 @@ logger = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://|(data|file|blob):", re.IGNORECASE)
 
 
-def open_table(config: Any) -> Data:
+def open_table(config: Any, *, rules: int = INDEX_RULES) -> Data:
     """Indexes the images that `data.table` lists.
 
     Paths are relative to `data.dir` or, if that is empty, to the folder of the table. The class names are the labels of
     train, sorted. Without a split column every image is in train; without validation some of train is held out.
     The order of the rows does not matter.
+
+    Args:
+        rules: version of the indexing rules.
 
     Raises:
         DataError: the table or a row of it cannot be used; the message names lines.
@@ -39,7 +43,7 @@ def open_table(config: Any) -> Data:
     """
     data = config.data
     wanted = {key: data[f"{key}_column"] for key in ("path", "label", "split", "group")}
-    table = read_table(Path(data.table).expanduser(), wanted)
+    table = read_table(Path(data.table).expanduser(), wanted, rules=rules)
     base = Path(os.path.abspath(Path(data.dir or Path(data.table).parent).expanduser()))
     archives.open_archive(base)
     if not archives.isdir(base):

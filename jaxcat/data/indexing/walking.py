@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from jaxcat.wording import printable
 # The version of the rules that say which files are records, how records and classes are named and which folders are
 # splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
 # Rules 3 are rules 2 with HEIC files as images, rules 5 are rules 4 with them. New runs get these where pi-heif is
-# installed; installing it later changes no run.
-KNOWN_RULES = 5
-INDEX_RULES = KNOWN_RULES if heif.installed() else 4
+# installed; installing it later changes no run. So are rules 7 of rules 6, which skip more of what programs leave, and
+# refuse a table with a column that says which split a row belongs to and is not used.
+KNOWN_RULES = 7
+INDEX_RULES = KNOWN_RULES if heif.installed() else 6
 REFUSE_MIXED = 4  # from these rules on, folders are refused of which one holds the classes, see layout.py
-_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3, 4: SUFFIXES_2, 5: SUFFIXES_3}
+MORE_IS_LEFT = 6
+_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3, 4: SUFFIXES_2, 5: SUFFIXES_3, 6: SUFFIXES_2, 7: SUFFIXES_3}
+
+_THUMBNAILS = re.compile(r"[_.~]*(thumbs?|thumbnails?|tn)_*")
+_OF_THUMBNAIL = re.compile(r"^(tn|th|thumb|thumbnail)[_-]|[_-](tn|th|thumb|thumbnail)$")
 
 
 def image_files(directory: Path, skipped: Skipped, *, rules: int = INDEX_RULES) -> Iterator[Path]:
@@ -92,9 +98,27 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
         if rules == 1:
             passed_over = rules_1.passed_over(name)
         else:
-            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=archives.isdir(path))
+            more, folder = rules >= MORE_IS_LEFT, archives.isdir(path)
+            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=folder, more=more)
+            passed_over = passed_over or (more and folder and _holds_thumbnails(path, names))
         (unseen if passed_over else seen).append(path)
     return seen, unseen
+
+
+def _holds_thumbnails(folder: Path, beside: list[str]) -> bool:
+    """Whether a folder is called as those of thumbnails are, and all images in it as images beside it.
+
+    So some programs that show galleries keep them; a class may have such a name too.
+    """
+    if not _THUMBNAILS.fullmatch(folder.name.lower()):
+        return False
+    shown = {Path(name).stem.lower() for name in beside if Path(name).suffix.lower() in SUFFIXES}
+    try:
+        small = [Path(name) for name in archives.listdir(folder)]
+    except OSError:
+        return False
+    stems = [_OF_THUMBNAIL.sub("", path.stem.lower()) for path in small if path.suffix.lower() in SUFFIXES]
+    return bool(stems) and shown.issuperset(stems)
 
 
 def folders(directory: Path, *, rules: int = INDEX_RULES) -> list[Path]:
