@@ -81,7 +81,7 @@ def test_a_finished_run_is_finished_and_an_extended_one_keeps_its_history(older,
     assert set(metrics(older / "head")[3]) == set(metrics(older / "head")[2]), "a run keeps the metrics it began with"
 
 
-OLDER = r"decode version 1 → 2, resize version 1 → 2"
+OLDER = r"decode version 1 → 3, resize version 1 → 2"
 
 
 @pytest.mark.slow

@@ -40,7 +40,8 @@ LEFT = [
     *(".ipynb_checkpoints/000-checkpoint.png", ".picasaoriginals/000.png", "Catalog Previews.lrdata/a/1.jpg"),
     *(".Trash-1000/files/1.png", "[Originals]/000.png", "CaptureOne/Cache/1.jpg", ".stversions/000.png", "~$000.png"),
     *("SYNOPHOTO_THUMB_S.jpg", "AlbumArtSmall.jpg", "AlbumArt_{1-2}_Large.jpg", "RECYCLER/1.png", ".trashed-1-a.jpg"),
-    *(".git/a.png", "~snapshot/daily/1.png", "FOUND.000/1.jpg"),
+    *(".git/a.png", "~snapshot/daily/1.png", "FOUND.000/1.jpg", "_vti_cnf/000.png", "_thumbs/000.png"),
+    *("Photos Library.photoslibrary/resources/1.jpg", "appdata_oc1/preview/1.png"),
 ]
 
 
@@ -92,11 +93,32 @@ def test_backups_of_editors(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["misc", "private", "recycler", "originals", "recycle", "cache", "trash", "snapshot", "thumb", "eadir"],
+    ["misc", "private", "recycler", "originals", "recycle", "cache", "trash", "snapshot", "thumb", "thumbs", "eadir"],
 )
 def test_classes_that_are_called_like_that(name, tmp_path):
     flat(tmp_path, **{name: 3, "dog": 3})
     assert name in opened(tmp_path).classes
+
+
+@pytest.mark.parametrize(
+    "name", ["thumbs/000.png", "Thumbnails/000.jpg", "thumb/tn_001.jpg", "thumbs/002_tn.png"]
+)
+def test_thumbnails_of_the_images_beside_their_folder(tmp_path, name):
+    flat(tmp_path, cat=3, dog=3)
+    put(tmp_path / "cat" / name)
+    data = opened(tmp_path)
+    assert sum(map(len, data.splits.values())) == 6
+    assert data.skipped.count(Reason.LEFT) == len(data.skipped) == 1
+    put(tmp_path / "cat" / Path(name).parent / "another.png")  # so these may be images of their own
+    assert sum(map(len, opened(tmp_path).splits.values())) == 8
+
+
+def test_a_run_by_older_rules_keeps_what_only_newer_ones_skip(tmp_path):
+    flat(tmp_path, cat=3, dog=3)
+    for name in ("cat/thumbs/000.png", "dog/_thumbs/000.png"):
+        put(tmp_path / name)
+    assert len(list(walk(tmp_path, None, rules=4))) == 8
+    assert len(list(walk(tmp_path, None))) == 6
 
 
 def test_folders_beside_the_photographs_on_a_cameras_card(tmp_path):

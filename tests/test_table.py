@@ -133,7 +133,9 @@ def test_names_without_suffix(tmp_path):
         "d.jpeg": "dog",
     }
     images(tmp_path / "train", "d.png")  # which one?
-    refused_table(table, "1 × a file that is missing: line 5 (d)", **settings)
+    refused_table(
+        table, "1 × a name that several files have; write it with its suffix: line 5 (d: d.jpeg, d.png)", **settings
+    )
     (tmp_path / "train" / "d").write_bytes((tmp_path / "train" / "d.png").read_bytes())
     assert "d" in labelled(opened_table(table, **settings))
 
@@ -461,3 +463,23 @@ def test_a_column_that_names_splits_is_not_passed_over(root):
     assert "test" not in opened_table(written(root / "t.csv", rows, header=header), split_column="none").splits
     columns = {"path": list(ROWS), "label": list(ROWS.values()), "set": [row[2] for row in rows]}
     refused_table(parquet(root / "t.parquet", **columns), "'set' seems to say")
+
+
+def test_columns_of_splits_by_other_words_and_of_yes_and_no(root):
+    """As in FER2013's Usage, and fastai's is_valid; runs by older rules go on without them."""
+    chosen = [path.endswith("0.png") for path in ROWS]
+    usage = ["PrivateTest" if each else "Training" for each in chosen]
+    columns = {"path": list(ROWS), "label": list(ROWS.values())}
+    table = parquet(root / "t.parquet", Usage=usage, **columns)
+    refused_table(table, "'Usage' seems to say which split", "split_column=Usage")
+    assert len(opened_table(table, split_column="Usage").splits["test"]) == 2
+    for name in ("is_valid", "isTest", "train"):
+        for cells in (chosen, [int(each) for each in chosen], ["yes" if each else "" for each in chosen]):
+            table = parquet(root / "t.parquet", **columns, **{name: cells})
+            refused_table(table, f"'{name}' seems to say which rows are of a split", "split_column=none")
+            assert "test" not in opened_table(table, split_column="none").splits
+    config = default()
+    config.data.source, config.data.table = "table", str(table)
+    assert len(open_data(config, rules=5).splits["train"]) > 4
+    for name, cells in {"is_valid": [True] * len(ROWS), "test": ["pos", "neg"] * 4, "used": chosen}.items():
+        opened_table(parquet(root / "t.parquet", **columns, **{name: cells[: len(ROWS)]}))

@@ -92,7 +92,7 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
         place = f"{table.row_word} {line}"
         name, file, problem = locate(base, path, encoding=table.encoding)
         if problem:
-            problems.add(problem, place, path)
+            problems.add(problem, place, f"{path}: {name}" if name else path)
         label, group = clean(label), clean(group)
         where = split_of_cell(split) if has_split else "train"
         if not where:
@@ -111,6 +111,7 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:
     """The name of the record, the file that a cell means, and what is wrong with it, or "".
 
+    Where something is wrong, the name is "" or says more of it.
     If there is no file of exactly this name, spaces around it, Windows's backslashes, the other Unicode form, the bytes
     that the table has, and an image's suffix after it are tried; many tables list images without suffix.
     """
@@ -122,7 +123,8 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
     variants += [unicodedata.normalize(form, variants[-1]) for form in ("NFC", "NFD")]
     if encoding in ("cp1252", "latin-1"):
         variants.append(os.fsdecode(cell.strip().encode(encoding)))
-    for variant in itertools.chain(dict.fromkeys(variants), _with_suffix(base, variants[2:])):
+    named = _with_suffix(base, variants[2:])
+    for variant in itertools.chain(dict.fromkeys(variants), named if len(named) == 1 else ()):
         full = os.path.join(base, variant)
         if ".." in Path(variant).parts:  # not what is left when ".." is taken as text: a folder may be a link
             full = archives.realpath(Path(full))
@@ -139,18 +141,20 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
         if status and not os.access(full, os.R_OK):
             return "", base, "a file that may not be read"
         return _name(base, variant, full), Path(full), ""
+    if named:
+        return ", ".join(named), base, "a name that several files have; write it with its suffix"
     return "", base, "a file that is missing"
 
 
-def _with_suffix(base: Path, variants: Sequence[str]) -> Iterator[str]:
-    """The name with the suffix of an image, for a cell without one, if there is one such file and no other."""
+def _with_suffix(base: Path, variants: Sequence[str]) -> list[str]:
+    """The names of the images that a cell without suffix may mean."""
     for variant in dict.fromkeys(variants):
         if Path(variant).suffix.lower() in SUFFIXES:
-            return
+            break
         named = [variant + suffix for each in sorted(SUFFIXES) for suffix in (each, each.upper())]
         if there := [name for name in named if archives.isfile(base / name)]:
-            yield from there if len(there) == 1 else ()
-            return
+            return there
+    return []
 
 
 def _name(base: Path, variant: str, full: str) -> str:
