@@ -90,7 +90,7 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
             say(f"{name}: {counted(len(split), 'image')}" + (f", {held_out}" if held_out else ""))
         console.print(_classes(found))
     total = sum(map(len, splits.values()))
-    say(f"{counted(total, 'image')}, {len(found.unreadable)} unreadable; {_formats(found)}")
+    say(f"{counted(total, 'image')}, {len(found.unreadable):,} unreadable; {_formats(found)}")
     if found.sizes:
         smallest, largest = (choose(found.sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
         middle = inspection.median_size(found.sizes)
@@ -101,7 +101,7 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     for line in found.unreadable:
         say(f"unreadable: {line}")
     if found.renamed:
-        say(f"{len(found.renamed)} with another format's suffix: {_examples(found.renamed)}")
+        say(f"{len(found.renamed):,} with another format's suffix: {_examples(found.renamed)}")
     if found.deep:
         scale = f"their values become levels as {found.grey_bits} bits (data.grey_bits)"
         say(f"{counted(len(found.deep), '16-bit image')}, {scale}: {_examples(found.deep)}")
@@ -128,7 +128,7 @@ def _classes(found: inspection.Findings) -> Table:
     table = Table("class", *splits, box=None, pad_edge=False)
     counts = {name: np.bincount(split.labels, minlength=len(classes)) for name, split in splits.items()}
     for label in printed_order(classes):
-        table.add_row(Text(classes[label]), *(str(counts[name][label]) for name in splits))
+        table.add_row(Text(classes[label]), *(f"{counts[name][label]:,}" for name in splits))
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -139,7 +139,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def _formats(found: inspection.Findings) -> str:
-    return ", ".join(f"{count} {name}" for name, count in found.formats.most_common()) or "none readable"
+    return ", ".join(f"{count:,} {name}" for name, count in found.formats.most_common()) or "none readable"
 
 
 def _twins(found: inspection.Findings) -> list[str]:
@@ -150,7 +150,7 @@ def _twins(found: inspection.Findings) -> list[str]:
     rest = found.groups[len(two) :]
     lines += [f"the same image: {twins.described(splits, group, classes)}" for group in rest[:MOST]]
     if len(rest) > MOST:
-        lines.append(f"the same image: {len(rest) - MOST} more")
+        lines.append(f"the same image: {len(rest) - MOST:,} more")
     return lines
 
 

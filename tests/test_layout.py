@@ -251,9 +251,14 @@ def test_a_folder_of_archives(tmp_path):
     (tmp_path / "cats.zip").write_bytes(b"PK")
     refused(
         tmp_path,
-        f"there is cats.zip: unpack each into a folder of its own, or, if it holds the class folders, set "
+        f"there is cats.zip: unpack each into a folder of its own, or, if cats.zip holds the class folders, set "
         f"--config.data.dir={tmp_path}/cats.zip",
     )
+    for name in ("birds.tar.gz", "ants.TGZ"):
+        (tmp_path / name).write_bytes(b"\x1f\x8b")
+    refused(tmp_path, "there are ants.TGZ, birds.tar.gz, cats.zip: unpack", "if cats.zip holds the class folders")
+    (tmp_path / "cats.zip").unlink()
+    assert "data.dir=" + str(tmp_path) not in refused(tmp_path, "there are ants.TGZ, birds.tar.gz: unpack each into")
 
 
 @pytest.mark.parametrize("split", ["", "train"])

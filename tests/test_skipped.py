@@ -100,9 +100,7 @@ def test_classes_that_are_called_like_that(name, tmp_path):
     assert name in opened(tmp_path).classes
 
 
-@pytest.mark.parametrize(
-    "name", ["thumbs/000.png", "Thumbnails/000.jpg", "thumb/tn_001.jpg", "thumbs/002_tn.png"]
-)
+@pytest.mark.parametrize("name", ["thumbs/000.png", "Thumbnails/000.jpg", "thumb/tn_001.jpg", "thumbs/002_tn.png"])
 def test_thumbnails_of_the_images_beside_their_folder(tmp_path, name):
     flat(tmp_path, cat=3, dog=3)
     put(tmp_path / "cat" / name)

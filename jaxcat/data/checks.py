@@ -99,8 +99,8 @@ def check_labels(data: Data, groups: Sequence[twins.Group]) -> None:
     if len(apart) >= SHUFFLED and 2 * len(apart) > both:
         first, twin = min(apart, key=lambda pair: data.splits["train"].files[pair[0].number])
         raise DataError(
-            f"{len(apart)} of {both} images that are in both train and validation have another class in each, such as "
-            f"{printable(data.splits['train'].files[first.number])} and "
+            f"{len(apart):,} of {both:,} images that are in both train and validation have another class in each, such "
+            f"as {printable(data.splits['train'].files[first.number])} and "
             f"{printable(data.splits['validation'].files[twin.number])}: the labels of one split look shuffled; "
             "correct them"
         )

@@ -167,7 +167,7 @@ def grouped(splits: Mapping[str, Split], pattern: Pattern) -> dict[str, Split]:
         result[name] = dataclasses.replace(split, groups=groups)
     if without:
         raise DataError(
-            f"{pattern}: it finds no group in {len(without)} of {sum(map(len, splits.values()))} paths, such as "
+            f"{pattern}: it finds no group in {len(without):,} of {sum(map(len, splits.values())):,} paths, such as "
             + ", ".join(map(printable, without[:EXAMPLES]))
         )
     return result
@@ -182,8 +182,8 @@ def check_apart(splits: Mapping[str, Split]) -> None:
     if spanning := sorted(group for group, names in where.items() if len(names) > 1):
         shown = ", ".join(f"{printable(group)} ({' and '.join(where[group])})" for group in spanning[:EXAMPLES])
         raise DataError(
-            f"{len(spanning)} of {len(where)} groups are in more than one split of the data, such as {shown}: such a"
-            " split measures images much like those of train. Correct the splits, or do without the groups: leave"
+            f"{len(spanning):,} of {len(where):,} groups are in more than one split of the data, such as {shown}: such "
+            "a split measures images much like those of train. Correct the splits, or do without the groups: leave"
             " data.group_pattern empty, or set --config.data.group_column=none. A table's splits are left out by"
             " --config.data.split_column=none"
         )

@@ -167,7 +167,9 @@ def decode_all(found: Findings, config: Any, *, jobs: int, progress: Callable[[i
     lines = [line for name in trained_on for line in unreadable[name]]
     if lines and not config.data.skip_bad:
         total = sum(len(splits[name]) for name in trained_on)
-        found.refusals.append(f"{len(lines)} of {total} images for training and validation cannot be read (see above)")
+        found.refusals.append(
+            f"{len(lines):,} of {total:,} images for training and validation cannot be read (see above)"
+        )
     elif found.data.classes:
         for name in trained_on:
             left = splits[name].take(np.array(readable[name], np.int64))

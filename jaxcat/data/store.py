@@ -224,8 +224,8 @@ def _report_left_out(split: Split, store: Store) -> None:
     if text := refusal(split, store.split, store.unreadable):
         raise DataError(text)
     logger.warning(
-        "%d of %s in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
-        len(store.unreadable),
+        "%s of %s in %s cannot be read and are left out (--config.data.skip_bad=True); the first: %s",
+        f"{len(store.unreadable):,}",
         counted(len(split), "image"),
         split.name,
         store.unreadable[0],

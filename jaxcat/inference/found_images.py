@@ -90,7 +90,7 @@ def find(split: str, listed: Mapping[str, Listed], images: Split, *, where: str,
             place.append(None if named is None or digests[named] in others else named)
     missing = [name for name, index in zip(own.files, place, strict=True) if index is None]
     if missing:
-        text = f"{where}: {len(missing)} of {len(own.files)} images of the run's {split} split are not there"
+        text = f"{where}: {len(missing):,} of {len(own.files):,} images of the run's {split} split are not there"
         if complete or len(missing) == len(own.files):
             raise DataError(f"{text}, neither by content nor by name:\n{_every(missing)}{_WAYS_OUT}")
         logger.warning("%s and not measured, such as %s", text, some(missing))

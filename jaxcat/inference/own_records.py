@@ -79,8 +79,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     if not config.data.skip_bad:  # else the list leaves out unreadable images
         logger.warning(
             "the images for training and validation have other names or labels than when the run began: measured are "
-            "the run's own %d of %s",
-            *(len(found), split),
+            "the run's own %s of %s",
+            *(f"{len(found):,}", split),
         )
     return found
 
@@ -199,9 +199,11 @@ def warn_of_changes(store: Store | CachedSplit, listed: Mapping[str, Listed]) ->
     train = frozenset(listed["train"].digests)
     mixed = [file for file in changed if now[file] in train] if name != "train" else []
     logger.warning(
-        "%d of %d images of %s have other content than when the run began, such as %s%s",
-        *(len(changed), len(store), name, some(changed)),
-        f"; {len(mixed)} of them now have that of an image that the run was trained on: {some(mixed)}" if mixed else "",
+        "%s of %s images of %s have other content than when the run began, such as %s%s",
+        *(f"{len(changed):,}", f"{len(store):,}", name, some(changed)),
+        f"; {len(mixed):,} of them now have that of an image that the run was trained on: {some(mixed)}"
+        if mixed
+        else "",
     )
 
 
@@ -222,7 +224,8 @@ def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | Non
     ):
         names = [name for name, digest in zip(store.split.files, store.digests, strict=True) if digest in known]
         if names:
-            logger.warning("%d of %d images, such as %s: %s", len(names), len(store), some(names), what)
+            number = f"{len(names):,} of {len(store):,} images"
+            logger.warning("%s, such as %s: %s", number, some(names), what)
 
 
 def names_of(meta: Meta) -> str:

@@ -150,7 +150,7 @@ def _check_list(
     for name in source.splits:
         if changed := changed_images(source.splits[name], source.digests[name], listed.get(name)):
             logger.warning(
-                "%d of %d images of %s have other content than when the run began, such as %s: from here on the run "
+                "%s of %s images of %s have other content than when the run began, such as %s: from here on the run "
                 "uses what is there now",
-                *(len(changed), len(source.splits[name]), name, some(changed)),
+                *(f"{len(changed):,}", f"{len(source.splits[name]):,}", name, some(changed)),
             )

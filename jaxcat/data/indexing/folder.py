@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 NAMED = 20  # classes that a message names
 
 _TRAIN_DIR = "--config.data.train_dir=FOLDER"
-_ARCHIVES = (".zip", ".tar")
+_ARCHIVES = (".zip", ".tar")  # which are read in place
+_COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 _TABLES = (".csv", ".tsv", ".parquet")
 _LOOKED_FOR = ", ".join(sorted(SUFFIXES))
 
@@ -161,14 +162,14 @@ def _of_parent(root: Path) -> str:
 
 def _of_archives(root: Path) -> str:
     """The end of a message about a folder without class folders, if archives lie in it."""
-    packed = [printable(path.name) for path in entries(root)[0] if path.suffix.lower() in _ARCHIVES]
+    packed = [printable(path.name) for path in entries(root)[0] if path.name.lower().endswith(_ARCHIVES + _COMPRESSED)]
     if not packed:
         return ""
-    there = f"{'is' if len(packed) == 1 else 'are'} {', '.join(packed[:3])}"
-    return (
-        f"; there {there}: unpack each into a folder of its own, or, "
-        f"if it holds the class folders, set --config.data.dir={for_shell(printable(str(root / packed[0])))}"
-    )
+    there = f"{'is' if len(packed) == 1 else 'are'} {', '.join(packed[:3])}{', …' if len(packed) > 3 else ''}"
+    in_place = next((name for name in packed if name.lower().endswith(_ARCHIVES)), "")
+    place = for_shell(printable(str(root / in_place)))
+    read = f", or, if {in_place} holds the class folders, set --config.data.dir={place}" if in_place else ""
+    return f"; there {there}: unpack each into a folder of its own{read}"
 
 
 def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:

@@ -58,7 +58,7 @@ class Problems:
         """Raises DataError if there are any."""
         if self._counts:
             lines = [
-                f"\n  {count} × {kind}: {', '.join(self._examples[kind])}{', …' if count > EXAMPLES else ''}"
+                f"\n  {count:,} × {kind}: {', '.join(self._examples[kind])}{', …' if count > EXAMPLES else ''}"
                 for kind, count in self._counts.items()
             ]
             raise DataError(f"{self._where} has records that cannot be used:{''.join(lines)}{advice}")
@@ -132,8 +132,8 @@ def _known(name: str, records: Sequence[Listed], available: Sequence[str], where
     if others:
         shown = [f"{record.place} ({printable(record.label) or 'no label'})" for record in others]
         logger.warning(
-            "%s: %d of %d images of test have no label that train has, and are left out: %s",
-            *(where, len(others), len(records), first(shown)),
+            "%s: %s of %s images of test have no label that train has, and are left out: %s",
+            *(where, f"{len(others):,}", f"{len(records):,}", first(shown)),
         )
     return [record for record in records if record.label in labels]
 

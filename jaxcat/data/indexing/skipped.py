@@ -17,7 +17,7 @@ from jaxcat.data.archives import archives
 from jaxcat.data.images import heif
 from jaxcat.data.images.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
 from jaxcat.data.images.unread import is_heic, is_image
-from jaxcat.wording import printable
+from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Skipped:
     def _line(self, reason: Reason) -> str:
         count, examples = self._counts[reason], self._examples[reason]
         more = ", …" if count > len(examples) else ""
-        return f"{count} {'file' if count == 1 else 'files'} skipped: {reason.value} ({', '.join(examples)}{more})"
+        return f"{counted(count, 'file')} skipped: {reason.value} ({', '.join(examples)}{more})"
 
     def warn(self) -> None:
         """Logs the lines as warnings."""

@@ -57,7 +57,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, more: bo
         raise DataError(f"{where}: the table is empty")
     if ragged:
         raise DataError(
-            f"{where}: {len(ragged)} rows do not have {len(header)} cells as the header has: {first(ragged)}; a cell"
+            f"{where}: {len(ragged):,} rows do not have {len(header)} cells as the header has: {first(ragged)}; a cell"
             f" with {delimiter!r} in it needs quotes around it"
         )
     few = {header[place]: values for place, values in unused.items()}
