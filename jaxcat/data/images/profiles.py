@@ -163,8 +163,8 @@ def _converted(image: Image.Image, icc_profile: bytes) -> Image.Image:
     if profile.profile.xcolor_space != _SPACE[image.mode]:
         return image
     if not profile.profile.is_matrix_shaper:  # paper of another colour than white stays so, as in browsers
-        target, exact = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_2())), ImageCms.Flags.NOWHITEONWHITEFIXUP
-        return ImageCms.profileToProfile(image, profile, target, outputMode="RGB", flags=exact) or image
+        as_printed, flags = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_2())), ImageCms.Flags.NOWHITEONWHITEFIXUP
+        return ImageCms.profileToProfile(image, profile, as_printed, outputMode="RGB", flags=flags) or image
     target = ImageCms.createProfile("sRGB")
     if image.mode != "L":
         return ImageCms.profileToProfile(image, profile, target, outputMode="RGB") or image

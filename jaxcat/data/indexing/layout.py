@@ -44,15 +44,16 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
     if "train" not in named:
         found = _by_name(root, taken=list(named.values())) | named
     train = class_root(found["train"])
+    here = folders(train)
     if "train" not in named:
         also = "".join(f" {flag(name, found[name])}" for name in SPLITS[1:] if name in found and name not in named)
-        _check_parts(train, also)
+        _check_parts(train, here, also)
         if rules >= REFUSE_MIXED:
-            _check_mixed(train, also)
-            here = folders(train)  # where `train` is a split by its name, they have not been looked at yet
+            _check_mixed(train, here, also)
+            # Where `train` is a split by its name, what its folders hold has not been looked at yet.
             inside = {path: [each for each in folders(path) if holds_images(each)] for path in here}
             _check_kinds(train, *_in_most(inside, here), also=also)
-    known = {composed(path.name) for path in folders(train)}
+    known = {composed(path.name) for path in here}
     roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
     return {"train": train, **roots}
 
@@ -96,12 +97,11 @@ def _by_name(root: Path, *, taken: Sequence[Path]) -> dict[str, Path]:
     return {"train": base}
 
 
-def _check_parts(train: Path, also: str) -> None:
-    """Raises DataError if the folders that would be classes are parts of a data set, such as images and masks.
+def _check_parts(train: Path, here: Sequence[Path], also: str) -> None:
+    """Raises DataError if `here`, folders that would be classes, are parts of a data set, such as images and masks.
 
     `also` has the settings of the other splits: beside `data.train_dir`, they are no longer found by their names.
     """
-    here = folders(train)
     if len(here) > 1 and are_parts([path.name for path in here]):
         raise DataError(
             f"{shown(train)} holds {names(here)}, which are parts of a data set by their names, not classes: arrange "
@@ -109,13 +109,12 @@ def _check_parts(train: Path, also: str) -> None:
         )
 
 
-def _check_mixed(train: Path, also: str) -> None:
-    """Raises DataError if one of the folders that would be classes holds the classes, and others hold images only.
+def _check_mixed(train: Path, here: Sequence[Path], also: str) -> None:
+    """Raises DataError if one of the folders `here`, which would be classes, holds the classes, and others only images.
 
     So are archives in which a folder of sorted images lies beside samples, or beside images to test on. Where more
     than one folder holds images only, names must say so too, as one of several classes may be divided.
     """
-    here = folders(train)
     if len(here) < 2:
         return
     inside = {path: class_root(path) for path in here if not holds_images(path, below=False)}
@@ -131,19 +130,22 @@ def _check_mixed(train: Path, also: str) -> None:
     raise DataError(
         f"{shown(train)}: {printable(one.name)} holds {len(below[one])} folders of images ({names(below[one])}), and "
         f"beside it {names(flat)} {'holds' if len(flat) == 1 else 'hold'} images only. If the folders in "
-        f"{printable(one.name)} are the classes, {flag('train', innermost(inner))}{also}; if those beside each other "
-        f"are, {flag('train', train)}{also}"
+        f"{printable(one.name)} are the classes, {flag('train', _or_its_copy(inner))}{also}; if those beside each "
+        f"other are, {flag('train', train)}{also}"
     )
 
 
-def innermost(folder: Path) -> Path:
-    """The folder of class folders, or the second copy of it that some archives have inside."""
+def _or_its_copy(folder: Path) -> Path:
+    """A folder of class folders, or the second copy of it that some archives have inside."""
     here = folders(folder)
-    for path in here:
-        again = {each.name for each in folders(path)} & {each.name for each in here if each != path}
-        if len(again) > 1:
-            return path
-    return folder
+    return next((path for path in here if _again_in(path, here, folders(path))), folder)
+
+
+def _again_in(path: Path, here: Sequence[Path], below: Sequence[Path]) -> list[Path]:
+    """The folders `below`, in `path`, that are called as others of `here`, beside it; [] if they are fewer than two."""
+    beside = {other.name for other in here if other != path}
+    again = [each for each in below if each.name in beside]
+    return again if len(again) > 1 else []
 
 
 def _check_classes(base: Path, here: Sequence[Path]) -> None:
@@ -157,8 +159,7 @@ def _check_classes(base: Path, here: Sequence[Path]) -> None:
                 f"if it is a split, say {flag(name.split, path)}; if it is a class, {flag('train', base)}"
                 f"{or_all(here)}"
             )
-        again = [each for each in below if any(each.name == other.name for other in here if other != path)]
-        if len(again) > 1:
+        if again := _again_in(path, here, below):
             raise DataError(
                 f"{shown(path)} holds {names(again)} again: if it is a second copy, remove it; if the others are, "
                 f"{flag('train', path)}; if all are classes, {flag('train', base)}"
