@@ -10,6 +10,7 @@ from test_data import flat, opened, save
 from jaxcat.config import default
 from jaxcat.data.sources import open_data
 from jaxcat.errors import DataError
+from jaxcat.train import train
 
 
 def warnings(caplog) -> list[str]:
@@ -86,3 +87,16 @@ def test_files_that_are_no_images_do_not_stop_the_comparison(tmp_path, caplog, c
         (folder / split / "cat" / "dead.png").symlink_to("nowhere")
     opened(folder)
     assert len(warnings(caplog)) == (1 if content else 0)
+
+
+def test_what_is_no_image_is_named_before_weights_are_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("jaxcat.training.loop.find_origin", lambda *_, **__: pytest.fail("weights are asked for"))
+    folder = split_folders(tmp_path / "data", cat=3, dog=3)
+    (folder / "train/cat/000.png").write_text("<html>404</html>")
+    (folder / "validation/dog/0.png").write_bytes(b"")
+    config = default()
+    config.data.dir = str(folder)
+    with pytest.raises(DataError, match=r"(?s)2 of 10 images.*000.png: not an image.*HTML.*0.png: the file is empty"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "cache").exists()

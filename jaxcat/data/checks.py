@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcat.data import twins
+from jaxcat.data.images.unread import may_be_read
 from jaxcat.data.records import Data, Split
+from jaxcat.data.store import unreadable_images
 from jaxcat.errors import DataError
 from jaxcat.wording import counted, printable
 
@@ -42,6 +46,35 @@ def warn(data: Data, config: Any) -> None:
     if not data.held_out:
         check_labels(data, groups)
     warn_of_twins(data.splits, groups, data.classes)
+
+
+def refuse_no_images(splits: Mapping[str, Split]) -> None:
+    """Raises DataError if files of these splits are no images, such as empty ones or web pages.
+
+    It reads the first bytes of each file, and decodes those that begin in no known way: seconds, before weights are
+    downloaded. What is damaged further down, and members of archives, are looked at when images are decoded.
+    """
+
+    def problem(record: tuple[Split, int]) -> str:
+        split, index = record
+        try:
+            if not isinstance(stored := split.stored(index), Path):
+                return ""
+            with open(stored, "rb") as file:
+                beginning = file.read(16)
+            if not may_be_read(beginning):
+                split.fetch(index)
+        except OSError:  # decoding says why, or reads it from its archive
+            return ""
+        except DataError as error:
+            return str(error)
+        return ""
+
+    every = [(split, index) for split in splits.values() for index in range(len(split))]
+    with ThreadPoolExecutor(16) as pool:
+        lines = [line for line in pool.map(problem, every) if line]
+    if lines:
+        raise unreadable_images(lines, total=len(every))
 
 
 def warn_of_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[bytes]], classes: Sequence[str]) -> None:

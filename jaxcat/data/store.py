@@ -191,15 +191,17 @@ def prepare_stores(
             return status
     unreadable = [line for store in stores.values() for line in store.unreadable]
     if unreadable and not skip_bad:
-        raise DataError(
-            f"{len(unreadable):,} of {counted(sum(map(len, splits.values())), 'image')} cannot be read:\n"
-            + "".join(f"  {line}\n" for line in unreadable)
-            + advice
-        )
+        raise unreadable_images(unreadable, total=sum(map(len, splits.values())), advice=advice)
     for name, store in stores.items():
         if store.unreadable:
             _report_left_out(splits[name], store)
     return 0
+
+
+def unreadable_images(lines: Sequence[str], *, total: int, advice: str = ADVICE) -> DataError:
+    """The error about unreadable images, with a line for each."""
+    number = f"{len(lines):,} of {counted(total, 'image')}"
+    return DataError(f"{number} cannot be read:\n" + "".join(f"  {line}\n" for line in lines) + advice)
 
 
 def open_stores(

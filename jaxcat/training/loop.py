@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.source import BottleneckSource
+from jaxcat.data.checks import refuse_no_images
 from jaxcat.data.images.decoding import decoding_of
 from jaxcat.data.images.grey import find_bits
 from jaxcat.data.records import Data
@@ -37,7 +38,7 @@ from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch, step_options
 from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
-from jaxcat.training.origin import find_origin
+from jaxcat.training.origin import find_origin, will_be_downloaded
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports, estimates
 from jaxcat.training.stages import config_of, entries_of, unused
@@ -76,6 +77,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
             data = settle_grey(config, data)
             settle_engine(config, data)
             settle_augmentation(config)
+            if meta is None and not config.data.skip_bad and will_be_downloaded(config):
+                refuse_no_images({name: data.splits[name] for name in ("train", "validation")})
         check_parts(config, images=len(data.splits["train"]), mesh=mesh)
         if not config.train.stages:
             return train_once(config, workdir, meta=meta, data=data, mesh=mesh)

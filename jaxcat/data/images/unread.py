@@ -97,6 +97,12 @@ def what_it_is(encoded: bytes, reason: str = "") -> str:
     return f"not a {READ} image; it looks like a damaged file or another format"
 
 
+def may_be_read(encoded: bytes) -> bool:
+    """Whether a file may be an image of a format that is read, by its first 16 bytes."""
+    known = any(encoded.startswith(beginnings) for beginnings in _BEGINNINGS.values())
+    return known or encoded[4:8] == b"ftyp" or encoded.startswith((b"P", b"\0\0"))  # AVIF and HEIC; PNM; icons
+
+
 def is_image(encoded: bytes) -> bool:
     """Whether a file is an image of a format that is not read, by its first 400 bytes."""
     return is_heic(encoded) or by_magic(encoded).endswith(EXPORT)
