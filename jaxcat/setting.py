@@ -48,6 +48,10 @@ class Setting:
         if not -math.inf < value < math.inf:
             return "must be a finite number"
         if value < self.low or value <= self.above or value > self.high:
-            least = f"above {self.above:g}" if self.above >= self.low else f"at least {self.low:g}"
-            return f"must be {least}" + (f" and at most {self.high:g}" if math.isfinite(self.high) else "")
+            least = f"above {_number(self.above)}" if self.above >= self.low else f"at least {_number(self.low)}"
+            return f"must be {least}" + (f" and at most {_number(self.high)}" if math.isfinite(self.high) else "")
         return ""
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,.0f}" if bound == round(bound) else f"{bound:g}"

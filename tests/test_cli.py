@@ -190,3 +190,20 @@ def test_messages_of_commands_are_shown_as_errors_are():
     result = run("-c", program)
     assert result.returncode == 0
     assert result.stderr.splitlines() == ["warning: 2 left", "WARNING:other:2 left"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
+def test_output_that_cannot_be_written_and_names_that_would_control_a_terminal(tmp_path):
+    folder = small.image_folder(tmp_path / "data", train=1, validation=1)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxcat.check", folder],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the output cannot be written: No space left on device"
+    done = run("-m", "jaxcat.check", tmp_path / "\x1b[31mred\r")
+    assert done.stderr == f"error: {tmp_path}/\\x1b[31mred\\r: there is no such folder\n"

@@ -15,6 +15,7 @@ from jaxcat.data.indexing.split_folders import suggested
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.sources import open_data
 from jaxcat.errors import ConfigError, DataError
+from jaxcat.training.place import check_place
 
 CLASSES = {"cat": 5, "dog": 5}
 
@@ -505,3 +506,22 @@ def test_what_was_found_is_said_unless_it_is_where_it_usually_is(tmp_path, caplo
     flat(tmp_path / "deep" / "data" / "data", **CLASSES)
     opened(tmp_path / "deep")
     assert f"train is {tmp_path}/deep/data/data" in caplog.text
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_new_run_among_the_class_folders_is_refused(tmp_path, splits):
+    """It would be taken for a class when it goes on: nothing of it could be used."""
+    data = tmp_path / "data"
+    for split in ("train", "validation") if splits else (".",):
+        flat(data / split, cat=3, dog=3)
+    config = default()
+    config.data.dir, config.bottleneck.views = str(data), 0
+    inside = data / "train" if splits else data
+    (tmp_path / "link").symlink_to(inside)
+    for place in (inside, inside / "run", inside / "cat" / "run", tmp_path / "link" / "run"):
+        with pytest.raises(ConfigError, match=f"{inside} holds the folders of classes.*{data}-run"):
+            check_place(config, place)
+    for place in (tmp_path / "data-run", tmp_path, *([data / "run"] if splits else [])):
+        check_place(config, place)
+    (inside / "old" / "checkpoints" / "7").mkdir(parents=True)
+    check_place(config, inside / "old")  # one of an older version goes on as it did

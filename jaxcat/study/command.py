@@ -65,11 +65,13 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
 
     from jaxcat.system.console import Console
     from jaxcat.training import loop
+    from jaxcat.training.place import check_place
 
     if jax.process_count() > 1:
         raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
     console, sizes = Console(), [int(size) for size in sizes]  # NumPy's are no JSON
     asked = request(config, sizes)
+    check_place(config, workdir)
     with loop.held(workdir):
         before = read(workdir)
         if before is None and steps(workdir):

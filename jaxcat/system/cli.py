@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import logging
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -63,9 +65,11 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     try:
         with _warnings_shown():
             status = main(sys.argv[1:] if argv is None else argv) or 0
+            if sys.stdout:  # None if it was closed
+                sys.stdout.flush()
         together = True
     except JaxcatError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_without_controls(str(error))}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -83,6 +87,10 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
                 "why. To continue from the last checkpoint, start every process again with the same command",
                 file=sys.stderr,
             )
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                sys.stdout.close()
         elif _one_of_several():
             traceback.print_exc()
         else:
@@ -115,7 +123,12 @@ def _warnings_shown() -> Iterator[None]:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
+        return f"{record.levelname.lower()}: {_without_controls(super().format(record))}"
+
+
+def _without_controls(text: str) -> str:
+    """A message without characters that would control the terminal, which names of files may have."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _one_of_several() -> bool:

@@ -52,6 +52,15 @@ def cache_dir() -> Path:
     return usual
 
 
+def cannot_be_made(folder: Path) -> str:
+    """Makes a directory, if it is not there; why that is not possible, or ""."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
 @functools.cache
 def _cache_of(wanted: str) -> Path:
     try:

@@ -39,6 +39,7 @@ from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch, step_
 from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin, will_be_downloaded
+from jaxcat.training.place import check_place
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports, estimates
 from jaxcat.training.stages import config_of, entries_of, unused
@@ -58,6 +59,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     config = config.copy_and_resolve_references()  # the caller's config stays as it is
     complete(config)
     mesh, console = make_mesh(), Console(quiet=jax.process_index() != 0)
+    check_place(config, workdir)
     with held(workdir):
         with said_if_long("reading checkpoints", console=console):
             meta = previous_run(config, workdir)

@@ -78,7 +78,8 @@ def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
     try:
         other = restore(config.init_from, step="best")
     except CheckpointError as error:
-        raise ConfigError(f"--config.init_from={config.init_from}: {error}") from error
+        reason = str(error).removeprefix(f"--workdir {config.init_from}: ")
+        raise ConfigError(f"--config.init_from={config.init_from}: {reason}") from error
     theirs, ours = other.meta.config.model, config.model
     where = f"--config.init_from={config.init_from}"
     for name in ("backbone", "width"):

@@ -194,13 +194,13 @@ def _existing(weights: str) -> Path:
     if os.path.isdir(path):
         hint = ""
         if (path / "checkpoints").is_dir():
-            hint = f"; to start from the run in it, set --config.init_from={weights} and --config.model.weights=none"
-        raise WeightsError(f"weights {weights!r} is a directory: set --config.model.weights to a file or a name{hint}")
+            hint = "; a run is used by predict --workdir, and by train --config.init_from, --config.model.weights=none"
+        raise WeightsError(f"weights {weights!r} is a directory: give a file or a name{hint}")
     near = difflib.get_close_matches(weights, REGISTRY, n=2)
     raise WeightsError(
         f"weights {weights!r} is neither a file nor the name of published weights ({', '.join(REGISTRY)}). "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
-        + "Give a path, --config.model.weights=PATH, or one of the names"
+        + "Give the path of a file that exists, or one of the names"
     )
 
 

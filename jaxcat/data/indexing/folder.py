@@ -110,10 +110,12 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     known = {name if rules == 1 else composed(name): name for name in classes}
     here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
     if unknown := [name for name in here.of_class if name not in known]:
-        inner = None if rules == 1 else next((path for path in folders(root) if _has_classes(path, known)), None)
+        named = [] if rules == 1 else [path for path in folders(root) if _has_classes(path, known)]
+        inner = min(named, key=lambda path: _is_train(path), default=None)  # rather another split than train
         better = f"; did you mean --data {printable(str(inner))}?" if inner else ""
+        are = "is no class" if len(unknown) == 1 else "are no classes"
         raise DataError(
-            f"--data {root}: {', '.join(map(repr, unknown))} is no class of this classifier, which knows"
+            f"--data {root}: {', '.join(map(repr, unknown))} {are} of this classifier, which knows"
             f" {', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}; set --data to the folder that holds"
             f" the class folders{better}"
         )
@@ -123,7 +125,8 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     skip_outside(root, {"test": here}, list(here.of_class), skipped, rules=rules)
     skipped.warn()
     if not any(images.values()):
-        raise DataError(f"--data {root}: no images in class folders ({_LOOKED_FOR})")
+        hint = f"; did you mean --data {printable(str(root.parent))}?" if composed(root.name) in known else ""
+        raise DataError(f"--data {root}: no images in class folders ({_LOOKED_FOR}){hint}")
     return _split(printable(root.name), images, classes, base=(root, ""))
 
 
@@ -170,6 +173,10 @@ def _of_archives(root: Path) -> str:
     place = for_shell(printable(str(root / in_place)))
     read = f", or, if {in_place} holds the class folders, set --config.data.dir={place}" if in_place else ""
     return f"; there {there}: unpack each into a folder of its own{read}"
+
+
+def _is_train(path: Path) -> bool:
+    return (name := split_name(path.name)) is not None and name.split == "train"
 
 
 def _has_classes(directory: Path, known: Mapping[str, str]) -> bool:

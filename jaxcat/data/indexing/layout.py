@@ -58,6 +58,21 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
     return {"train": train, **roots}
 
 
+def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
+    """The folder of class folders in `root` that is `place` or holds it, so that it would be taken for a class.
+
+    None if there is none, or if it is not clear which folders are splits, which is reported where the data are opened.
+    """
+    around = [Path(os.path.realpath(place)), *Path(os.path.realpath(place)).parents]
+    if not os.path.isdir(root) or Path(os.path.realpath(root)) not in around:
+        return None
+    try:
+        found = list(split_roots(root, data).values())
+    except (ConfigError, DataError):
+        found = [root]
+    return next((path for path in found if Path(os.path.realpath(path)) in around), None)
+
+
 def _named(root: Path, data: Any) -> dict[str, Path]:
     """The folders that settings name."""
     named: dict[str, Path] = {}
