@@ -223,6 +223,19 @@ def test_images_of_8_bits_are_not_decoded_to_find_the_scale(monkeypatch):
     assert find_bits(split_of(hostile.example())) == 0
 
 
+def test_the_first_image_that_16_bits_make_nearly_black_is_named(caplog, monkeypatch):
+    """As an image of 12 bits that is given to a run whose training images have 8 or 16."""
+    monkeypatch.setattr(deep, "_warned_of_dark", set())
+    for name in ("dark.png", "darker.png"):
+        assert decode(np.full((4, 4), 4095, np.uint16), name).max() == 15
+    (message,) = caplog.messages
+    assert message.startswith("dark.png: its values use 12 bits, so it is nearly black by this run's scale of 16 bits")
+    decode(np.full((4, 4), 4095, np.uint16), "x", Decoding(grey_bits=12))
+    monkeypatch.setattr(deep, "_warned_of_dark", set())
+    decode(np.full((4, 4), 4096, np.uint16), "x")
+    assert len(caplog.messages) == 1
+
+
 def test_a_value_above_the_scale_clips_with_one_warning_that_names_the_file(caplog):
     for _ in range(2):
         assert levels_of(png(TWELVE), 10).max() == 255

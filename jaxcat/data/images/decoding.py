@@ -148,7 +148,7 @@ def read_file(path: Path) -> bytes:
             return content
         raise
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
+        raise ValueError("a folder, not an image" if stat.S_ISDIR(status.st_mode) else "not a regular file")
     if status.st_size > MAX_BYTES:
         raise ValueError(f"{status.st_size:,} bytes are more than the {MAX_BYTES:,} that an image may have")
     return path.read_bytes()

@@ -25,19 +25,29 @@ _PHOTOMETRIC, _BITS, _PLANAR, _SAMPLE_FORMAT, _SIGNED = 262, 258, 284, 339, 2
 # Pillow keeps one byte of a value of two. What reads the other one:
 _NATIVE, _FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _OTHER_BYTE = {"B": "L", "L": "B", "N": _FOREIGN}
+_DARK = 12  # bits; 16-bit images with such values only are nearly black
 _warned: set[str] = set()
+_warned_of_dark: set[str] = set()
 
 
 def levels(values: np.ndarray, bits: int, name: str) -> np.ndarray:
     """Values of 16 bits → uint8 levels of the same shape: min(value >> (bits - 8), 255).
 
-    Warns, once for each name, if a value needs more than `bits`.
+    Warns, once for each name, if a value needs more than `bits`; and once of all images that 16 bits make nearly black.
     """
-    if bits < 16 and values.size and values.max() >> bits and name not in _warned:
+    largest = int(values.max()) if values.size else 0
+    if bits == 16 and 0 < largest < 2**_DARK and not _warned_of_dark:
+        _warned_of_dark.add(name)
+        logger.warning(
+            "%s: its values use %d bits, so it is nearly black by this run's scale of 16 bits, and so may be others: "
+            "scale the values up, or train with --config.data.grey_bits=%d",
+            *(name, largest.bit_length(), max(largest.bit_length(), 8)),
+        )
+    if bits < 16 and largest >> bits and name not in _warned:
         _warned.add(name)
         logger.warning(
             "%s: values up to %d need more than the %d bits of this run (--config.data.grey_bits): they become white",
-            *(name, values.max(), bits),
+            *(name, largest, bits),
         )
     return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
 
