@@ -31,8 +31,11 @@ _CHUNK = 1024  # images handed to the threads at a time
 
 # A format's usual suffixes; an image with another one is read all the same.
 _USUAL = {
-    **{"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png"}},
-    **{"GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "HEIF": set(heif.SUFFIXES)},
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif", ".pjp", ".pjpeg"},
+    **{"MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png", ".apng"}, "GIF": {".gif"}, "WEBP": {".webp"}},
+    **{"BMP": {".bmp", ".dib"}, "TIFF": {".tif", ".tiff"}, "AVIF": {".avif", ".avifs"}, "HEIF": set(heif.SUFFIXES)},
+    "JPEG2000": {".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"},
+    **{"PPM": {".pbm", ".pgm", ".pnm", ".ppm"}, "ICO": {".ico"}, "CUR": {".cur"}},
 }
 
 
