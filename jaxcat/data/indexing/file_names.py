@@ -146,11 +146,6 @@ def advice(folder: Path) -> str:
     "" otherwise.
     """
     names = [path.name for path in islice(entries(folder)[0], _SEEN) if path.suffix.lower() in SUFFIXES]
-    if any("\\" in name for name in names) and not folder.is_dir():
-        return (
-            "; names of its members have backslashes for slashes, as some programs of Windows write: unpack it, and "
-            "name the folder"
-        )
     if not (pattern := suggested(names)):
         return ""
     return (
