@@ -227,3 +227,22 @@ def test_icons_give_their_largest_size_and_animations_of_any_kind_their_first_fr
     frames = {"save_all": True, "append_images": [Image.fromarray(255 - UPRIGHT)], "duration": 50}
     for form in ("GIF", "PNG", "TIFF"):
         assert np.array_equal(decode(encoded(form, **frames), "x"), UPRIGHT)
+
+
+def test_signed_tiffs_and_bigtiffs_with_high_bytes_first_are_refused_by_name():
+    file = io.BytesIO()
+    Image.new("L", (4, 4), 200).save(file, "TIFF", tiffinfo={339: 2})
+    with pytest.raises(DataError, match="x: its grey values go from -56 to -56, and nothing says which is black"):
+        decode(file.getvalue(), "x")
+    file = io.BytesIO()
+    Image.new("L", (4, 4), 100).save(file, "TIFF", tiffinfo={339: 2})
+    assert decode(file.getvalue(), "x").max() == 100
+    with pytest.raises(DataError, match=r"not read \(BigTIFF, high bytes first\): save it as PNG, or as TIFF without"):
+        decode(b"MM\0+\0\x08\0\0" + bytes(7) + b"\x10" + bytes(40), "x")
+
+
+def test_a_bmp_of_unusual_masks_is_not_called_damaged():
+    masks = struct.pack("<3I", 0xF00, 0xF0, 0xF)
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + masks
+    with pytest.raises(DataError, match="a BMP file, of a kind that is not read .*: save it as PNG"):
+        decode(b"BM" + struct.pack("<IHHI", 74, 0, 0, 66) + head + bytes(8), "x")
