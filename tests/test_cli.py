@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import small
+from PIL import Image
 from processes import command
 
 from jaxcat import flags
@@ -195,6 +196,8 @@ def test_messages_of_commands_are_shown_as_errors_are():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
 def test_output_that_cannot_be_written_and_names_that_would_control_a_terminal(tmp_path):
     folder = small.image_folder(tmp_path / "data", train=1, validation=1)
+    cut = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1"  # Pillow warns of it
+    Image.new("RGB", (9, 9)).save(folder / "train" / "disc" / "odd.jpg", exif=cut)
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jaxcat.check", folder],
@@ -205,5 +208,6 @@ def test_output_that_cannot_be_written_and_names_that_would_control_a_terminal(t
         )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: the output cannot be written: No space left on device"
+    assert "UserWarning" not in done.stderr
     done = run("-m", "jaxcat.check", tmp_path / "\x1b[31mred\r")
     assert done.stderr == f"error: {tmp_path}/\\x1b[31mred\\r: there is no such folder\n"

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     if os.path.expanduser("~") == "~":  # Keras, which TensorFlow imports, would make a folder of that name
         os.environ.setdefault("KERAS_HOME", os.path.join(tempfile.gettempdir(), ".keras"))
     accept_any_text(sys.stdout, sys.stderr)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd metadata, without the file's name
     together = False  # whether the other processes of this run end normally too
     try:
         with _warnings_shown():
