@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -22,8 +23,20 @@ def first_to_last(names: Sequence[str]) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped.
+
+    Spaces of other scripts stay, and the joiners that emoji and words of Persian and Indian languages have.
+    """
+    return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode() for c in name)
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name can be shown as it is."""
+    return all(map(_is_shown, name))
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
 
 
 # What other programs call a setting, or part of its name → the setting.

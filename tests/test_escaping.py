@@ -33,7 +33,7 @@ from jaxcat.report.plots import svg
 from jaxcat.study.advice import command, config_file
 from jaxcat.study.files import _table
 from jaxcat.training.describe import next_command
-from jaxcat.wording import printable
+from jaxcat.wording import is_printable, printable
 
 NAMES = (
     *HOSTILE_NAMES,
@@ -161,7 +161,7 @@ def test_the_report(page, context):
     shown = {data for tag, data in found.texts if tag in ("bdi", "span", "p")}
     for name in NAMES:
         assert printable(name) in shown
-    assert page.replace("\n", "").isprintable()
+    assert is_printable(page.replace("\n", ""))
 
 
 @pytest.mark.filterwarnings("ignore:constrained_layout")  # names of 300 characters leave no room

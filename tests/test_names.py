@@ -17,6 +17,7 @@ from jaxcat.data.records import choose_classes, printed_order
 from jaxcat.errors import ConfigError
 from jaxcat.inference.evaluation import show, summarize
 from jaxcat.system.console import Console
+from jaxcat.wording import printable
 
 NFC, NFD = "café", "cafe\N{COMBINING ACUTE ACCENT}"
 
@@ -187,3 +188,10 @@ def test_a_test_split_without_a_class_is_measured(tmp_path):
     assert figures["count"] == 2
     assert figures["auc"] is None
     assert figures["per_class"]["square"]["count"] == 0
+
+
+@pytest.mark.parametrize("name", ["🐈‍⬛", "می‌خواهم", "क्‍ष", "大　猫", "chat\N{NO-BREAK SPACE}noir"])
+def test_joiners_and_spaces_of_other_scripts_are_no_control_characters(tmp_path, name):
+    flat(tmp_path, **{name: 3, "dog": 3})
+    assert opened(tmp_path).classes == tuple(sorted(["dog", unicodedata.normalize("NFC", name)]))
+    assert printable(name) == name

@@ -27,6 +27,7 @@ from jaxcat.serve.corrections import Corrections
 from jaxcat.serve.learning import Learning
 from jaxcat.serve.refused import Refused
 from jaxcat.serve.worker import Worker
+from jaxcat.wording import is_printable
 
 Result = TypeVar("Result")
 PAGE = Path(__file__).parent / "page"
@@ -262,7 +263,7 @@ def _correct(served: Served) -> Handler:
             raise Refused(403, "images are kept only after the person has agreed: agreed=1")
         if (label := asked.get("label", "")) not in served.learning.used.classifier.classes:
             raise Refused(422, "label must be one of the classes")
-        if not label.isprintable():
+        if not is_printable(label):
             raise Refused(422, "this class has characters that a table of labels cannot have; rename it")
 
         def job(_: Classifier, image: Received) -> str:

@@ -20,7 +20,7 @@ from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_im
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_shell
-from jaxcat.wording import printable
+from jaxcat.wording import is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def open_by_names(config: Any, root: Path, *, rules: int = INDEX_RULES) -> Data:
                 )
             if not record.label and split != "test":
                 problems.add("no class in the name", record.place)
-            elif not record.label.isprintable():
+            elif not is_printable(record.label):
                 problems.add("a class with characters that cannot be printed", record.place, record.label)
             records.append(record)
     problems.refuse("\nmend the pattern, rename these files or move them elsewhere")

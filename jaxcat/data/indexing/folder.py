@@ -27,7 +27,7 @@ from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
 from jaxcat.system.paths import expanded
-from jaxcat.wording import printable
+from jaxcat.wording import is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _available(train: ClassFolders) -> list[str]:
             f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root) or _of_archives(train.root)}"
         )
     for name in train.of_class:
-        if printable(name) != name:  # class names go into tables, JSON and CSV
+        if not is_printable(name):  # class names go into tables, JSON and CSV
             raise DataError(f"{train.root}: class {printable(name)!r} is not printable UTF-8; rename the folder")
     return sorted(train.of_class)
 

@@ -20,7 +20,7 @@ from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
-from jaxcat.wording import printable
+from jaxcat.wording import is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
             problems.add("a split that is none of train, validation and test", place, split)
         if not label and where != "test":
             problems.add("no label", place)
-        if not label.isprintable():
+        if not is_printable(label):
             problems.add("a label with characters that cannot be printed", place, label)
         if has_group and not group:
             problems.add("no group", place)
