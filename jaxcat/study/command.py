@@ -71,7 +71,8 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
         raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
     console, sizes = Console(), [int(size) for size in sizes]  # NumPy's are no JSON
     asked = request(config, sizes)
-    check_place(config, workdir)
+    if not (workdir / FILE).exists():
+        check_place(config, workdir)
     with loop.held(workdir):
         before = read(workdir)
         if before is None and steps(workdir):
