@@ -15,7 +15,7 @@ from test_data import opened
 from jaxcat.config import default
 from jaxcat.data import records, twins
 from jaxcat.data.records import Split
-from jaxcat.data.streaming import decode_all, stores_of
+from jaxcat.data.streaming import decode_all, stores_of, warn_of_known_pixels
 
 
 def noise(seed: int, height: int = 40, width: int = 50) -> np.ndarray:
@@ -154,6 +154,21 @@ def test_the_same_pixels_in_train_and_validation(folder, caplog):
     assert message.startswith(
         "1 image of validation is in train too (the same pixels in another file), so validation looks better"
     )
+
+
+def test_the_cache_knows_the_pixels_of_images_that_were_decoded_before(folder, caplog, monkeypatch, tmp_path):
+    """As where a run finds all its bottlenecks."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(tmp_path / "cache"))
+    Image.open(folder / "train/cat/1.png").save(folder / "validation/dog/copy.bmp")
+    data = opened(folder)
+    digests = {name: [split.digest(i) for i in range(len(split))] for name, split in data.splits.items()}
+    warn_of_known_pixels(data.splits, digests, classes=data.classes)
+    assert warnings(caplog) == []  # nothing was decoded yet
+    decoded(folder)
+    (first,) = warnings(caplog)
+    monkeypatch.setattr(records, "decode", None)
+    warn_of_known_pixels(data.splits, digests, classes=data.classes)
+    assert warnings(caplog) == [first, first]
 
 
 def test_no_image_is_decoded_twice_for_copies_that_do_not_matter(folder, caplog):

@@ -31,7 +31,7 @@ from jaxcat.data.batches import Batches
 from jaxcat.data.digests import digests_of
 from jaxcat.data.records import Data, Split, order
 from jaxcat.data.store import Store
-from jaxcat.data.streaming import counts, decode_all, stores_of
+from jaxcat.data.streaming import counts, decode_all, stores_of, warn_of_known_pixels
 from jaxcat.errors import CacheError, DataError
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.pooling import PooledPart
@@ -174,6 +174,7 @@ class BottleneckSource:
         self.parts.open()
         self._identify(self.splits, console)
         if not self.to_compute:
+            warn_of_known_pixels(self.splits, self.digests, classes=self._classes)
             return 0
         if not config.data.skip_bad:  # with it, the number of rows is not known yet
             self._check_space()

@@ -95,6 +95,21 @@ def decode_all(
     return 0
 
 
+def warn_of_known_pixels(
+    splits: Mapping[str, Split], digests: Mapping[str, Sequence[bytes]], *, classes: Sequence[str]
+) -> None:
+    """Warns of images with the same pixels as far as the cache has the digests of their pixels; decodes nothing.
+
+    Args:
+        digests: of each record of each split, as `Split.digest` gives it.
+    """
+    pixels = {}
+    for name, split in splits.items():
+        known = pixel_groups.known_pixels(digests[name], split.decoding)
+        pixels[name] = [known.get(digest, digest) for digest in digests[name]]
+    checks.warn_of_pixels(splits, pixels, classes)
+
+
 def check_agreement(splits: Mapping[str, Split]) -> None:
     """Checks that all processes have the same records: each makes its part of a batch from its own list.
 
