@@ -6,22 +6,31 @@ export const THREADS = Math.min(2, navigator.hardwareConcurrency || 1); // each 
 
 // Returns a function: levels of a square image of 3 channels → probabilities, float32, in the order of the classes.
 export async function opened(size) {
-    const [code, runtime, model] = await Promise.all(
-        ["worker.js", "ort-wasm-simd-threaded.wasm", "model.onnx"].map(asset),
-    );
-    const address = URL.createObjectURL(new Blob([code], {type: "text/javascript"}));
+    const [code, files] = [asset("worker.js"), Promise.all(["ort-wasm-simd-threaded.wasm", "model.onnx"].map(asset))];
+    files.catch(() => {}); // add() waits for them, and tells
+    const address = URL.createObjectURL(new Blob([await code], {type: "text/javascript"}));
     const threads = [];
-    const add = async () => {
-        const thread = threadOf(address);
-        await thread.ask({runtime, model, size});
+    const add = async (optimized) => {
+        const thread = threadOf(address); // it starts while the files are unpacked
+        const [runtime, model] = await files;
+        await thread.ask({runtime, model, size, optimized});
         threads.push(thread);
     };
-    await add();
-    if (THREADS > 1) add().catch(() => {}); // one is enough, where memory is short
-    return (levels) => {
+    let more = THREADS > 1;
+    const probabilitiesOf = async (levels) => {
         const free = threads.reduce((best, thread) => (thread.busy() < best.busy() ? thread : best));
-        return free.ask({levels});
+        const found = await free.ask({levels});
+        if (more) {
+            more = false; // after the first answer, which it would slow down
+            add(true).catch(() => {}); // one is enough, where memory is short
+        }
+        return found;
     };
+    await add(false);
+    setTimeout(() => { // the first one takes longer: if no image waits, a black one is first
+        if (!threads[0].busy()) probabilitiesOf(new Uint8ClampedArray(3 * size ** 2)).catch(() => {});
+    });
+    return probabilitiesOf;
 }
 
 function threadOf(address) {
