@@ -109,14 +109,16 @@ def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple
 
 def _normalize(graph: Graph, layer: Normalize, network: ExportedNetwork) -> None:
     name = layer.name
-    x = graph.add("Cast", [IMAGE], f"{name}/float", to=TensorProto.FLOAT)
+    # Channels first, then arithmetic: ONNX Runtime is slow where it repeats a vector along the last axis.
+    x = graph.add("Transpose", [IMAGE], f"{name}/channels_first", perm=[0, 3, 1, 2])
     if layer.channels == "BGR":
         order = graph.constant(f"{name}/order", np.array([2, 1, 0], np.int64))
-        x = graph.add("Gather", [x, order], f"{name}/bgr", axis=3)
+        x = graph.add("Gather", [x, order], f"{name}/bgr", axis=1)
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (layer.mean, layer.std))
+    x = graph.add("Cast", [x], f"{name}/float", to=TensorProto.FLOAT)
     x = graph.add("Div", [x, graph.constant(f"{name}/levels", np.float32(255))], f"{name}/share")
-    x = graph.add("Sub", [x, graph.constant(f"{name}/mean", np.array(layer.mean, np.float32))], f"{name}/centred")
-    x = graph.add("Div", [x, graph.constant(f"{name}/std", np.array(layer.std, np.float32))], f"{name}/scaled")
-    graph.add("Transpose", [x], name, perm=[0, 3, 1, 2])
+    x = graph.add("Sub", [x, graph.constant(f"{name}/mean", mean)], f"{name}/centred")
+    graph.add("Div", [x, graph.constant(f"{name}/std", std)], name)
 
 
 def _convolution(graph: Graph, layer: Convolution, network: ExportedNetwork) -> None:
