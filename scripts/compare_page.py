@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import functools
 import gzip
-import http.server
 import json
 import os
 import re
@@ -23,7 +21,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from served import served
 
 from jaxcat.data.images.decoding import decode
 from jaxcat.data.images.resizing import resize
@@ -177,19 +175,11 @@ def expected_of(page: Path, files: Sequence[Path]) -> dict[str, dict[str, float]
     return found
 
 
-class _Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *values: object) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def addresses(page: Path) -> Iterator[list[str]]:
     """The page as a file and over http."""
-    handler = functools.partial(_Silent, directory=str(page.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield [page.resolve().as_uri(), f"http://127.0.0.1:{server.server_address[1]}/{page.name}"]
-        server.shutdown()
+    with served(page.parent) as folder:
+        yield [page.resolve().as_uri(), folder + page.name]
 
 
 def compare(browser: Firefox | WebKit, address: str, files: Sequence[Path], expected: dict) -> None:

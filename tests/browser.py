@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
-import http.server
 import json
 import os
 import queue
@@ -21,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from served import served as served
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOUND = next(filter(None, map(shutil.which, NAMES)), "")
@@ -193,24 +193,3 @@ def started() -> Iterator[Browser]:
             except subprocess.TimeoutExpired:
                 browser.process.kill()
                 browser.process.wait()
-
-
-class _Noting(http.server.SimpleHTTPRequestHandler):
-    def __init__(self, *arguments: Any, asked: list[str], **options: Any):
-        self.asked = asked
-        super().__init__(*arguments, **options)
-
-    def log_message(self, format: str, *values: object) -> None:
-        self.asked.append(format % values)
-
-
-@contextlib.contextmanager
-def served(folder: Path, asked: list[str] | None = None) -> Iterator[str]:
-    """The address of a folder on 127.0.0.1; what is asked for goes into `asked`."""
-    handler = functools.partial(_Noting, directory=str(folder), asked=[] if asked is None else asked)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
