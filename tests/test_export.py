@@ -286,12 +286,14 @@ def test_requests_that_cannot_be_done(changes, message, tmp_path):
         export(classifier_of(), tmp_path / wanted.pop("path"), **wanted)
 
 
-@pytest.mark.parametrize(("format", "module"), [("onnx", "onnx"), ("coreml", "coremltools")])
-def test_a_missing_package_is_one_line(format, module, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("format", "module", "extra"), [("onnx", "onnx", "export"), ("coreml", "coremltools", "coreml")]
+)
+def test_a_missing_package_is_one_line(format, module, extra, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else found(name))
     arguments = ["--workdir", str(tmp_path), "--format", format, "--output", str(tmp_path / "a")]
-    with pytest.raises(ConfigError, match=f"needs {module}: pip install {module}"):
+    with pytest.raises(ConfigError, match=f"needs the extra {extra}: pip install {module}$"):
         main(arguments)
 
 

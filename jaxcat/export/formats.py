@@ -31,6 +31,7 @@ class Format:
         suffix: of the file's name; "" for a folder without one.
         weights: types that weights can have in it.
         modules: what must be installed to write it, by the names that Python imports.
+        extra: the extra of jaxcat that installs them.
         runtime: what runs the file where it is compared with jaxcat.
         options: further options that its writer takes, by name; its module has `with_options`.
         has_head: whether the head that a run has trained is in the file.
@@ -41,6 +42,7 @@ class Format:
     suffix: str
     weights: tuple[str, ...] = (FLOAT32,)
     modules: tuple[str, ...] = ()
+    extra: str = ""
     runtime: str = ""
     options: tuple[str, ...] = ()
     has_head: bool = True
@@ -67,6 +69,7 @@ FORMATS = {
         ".onnx",
         (FLOAT32, FLOAT16, INT8),
         ("onnx",),
+        "export",
         "onnxruntime",
     ),
     "web": Format(
@@ -75,6 +78,7 @@ FORMATS = {
         "",
         (FLOAT32, FLOAT16, INT8),
         ("onnx",),
+        "export",
         "onnxruntime",
         (SINGLE_FILE, RUNTIME),
     ),
@@ -84,6 +88,7 @@ FORMATS = {
         ".mlpackage",
         (FLOAT32, FLOAT16, INT8),
         ("coremltools",),
+        "coreml",
         "Core ML, which only macOS has,",
     ),
     "canonical": Format(
@@ -111,5 +116,5 @@ def format_of(name: str, weights: str, options: Iterable[str] = ()) -> Format:
             takes = ", ".join(each for each, row in FORMATS.items() if option in row.options)
             raise ConfigError(f"--{option.replace('_', '-')}: --format {name} does not take it; {takes or 'none'} does")
     if lacking := [module for module in found.modules if importlib.util.find_spec(module) is None]:
-        raise ConfigError(f"--format {name} needs {', '.join(lacking)}: pip install {' '.join(lacking)}")
+        raise ConfigError(f"--format {name} needs the extra {found.extra}: pip install {' '.join(lacking)}")
     return found
