@@ -403,6 +403,28 @@ def test_a_run_of_the_int8_engine_keeps_its_own_prefix(tmp_path):
     assert np.abs(own - Reference(classifier).logits(images)).max() > 100 * np.abs(own - logits).max()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_export_even_where_a_library_catches_everything(number, tmp_path):
+    program = """
+import os, sys, tempfile
+from pathlib import Path
+from jaxcat.export.__main__ import _nothing_left
+from jaxcat.system.console import Console
+from jaxcat.system.files import placing
+with _nothing_left(Console(stderr=True)), placing(Path(sys.argv[1], "model")) as aside:
+    aside.mkdir()
+    (aside / "part").touch()
+    tempfile.mkdtemp()
+    try:
+        os.kill(os.getpid(), int(sys.argv[2]))
+    except BaseException:
+        pass
+"""
+    command = [sys.executable, "-c", program, str(tmp_path), str(int(number))]
+    assert subprocess.run(command, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False).returncode == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_terminated_export_leaves_nothing(run, tmp_path):
     command = [sys.executable, "-m", "jaxcat.export", "--workdir", run, "--format", "savedmodel", "--output"]

@@ -10,14 +10,18 @@ docs/export.md has, for each format, the shortest program that uses it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxcat.export.formats import FLOAT32, FORMATS, RUNTIME, SINGLE_FILE, WEIGHTS, format_of
 from jaxcat.inference.run_flags import add_run_flags
 from jaxcat.system import cli
+from jaxcat.system.files import remove_unplaced
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,19 +54,19 @@ def write(arguments: argparse.Namespace) -> int:
     from jaxcat.inference.classifier import load
     from jaxcat.system.console import Console, said_if_long
 
-    signal.signal(signal.SIGTERM, _ended)
     console = Console(stderr=True)
     with said_if_long("reading the run", console=console):
         classifier = load(arguments.workdir, step=arguments.step, keep_compiled=True, calibrated=arguments.calibrated)
-    export(
-        classifier,
-        arguments.output,
-        format=arguments.format,
-        weights=arguments.weights,
-        accept=arguments.accept,
-        console=console,
-        **_options(arguments),
-    )
+    with _nothing_left(console):
+        export(
+            classifier,
+            arguments.output,
+            format=arguments.format,
+            weights=arguments.weights,
+            accept=arguments.accept,
+            console=console,
+            **_options(arguments),
+        )
     print(f"written: {arguments.output}")
     return 0
 
@@ -73,9 +77,30 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _ended(number: int, frame: object) -> None:
-    """Ends the process in a way that removes what is half written."""
-    raise SystemExit(128 + number)
+@contextlib.contextmanager
+def _nothing_left(console: Any) -> Iterator[None]:
+    """At SIGINT and SIGTERM, ends the process at once without what is half written.
+
+    An exception instead could be lost in TensorFlow, JAX or coremltools, and the export would go on.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+
+        def ended(number: int, frame: object) -> None:
+            remove_unplaced()
+            shutil.rmtree(folder, ignore_errors=True)
+            console.show_cursor()  # which a progress bar hides
+            if number == signal.SIGINT:
+                os.write(2, b"interrupted\n")
+            os._exit(128 + number)
+
+        before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM)}
+        kept, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = kept
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _listed() -> str:

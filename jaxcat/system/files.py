@@ -21,6 +21,7 @@ from jaxcat.errors import ConfigError
 from jaxcat.system import paths
 
 ASIDE = ".aside"  # suffix of files that are not complete yet
+_unplaced: set[Path] = set()  # what the present blocks of `placing` make
 
 
 def never() -> int:
@@ -100,17 +101,28 @@ def placing(path: Path) -> Iterator[Path]:
         FileExistsError: there is something at `path`.
     """
     aside = path.with_name(f".{uuid.uuid4().hex}{ASIDE}{path.suffix}")  # some writers look at the suffix
+    _unplaced.add(aside)
     try:
         yield aside
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         os.rename(aside, path)
-    except BaseException:
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
-        raise
+    finally:
+        _remove(aside)
+        _unplaced.discard(aside)
+
+
+def remove_unplaced() -> None:
+    """Removes what blocks of `placing` have made so far; for a process that is about to end without leaving them."""
+    for aside in list(_unplaced):
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
