@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+# Threads of OpenBLAS wait for the next product in a loop: a fit to five numbers takes ten times the processor's time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before anything imports NumPy
 # Compiling is most of what tests wait for, and these three leave a third of it; convolutions are Eigen's either way.
 # Commands that tests start in a process of their own inherit them. `as_users_have_it` is without them, as are
 # scripts/quickstart.sh and the published benchmarks.
@@ -133,17 +136,23 @@ def rows_written(monkeypatch) -> dict[str, int]:
     return counts
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A folder data set of drawn images, two classes."""
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """A folder data set of drawn images, two classes; not to be changed."""
     import small
 
-    return small.image_folder(tmp_path_factory.mktemp("images"))
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in root.rglob("*.*")}
+
+    root = small.image_folder(tmp_path_factory.mktemp("images"))
+    drawn = contents()
+    yield root
+    assert contents() == drawn, "a test has changed images that others use"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory, folder) -> Path:
-    """The workdir of a finished run of `small_run.config`; not to be changed."""
+    """The workdir of a finished run of `small_run.config`; reports and evaluations may be added to it, nothing else."""
     from small_run import config
 
     from jaxcat.train import train

@@ -116,7 +116,7 @@ class Processes:
             process.kill()
             process.join()
 
-    def wait_for(self, text: str, *, process: int = 0, seconds: float = 120) -> None:
+    def wait_for(self, text: str, *, process: int = 0, seconds: float = 600) -> None:
         """Until the output of a process has `text`."""
         deadline = time.monotonic() + seconds
         while text not in self.output(process):
@@ -130,7 +130,7 @@ class Processes:
     def output(self, process: int = 0) -> str:
         return self.logs[process].read_text()
 
-    def statuses(self, seconds: float = 120) -> list[int]:
+    def statuses(self, seconds: float = 600) -> list[int]:
         """Exit statuses once all have ended, which must be within `seconds`; -N if signal N ended it."""
         deadline = time.monotonic() + seconds
         for number, process in enumerate(self.running):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
@@ -15,6 +17,12 @@ from jaxcat.models.preprocessing import Conventions
 from jaxcat.train import train
 
 SHAPES = ("disc", "square", "cross")
+
+
+def slow_except(quick: Sequence, values: Iterable) -> list:
+    """Parameters of a test of which those that are not `quick` are tried by the whole suite only."""
+    assert all(each in values for each in quick), quick
+    return [each if each in quick else pytest.param(each, marks=pytest.mark.slow) for each in values]
 
 
 def draw(shape: str, generator: np.random.Generator, size: int = 90) -> Image.Image:

@@ -132,6 +132,7 @@ def test_an_interrupted_run_raises_what_an_interrupt_raises_and_continues(folder
     assert len(jaxcat.fit(config, tmp_path / "run").history) == 3
 
 
+@pytest.mark.slow
 def test_in_another_thread_a_run_needs_no_signals(folder, tmp_path):
     runs: list = []
 
@@ -167,7 +168,7 @@ def test_a_second_interrupt_at_a_prompt_or_in_a_notebook_raises_and_does_not_kil
 def notebook(monkeypatch) -> None:
     """What IPython looks like in a notebook."""
     shell = types.SimpleNamespace(kernel=object())
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, version_info=(9, 0)))
 
 
 def test_progress_in_a_notebook_is_one_line_that_is_removed_at_the_end(monkeypatch, notebook):

@@ -45,6 +45,23 @@ def folder(tmp_path) -> Path:
     return small.image_folder(tmp_path / "images")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """A folder of images, and a cache with their rows; nobody computes more."""
+    root = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXCAT_CACHE", str(root / "cache"))
+        prepared(config_of(small.image_folder(root / "images")))
+    return root
+
+
+@pytest.fixture
+def computed(kept, empty_cache, monkeypatch) -> Path:
+    """Images whose rows are in the cache; only to look rows up."""
+    monkeypatch.setenv("JAXCAT_CACHE", str(kept / "cache"))
+    return kept / "images"
+
+
 def test_a_second_run_computes_nothing_and_decodes_nothing(folder, monkeypatch):
     config = config_of(folder)
     assert opened(config).to_compute == 2 * 24 + 12
@@ -72,6 +89,7 @@ def test_a_changed_image_loses_its_own_rows_only(folder):
     assert np.flatnonzero((old != new).any(axis=1)).tolist() == [3]
 
 
+@pytest.mark.slow
 def test_more_views_add_to_those_there_are(folder):
     prepared(config_of(folder, views=2))
     assert opened(config_of(folder, views=5, epochs=5)).to_compute == 3 * 24
@@ -93,17 +111,15 @@ def test_more_views_add_to_those_there_are(folder):
     ],
     ids=str,
 )
-def test_whatever_shapes_a_row_is_in_the_key(folder, changes):
-    prepared(config_of(folder))
-    assert opened(config_of(folder, **changes)).to_compute == 2 * 24 + 12
+def test_whatever_shapes_a_row_is_in_the_key(computed, changes):
+    assert opened(config_of(computed, **changes)).to_compute == 2 * 24 + 12
 
 
 @pytest.mark.parametrize(
     "changes", [{"optim.learning_rate": 1.0}, {"model.hidden": 3}, {"epochs": 9}, {"batch_size": 3}], ids=str
 )
-def test_what_does_not_shape_a_row_is_not_in_the_key(folder, changes):
-    prepared(config_of(folder))
-    assert opened(config_of(folder, **changes)).to_compute == 0
+def test_what_does_not_shape_a_row_is_not_in_the_key(computed, changes):
+    assert opened(config_of(computed, **changes)).to_compute == 0
 
 
 def key(*arguments, **others) -> dict:
@@ -119,12 +135,10 @@ def test_other_weights_are_another_key(folder):
     assert first != second
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", step_versions())
-def test_rows_of_two_versions_of_a_step_never_share_a_key(folder, step, monkeypatch):
-    prepared(config_of(folder))
+def test_rows_of_two_versions_of_a_step_never_share_a_key(computed, step, monkeypatch):
     monkeypatch.setattr(f"jaxcat.{STEPS[step]}.{step.upper()}_VERSION", step_versions()[step] + 1)
-    assert opened(config_of(folder)).to_compute == 2 * 24 + 12
+    assert opened(config_of(computed)).to_compute == 2 * 24 + 12
 
 
 def test_another_backbone_is_another_key(folder):
@@ -233,8 +247,9 @@ def block_files(root: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "header", "cut", "empty", "gone", "marker"])
-def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
-    config = config_of(folder)
+def test_damage_is_noticed_and_repaired(kept, empty_cache, damage, caplog):
+    config = config_of(kept / "images")
+    shutil.copytree(kept / "cache", empty_cache)
     before = rows_of(prepared(config).train(0, first=0), config, 0)
     for path in block_files(empty_cache):
         content = bytearray(path.read_bytes())
@@ -258,6 +273,7 @@ def test_damage_is_noticed_and_repaired(folder, empty_cache, damage, caplog):
     assert opened(config).to_compute == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(folder, empty_cache, monkeypatch):
     """No file may grow beyond 200 bytes, which the system refuses in mid-write as it refuses on a full disk."""
     source, add, limits = opened(config_of(folder)), Rows.add, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -304,6 +320,7 @@ def test_a_cache_of_someone_else_that_lacks_a_row_is_an_error_that_says_what_to_
         source.prepare(SILENT)
 
 
+@pytest.mark.slow
 def test_what_killed_writers_left_is_removed_in_time(folder):
     """Files aside, and a block whose marker was not written."""
     source = prepared(config_of(folder))
@@ -317,6 +334,7 @@ def test_what_killed_writers_left_is_removed_in_time(folder):
     assert [path.name for path in left if path.exists()] == [".under_way.aside", "under_way.npy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [False, True])
 def test_files_that_cannot_be_opened_are_listed_or_left_out(folder, skip):
     for name in ("one.png", "two.png"):
@@ -330,6 +348,7 @@ def test_files_that_cannot_be_opened_are_listed_or_left_out(folder, skip):
             opened(config)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_run_that_leaves_images_out_are_found_again(folder, monkeypatch):
     (folder / "train" / "disc" / "000.png").write_bytes(b"no image")
     config = config_of(folder, **{"data.skip_bad": True})
@@ -379,6 +398,7 @@ def test_a_signal_ends_the_wait_for_another_run(folder, monkeypatch):
     assert source.prepare(SILENT) == 0
 
 
+@pytest.mark.slow
 def test_two_runs_that_compute_the_same_leave_one_good_cache(folder, monkeypatch):
     config = config_of(folder)
     first, second = (looked_up(config, monkeypatch) for _ in range(2))
@@ -431,6 +451,7 @@ def test_identities_tell_record_view_and_content_apart():
     assert len(set(found)) == 6
 
 
+@pytest.mark.slow
 def test_nothing_is_read_or_written_before_it_is_prepared(folder, empty_cache, monkeypatch, capsys):
     """And a source says of itself what it knows: before, and after."""
     with monkeypatch.context() as patch:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 from scipy.special import expit, logit
 from small_export import classifier_of
 from test_exact_run import TINY
@@ -33,10 +34,10 @@ def calibration_for(meta: Meta, temperature: float = TEMPERATURE) -> Calibration
     return Calibration(temperature, meta.step, arrays_digest(meta), "xla", "validation", 12, "0" * 64, FIGURES, FIGURES)
 
 
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory) -> Path:
-    """A trained head with a hidden layer on bottlenecks of LiteRT, and a temperature for its best step."""
-    settings = TRAINED | {"data.dir": folder, "bottleneck.engine": "litert_float32", "epochs": 3, "model.hidden": 6}
+@pytest.fixture(scope="module", params=small.slow_except(["xla"], ["xla", "litert_float32"]))
+def trained(folder, request, tmp_path_factory) -> Path:
+    """A trained head with a hidden layer on bottlenecks of either engine, and a temperature for its best step."""
+    settings = TRAINED | {"data.dir": folder, "bottleneck.engine": request.param, "epochs": 3, "model.hidden": 6}
     workdir = jaxcat.fit("folder:trained", tmp_path_factory.mktemp("run"), settings=settings).workdir
     write_calibration(workdir, calibration_for(load(workdir).meta))
     return workdir
@@ -59,6 +60,8 @@ def divided(probabilities: np.ndarray) -> np.ndarray:
     return np.stack([1 - second, second], axis=1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["litert_float32"], indirect=True)
 @pytest.mark.parametrize("engine", ["xla", "litert_float32"])
 @pytest.mark.parametrize("head_file", [True, False])
 def test_both_engines_divide_the_logits(run, files, engine, head_file):
@@ -167,6 +170,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(run, change, said):
     load(run)
 
 
+@pytest.mark.slow
 def test_exact_heads_and_published_weights_have_none(folder, tmp_path, capsys):
     workdir = jaxcat.fit("folder", tmp_path, settings=TINY | {"data.dir": folder, "model.pool_from": "block5"}).workdir
     with pytest.raises(ConfigError, match="--calibrated: the head of this run is solved"):
