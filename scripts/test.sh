@@ -3,13 +3,15 @@
 #
 #   bash scripts/test.sh                                            with python3
 #   PYTHON=python3.13 VENV=.venv-3.13 bash scripts/test.sh          with another one
-#   bash scripts/test.sh -m "not slow"                              without the slow tests
+#   bash scripts/test.sh -m "not slow"                              the quick tests: about two minutes on two processors
 #   bash scripts/test.sh -n 0 --pdb tests/test_NAME.py              in one process, with the debugger
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 environment "[dev]"
-# One more than there are processors, up to four: tests also wait, for files, locks and other processes.
-# A worker that has finished takes tests from the others.
+# One more than there are processors, up to four: slow tests also wait, for files, locks and other processes. Quick ones
+# hardly do, and each worker imports TensorFlow and JAX. A worker that has finished takes tests from the others.
 processors=$("$PY" -c 'import os; print(os.cpu_count())')
-"$PY" -m pytest -n "$((processors < 3 ? processors + 1 : 4))" --dist worksteal "$@"
+workers=$((processors < 3 ? processors + 1 : 4))
+case " $* " in *" not slow "*) workers=$((processors < 4 ? processors : 4)) ;; esac
+"$PY" -m pytest -n "$workers" --dist worksteal "$@"

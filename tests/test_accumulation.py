@@ -58,7 +58,7 @@ def after(mesh, *, accumulate: int, rows: int):
     return state
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", small.slow_except([8], [1, 8]))
 def test_parts_equal_the_whole(devices):
     mesh = Mesh(np.array(CPU[:1]), ("data",)) if devices == 1 else make_mesh()
     whole, parts = (after(mesh, accumulate=count, rows=16) for count in (1, 2))
@@ -69,6 +69,7 @@ def test_parts_equal_the_whole(devices):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6 * max(1.0, float(np.abs(b).max())))
 
 
+@pytest.mark.slow
 def test_parts_take_less_memory():
     network, tx, state, frozen = begin(config_of(**{"model.train_from": "stem", "model.width": 0.125}))
     steps = [jit(make_train_step(network, tx, seed=0, accumulate=count), keep_barriers=True) for count in (1, 4)]

@@ -125,7 +125,7 @@ def _read_all(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["deflated.zip", "pax.tar"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", small.slow_except(["fork"], ["fork", "spawn"]))
 def test_threads_and_processes_read_at_once(kind, start, tmp_path):
     path = WRITERS[kind](tmp_path / kind)
     archive = open_archive(path)

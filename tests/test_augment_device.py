@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+import small
 
 from jaxcat.data.augmentation.device import for_device, inputs, views, with_views
 from jaxcat.data.augmentation.host import apply
@@ -30,7 +31,7 @@ def most_different(images: np.ndarray, drawn: dict[str, np.ndarray], size: int) 
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-@pytest.mark.parametrize("size", [2, 15, 75, 299])
+@pytest.mark.parametrize("size", small.slow_except([15], [2, 15, 75, 299]))
 @pytest.mark.parametrize("erase", [0.0, 0.7])
 def test_equals_the_host_to_one_grey_level(name, size, erase):
     count = 24 if size < 100 else 4
@@ -79,6 +80,7 @@ def test_nothing_drawn_is_the_image_itself():
     assert views({"image": images}) is images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inception", "trivial_augment"])
 def test_the_same_bits_in_any_batch_on_any_number_of_devices_and_one_by_one(monkeypatch, name):
     """Arithmetic on pixels in whole numbers: a compiler has nothing to round otherwise."""
@@ -99,6 +101,7 @@ def test_the_same_bits_in_any_batch_on_any_number_of_devices_and_one_by_one(monk
     np.testing.assert_array_equal(looped(batch), whole)
 
 
+@pytest.mark.slow
 def test_a_batch_with_views_has_nothing_left_to_make_them_of():
     drawn = parameters("inception", seed=0, view=0, indices=np.arange(3), size=8, erase=1.0)
     images = {"image": noise(3, 12), **for_device(drawn, size=8)}

@@ -202,6 +202,7 @@ def test_an_older_run_is_one_of_the_host(folder, tmp_path, monkeypatch):
     assert outcome(tmp_path / "older") == outcome(tmp_path / "newer")
 
 
+@pytest.mark.slow
 def test_host_and_device_train_to_nearly_the_same_numbers(folder, tmp_path):
     losses = {}
     for where in ("host", "device"):

@@ -75,15 +75,18 @@ def check_means(classifier: Classifier, name: str) -> None:
     np.testing.assert_allclose(in_threes, expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_answer_is_the_mean_of_the_probabilities_of_the_views(run, name):
     check_means(jaxcat.load(run), name)
 
 
+@pytest.mark.slow
 def test_so_it_is_with_jax_several_logits_and_a_temperature_that_divides_them_before_the_mean():
     check_means(classifier_of(classes=("a", "b", "c"), temperature=3.0), "ten_crops")
 
 
+@pytest.mark.slow
 def test_the_original_is_the_default_and_no_images_have_no_answers(run):
     classifier, images = jaxcat.load(run), drawn(3)
     np.testing.assert_array_equal(classifier.predict(images, average_over="original"), classifier.predict(images))
@@ -98,6 +101,7 @@ def test_logarithms_are_those_of_the_means_even_of_probabilities_that_are_zero_i
     np.testing.assert_array_equal(AVERAGES["original"].log_means(rows), rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "name"), [("xla", "five_crops"), ("litert_float32", "mirrored")])
 def test_an_evaluation_has_files_of_its_own_with_each_image_once(run, tmp_path, engine, name, capsys):
     command = ["--workdir", str(run), "--results-dir", str(tmp_path), "--batch-size", "5", "--engine", engine]
@@ -123,6 +127,7 @@ def test_an_evaluation_has_files_of_its_own_with_each_image_once(run, tmp_path, 
     assert figures["accuracy"] == np.mean(expected.argmax(axis=1) == split.labels)
 
 
+@pytest.mark.slow
 def test_a_new_choice_is_one_row(run, monkeypatch):
     """The example of docs/contributing.md: a single view, of which the cache has no bottlenecks."""
     monkeypatch.setitem(AVERAGES, "middle", Average("the middle", (View(0.5, 0.5),), 8 / 7))
@@ -133,6 +138,7 @@ def test_a_new_choice_is_one_row(run, monkeypatch):
     np.testing.assert_allclose(np.exp(found), classifier.predict(middles), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gigabytes", [1.0, 0.0])
 def test_views_are_gathered_by_number_and_an_image_is_decoded_once_for_all_of_its_own(run, gigabytes, monkeypatch):
     split = open_split(jaxcat.load(run), split="validation")
@@ -148,6 +154,7 @@ def test_views_are_gathered_by_number_and_an_image_is_decoded_once_for_all_of_it
     np.testing.assert_array_equal(views.split.labels, np.repeat(split.labels, 10))
 
 
+@pytest.mark.slow
 def test_predict_prints_the_means_and_says_the_cost(run, tmp_path, capsys):
     files = [tmp_path / f"{number}.png" for number in range(5)]
     for path, image in zip(files, drawn(5), strict=True):
@@ -171,6 +178,7 @@ def test_features_and_heat_maps_are_of_one_view(flag, capsys):
     assert "leave --average-over mirrored out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_name_is_refused(run):
     with pytest.raises(ConfigError, match="average_over=miror: must be one of .* did you mean mirrored"):
         jaxcat.load(run).predict(drawn(1), average_over="miror")
@@ -184,6 +192,7 @@ def test_the_figures_of_a_folder_are_never_those_of_an_average(tmp_path):
     assert name_of(tmp_path / "birds-Mirrored").startswith("birds-Mirrored-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pays"), [("mirrored", False), ("ten_crops", True)])
 def test_whether_a_conversion_pays_is_asked_of_the_number_of_passes(run, monkeypatch, name, pays):
     class Asked(Exception):

@@ -98,6 +98,7 @@ def test_validation_evaluate_load_and_init_from_use_the_average(averaged, tmp_pa
     np.testing.assert_array_equal(origin.params["logits"]["kernel"], best.params["logits"]["kernel"])
 
 
+@pytest.mark.slow
 def test_the_run_says_it_and_keeps_it_even_by_force(averaged, tmp_path, capsys, caplog):
     config, workdir = averaged
     shutil.copytree(workdir, tmp_path / "run")
@@ -109,6 +110,7 @@ def test_the_run_says_it_and_keeps_it_even_by_force(averaged, tmp_path, capsys, 
     assert jaxcat.load(tmp_path / "run").config.optim.average == 0.95
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued_equals_uninterrupted(averaged, tmp_path, monkeypatch):
     config, workdir = averaged
     with monkeypatch.context() as patch:

@@ -50,7 +50,7 @@ def outputs(train_from: str, **model) -> list[np.ndarray]:
     return [np.asarray(x) for x in network.logits_and_features(trained["params"], trained["stats"], bottleneck)]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", small.slow_except(KINDS[:1], KINDS), ids=str)
 def test_logits_and_features_do_not_depend_on_the_boundary(kind):
     expected = outputs("head", **kind)
     for train_from in ("block1", "block2", "block3"):
@@ -58,6 +58,7 @@ def test_logits_and_features_do_not_depend_on_the_boundary(kind):
             np.testing.assert_array_equal(found, same)
 
 
+@pytest.mark.slow
 def test_a_bottleneck_is_the_map_and_then_the_features_of_frozen_blocks():
     network, frozen, _ = divided("block3")
     images = small.images(2, 32)
@@ -72,6 +73,7 @@ def test_a_bottleneck_is_the_map_and_then_the_features_of_frozen_blocks():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_rows_in_single_precision_give_what_images_give(kind):
     network, frozen, _ = divided("block3", **kind)
@@ -81,6 +83,7 @@ def test_rows_in_single_precision_give_what_images_give(kind):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_network_that_is_trained_whole():
     """A block's gradient comes through the head's view of it, and of the blocks after it."""
     gradients = {}
@@ -112,6 +115,7 @@ def pooling(folder: Path, **changes):
     return config_of(folder, views=1, **{"data.augment": "none", "data.image_size": 32, **both, **changes})
 
 
+@pytest.mark.slow
 def test_rows_are_shared_with_runs_that_train_the_head_or_pool_trained_blocks_only(folder, empty_cache, rows_written):
     images = 24 + 12
     prepared(pooling(folder, **{"model.train_from": "head"}))

@@ -114,6 +114,7 @@ def test_a_batch_holds_its_rows_in_order_and_blank_padding(folder, monkeypatch, 
         assert not np.any(batch["label"][step, len(records) :])
 
 
+@pytest.mark.slow
 def test_fewer_views_than_epochs_come_round_again(folder):
     config = config_of(folder, views=2)
     source = prepared(config)

@@ -99,12 +99,14 @@ def test_every_bad_image_is_named_in_order(folder):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: there is no such folder"),
-        (["empty"], "empty: no class folders"),
-        (["empty", "--jobs", 0], "--jobs 0"),
-        (["empty", "--config.data.classe=a"], "did you mean data.classes?"),
-        (["empty", "--config.data.source=digits"], "--config.data.source=digits"),
-        (["images", "--config.data.train_dir=none"], "--config.data.train_dir=none"),
         (["images", "--config.data.classes=cat,elk"], "no class 'elk'"),
+        pytest.param(["empty"], "empty: no class folders", marks=pytest.mark.slow),
+        pytest.param(["empty", "--jobs", 0], "--jobs 0", marks=pytest.mark.slow),
+        pytest.param(["empty", "--config.data.classe=a"], "did you mean data.classes?", marks=pytest.mark.slow),
+        pytest.param(["empty", "--config.data.source=digits"], "--config.data.source=digits", marks=pytest.mark.slow),
+        pytest.param(
+            ["images", "--config.data.train_dir=none"], "--config.data.train_dir=none", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_requests_that_cannot_work(arguments, message, tmp_path):

@@ -39,14 +39,20 @@ WRONG = ["--config", "configs/folder.py", "--workdir", "nowhere", "--config.opti
     ("module", "arguments", "status", "says"),
     [
         ("train", ["--help"], 0, "--workdir"),
-        ("evaluate", ["--help"], 0, "--workdir"),
-        ("predict", ["--help"], 0, "--workdir"),
-        ("cache", ["--help"], 0, "clear"),
-        ("check", ["--help"], 0, "--jobs"),
         ("check", ["nowhere"], 2, "nowhere: there is no such folder"),
         ("cache", ["list"], 0, "0.0 MB"),
         ("train", WRONG, 2, "--config.optim.name=adm: must be one of"),
-        ("train", ["--config", "configs/nonesuch.py", "--workdir", "nowhere"], 2, "no such file"),
+        pytest.param("evaluate", ["--help"], 0, "--workdir", marks=pytest.mark.slow),
+        pytest.param("predict", ["--help"], 0, "--workdir", marks=pytest.mark.slow),
+        pytest.param("cache", ["--help"], 0, "clear", marks=pytest.mark.slow),
+        pytest.param("check", ["--help"], 0, "--jobs", marks=pytest.mark.slow),
+        pytest.param(
+            "train",
+            ["--config", "configs/nonesuch.py", "--workdir", "nowhere"],
+            2,
+            "no such file",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_commands_that_compute_nothing_import_no_framework(module, arguments, status, says, tmp_path, monkeypatch):
@@ -70,31 +76,35 @@ def test_importing_brings_no_tensorflow():
     assert result.returncode == 0, result.stderr
 
 
+REQUESTS = [
+    (["--config.epochs=many"], ["--config.epochs=many: wants a whole number"]),
+    (["--config.optim.learning_rate=nan"], ["--config.optim.learning_rate", "finite"]),
+    (["--config.model.train_from=mixed3"], ["--config.model.train_from=mixed3", "--config.model.cut=mixed0"]),
+    (["stray"], ["stray"]),
+    (
+        ["--config.optim.learning_rat=1"],
+        ["--config.optim.learning_rat is not", "did you mean optim.learning_rate?"],
+    ),
+    (
+        ["--config.optm.learning_rate=1"],
+        ["--config.optm.learning_rate is not", "did you mean optim.learning_rate?"],
+    ),
+    (["--config.seed.x=1"], ["--config.seed.x is not a setting; did you mean seed?"]),
+    (["--config.epochs[0]=1"], ["--config.epochs[0] is not a setting; did you mean epochs?"]),
+    (["--noconfig.data.skip_bat"], ["--config.data.skip_bat is not a setting; did you mean data.skip_bad?"]),
+    (["--config.optim.learning_rate=fast"], ["--config.optim.learning_rate=fast: wants a number"]),
+    (["--config.data.skip_bad=maybe"], ["--config.data.skip_bad=maybe: wants True or False"]),
+    (["--config.epochs=0"], ["--config.epochs=0", "at least 1"]),
+    (["--config.model.cut=mixed11"], ["--config.model.cut=mixed11", "did you mean mixed1"]),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [
-        (
-            ["--config.optim.learning_rat=1"],
-            ["--config.optim.learning_rat is not", "did you mean optim.learning_rate?"],
-        ),
-        (
-            ["--config.optm.learning_rate=1"],
-            ["--config.optm.learning_rate is not", "did you mean optim.learning_rate?"],
-        ),
-        (["--config.seed.x=1"], ["--config.seed.x is not a setting; did you mean seed?"]),
-        (["--config.epochs[0]=1"], ["--config.epochs[0] is not a setting; did you mean epochs?"]),
-        (["--noconfig.data.skip_bat"], ["--config.data.skip_bat is not a setting; did you mean data.skip_bad?"]),
-        (["--config.epochs=many"], ["--config.epochs=many: wants a whole number"]),
-        (["--config.optim.learning_rate=fast"], ["--config.optim.learning_rate=fast: wants a number"]),
-        (["--config.data.skip_bad=maybe"], ["--config.data.skip_bad=maybe: wants True or False"]),
-        (["--config.epochs=0"], ["--config.epochs=0", "at least 1"]),
-        (["--config.model.cut=mixed11"], ["--config.model.cut=mixed11", "did you mean mixed1"]),
-        (["--config.optim.learning_rate=nan"], ["--config.optim.learning_rate", "finite"]),
-        (["--config.model.train_from=mixed3"], ["--config.model.train_from=mixed3", "--config.model.cut=mixed0"]),
-        (["stray"], ["stray"]),
-    ],
+    [*REQUESTS[:4], *(pytest.param(*each, marks=pytest.mark.slow) for each in REQUESTS[4:])],
 )
 def test_a_wrong_request_is_one_line_and_status_2(tmp_path, arguments, says):
+    """Each in a process of its own; test_settings.py and test_config.py have many more requests, without."""
     result = run("-m", "jaxcat.train", *request("images", tmp_path / "run", *arguments))
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -127,6 +137,7 @@ def test_a_name_longer_than_a_file_system_takes():
         flags.read_config("configs/folder.py", ["--config.init_from=" + "a" * 300])
 
 
+@pytest.mark.slow
 def test_a_missing_config_file_and_variant(tmp_path):
     for config in ("configs/nonesuch.py", "configs/digits.py:nonesuch"):
         result = run("-m", "jaxcat.train", "--config", config, "--workdir", tmp_path / "run")

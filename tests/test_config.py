@@ -33,6 +33,7 @@ def given(name: str, value: str) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_wrong_values_of_every_setting_are_one_line_that_names_the_flag(name):
     kind = type(SETTINGS[name].default)

@@ -24,6 +24,7 @@ from jaxcat.bottlenecks.engines.litert import LiteRTPrefix
 from jaxcat.errors import CacheError, EngineError
 from jaxcat.models.preprocessing import MINUS_ONE_TO_ONE, Conventions
 
+pytestmark = pytest.mark.slow  # each conversion is a process that imports TensorFlow
 SILENT = Console(quiet=True)
 
 
@@ -146,7 +147,6 @@ def test_a_damaged_file_is_not_used(whole, damage, no_conversion):
         make(whole)
 
 
-@pytest.mark.slow
 def test_a_damaged_file_is_made_again(whole):
     path = file_of(whole)
     good = path.read_bytes()
@@ -167,7 +167,6 @@ def test_a_failed_conversion_is_one_line_and_leaves_nothing(empty_cache, no_conv
     assert {path.name for path in (empty_cache / "converted").rglob("*") if path.is_file()} <= {".lock"}
 
 
-@pytest.mark.slow
 def test_the_reason_of_the_other_process_is_said(empty_cache):
     of = small_of(config_of(model__cut="mixed0"))
     empty = {"params": {}, "stats": {}}

@@ -231,6 +231,7 @@ def test_a_run_does_not_go_on_with_another_table(made, folder, tmp_path, capsys)
         jaxcat.fit("folder", workdir, settings=asked)
 
 
+@pytest.mark.slow
 def test_a_trained_run_does_not_go_on_with_rows_it_did_not_begin_with(images, tmp_path, monkeypatch):
     from jaxcat.train import train
     from jaxcat.training import loop
@@ -258,6 +259,7 @@ def test_what_is_measured_needs_no_table_of_corrections(made, tmp_path, text):
     assert json.loads((tmp_path / "validation.json").read_text())["count"] == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, True])
 def test_evaluate_finds_the_images_that_the_run_was_trained_on(made, folder, tmp_path, moved, caplog):
     workdir, table = made
@@ -292,6 +294,7 @@ def test_a_study_is_of_them_too(images, tmp_path):
     assert (len(found.splits["train"]), len(found.splits["validation"])) == (13, 6)
 
 
+@pytest.mark.slow
 def test_predict_and_export_use_the_head_that_learned_from_them(made, tmp_path, capsys):
     workdir, table = made
     assert predict(["--workdir", str(workdir), str(table.parent / "0.png")]) == 0

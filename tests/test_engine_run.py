@@ -160,6 +160,7 @@ def values(source) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
+@pytest.mark.slow
 def test_rows_of_a_run_are_those_of_the_file_and_are_found_again(folder, shared_cache, monkeypatch):
     config = source_config(folder)
     source = prepared(config)
@@ -183,6 +184,7 @@ def test_rows_can_be_kept_in_float16(folder, shared_cache):
     np.testing.assert_array_equal(half, whole.astype(np.float16).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_views_are_those_that_jax_sees(folder, shared_cache):
     """In float32 the rows of augmented images are equal but for rounding, so the views are."""
     changes = {"data.augment": "article", "bottleneck.views": 2}
@@ -194,6 +196,7 @@ def test_views_are_those_that_jax_sees(folder, shared_cache):
             np.testing.assert_allclose(a["bottleneck"], b["bottleneck"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_between_two_images_it_can_be_interrupted(folder, cached, empty_cache, monkeypatch):
     """It is asked after every two rows; at the fourth look, one block of the 12 rows of validation is written."""
     shutil.copytree(cached / "converted", empty_cache / "converted")
@@ -222,6 +225,7 @@ def stored(workdir: Path):
     return meta.read_meta(workdir, workdirs.steps(workdir)[-1]).config
 
 
+@pytest.mark.slow
 def test_a_run_stores_and_prints_what_auto_is_and_keeps_it(folder, shared_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(engine, "LEAST_RECORDS", 36)
     workdir = tmp_path / "run"
@@ -238,6 +242,7 @@ def test_a_run_stores_and_prints_what_auto_is_and_keeps_it(folder, shared_cache,
     assert "bottlenecks by xla" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_by_steps_goes_on_with_its_engine_and_not_without_interpreter(
     folder, shared_cache, tmp_path, monkeypatch
 ):
@@ -258,6 +263,7 @@ def test_a_run_by_steps_goes_on_with_its_engine_and_not_without_interpreter(
     assert stored(tmp_path).bottleneck.engine == XLA
 
 
+@pytest.mark.slow
 def test_a_run_whose_network_cannot_be_converted_ends_with_one_line(folder, empty_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(converted, "PROGRAM", "json.no_such_program")
     refused = (

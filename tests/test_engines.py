@@ -51,7 +51,7 @@ def distance(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(np.var(wanted, axis=0))))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", small.slow_except(["averages and deviations"], VARIANTS))
 def test_float32_equals_jax(variant):
     changes, conventions = VARIANTS[variant]
     of = small_of(config_of("litert_float32", **changes), conventions)
@@ -61,6 +61,7 @@ def test_float32_equals_jax(variant):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_eight_bits_are_near_jax(whole):
     of, converted = whole
     images = small.images(8)
@@ -68,6 +69,7 @@ def test_eight_bits_are_near_jax(whole):
     assert 0.001 < found < 0.15  # at 0.001 it would not be computed in 8 bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["litert_int8", "litert_float32"])
 def test_the_number_of_threads_and_interpreters_changes_no_bit(engine):
     converted = converted_here(small_of(config_of(engine, model__cut="mixed3")))
@@ -163,7 +165,7 @@ def test_an_image_of_another_size_or_dtype_is_refused(whole):
             next(LiteRTPrefix(converted).rows([image]))
 
 
-@pytest.mark.parametrize("cut", ["mixed0", "mixed6"])
+@pytest.mark.parametrize("cut", small.slow_except(["mixed0"], ["mixed0", "mixed6"]))
 def test_where_a_file_ends_changes_no_bit_of_what_it_shares(whole, cut):
     _, converted = whole
     images = small.images(3)
@@ -233,6 +235,7 @@ def test_an_interpreter_that_cannot_be_imported_is_none(monkeypatch):
         litert.interpreter.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_interpreter_of_tensorflow_says_nothing():
     program = (
         "import sys; sys.modules['ai_edge_litert'] = None; from jaxcat.bottlenecks.engines import litert;"

@@ -27,7 +27,7 @@ from jaxcat.runs.first_meta import new_meta
 from jaxcat.runs.restore import Restored
 from jaxcat.system.files import NoHomeError
 
-pytestmark = pytest.mark.usefixtures("cache_of_this_file")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache_of_this_file")]
 FOUND = "all 12 found"  # 6 images of each class
 
 
@@ -236,7 +236,6 @@ def test_a_run_without_a_frozen_block_falls_back(folder, tmp_path):
     assert Classifier(meta, restore=lambda: run).engine.cached(split, console=SILENT) is None
 
 
-@pytest.mark.slow
 def test_two_processes_read_the_rows_of_one(runs, tmp_path):
     """Only if both find them: the second time, one of them has another cache."""
     figures, _ = measured(runs["exact"], tmp_path)

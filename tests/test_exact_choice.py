@@ -7,6 +7,7 @@ import json
 import measure_exact
 import numpy as np
 import pytest
+import small
 from exact_data import parts_of, planted, together
 
 from jaxcat.errors import DataError
@@ -280,7 +281,7 @@ def test_many_records_are_ranked_on_a_subset_and_solved_on_all(records, many):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("records", [50, 70, 200])
+@pytest.mark.parametrize("records", small.slow_except([50], [50, 70, 200]))
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_processes_give_the_same_head(count, records, limited, grouped, monkeypatch):

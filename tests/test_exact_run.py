@@ -118,6 +118,7 @@ def test_the_same_command_finds_the_run_finished_with_the_choice_open_or_named(s
             fit(folder, solved, **changes, resume="force")
 
 
+@pytest.mark.slow
 def test_the_chosen_range_and_penalty_asked_for_by_name_give_the_same_head(solved, folder, tmp_path):
     chosen = read_meta(solved, 1).config
     named = {"model__cut": chosen.model.cut, "model__pool_from": chosen.model.pool_from}
@@ -125,6 +126,7 @@ def test_the_chosen_range_and_penalty_asked_for_by_name_give_the_same_head(solve
     np.testing.assert_allclose(head_of(tmp_path / "named"), head_of(solved), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_while_it_computes_bottlenecks_goes_on_to_the_same_head(
     solved, folder, tmp_path, monkeypatch, empty_cache
 ):
@@ -175,6 +177,7 @@ def test_nothing_held_out(folder, tmp_path, capsys):
     assert run.classifier.step == 1
 
 
+@pytest.mark.slow
 def test_twins_by_pixels_and_groups_are_left_out_together(folder, tmp_path, monkeypatch):
     """Every image of train twice, as PNG and as BMP: leaving out one of them alone would leak its label."""
     images = tmp_path / "images"
@@ -196,6 +199,7 @@ def test_twins_by_pixels_and_groups_are_left_out_together(folder, tmp_path, monk
     assert high - low > 0.2, "48 records are 24 images"
 
 
+@pytest.mark.slow
 def test_a_trained_run_begins_with_an_exact_head(solved, folder, tmp_path):
     chosen = read_meta(solved, 1).config
     changes = {
@@ -207,6 +211,7 @@ def test_a_trained_run_begins_with_an_exact_head(solved, folder, tmp_path):
     assert run.history[0]["validation/loss"] == pytest.approx(events(solved)[1]["validation/loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_balanced_classes_change_the_head_and_unused_settings_are_said(folder, tmp_path, capsys):
     images = tmp_path / "images"
     shutil.copytree(folder, images)
@@ -219,6 +224,7 @@ def test_balanced_classes_change_the_head_and_unused_settings_are_said(folder, t
     assert not np.allclose(head_of(tmp_path / "plain"), head_of(tmp_path / "balanced"), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["avg", "max", "flatten"])
 def test_every_pooling_and_grid(folder, tmp_path, pool):
     grid = 1 if pool == "flatten" else 2
@@ -229,6 +235,7 @@ def test_every_pooling_and_grid(folder, tmp_path, pool):
     assert figures["accuracy"] == run.history[0]["validation/accuracy"]
 
 
+@pytest.mark.slow
 def test_more_than_two_classes_have_an_output_each(tmp_path):
     images = small.image_folder(tmp_path / "images", classes=small.SHAPES, train=8, validation=4)
     run = fit(images, tmp_path / "run")

@@ -52,20 +52,40 @@ def by_differences(classifier: Classifier, image: np.ndarray, label: int, *, blo
     return np.maximum(output @ np.array(growth) / (output.shape[0] * output.shape[1]), 0)
 
 
-@pytest.mark.parametrize(("settings", "block", "classes"), [
-    ({}, "mixed0", ("a", "b")),
-    ({}, "stem", THREE),
-    ({"model__cut": "mixed1", "model__pool_from": "stem", "model__pool": "avg_std"}, "stem", THREE),
-    ({"model__cut": "mixed1", "model__pool_from": "stem", "model__pool": "avg_std"}, "mixed0", ("a", "b")),
-    ({"model__pool": "max", "model__pool_grid": 2, "model__train_from": "mixed0"}, "mixed0", THREE),
-    ({"model__pool": "max", "model__pool_from": "stem", "model__train_from": "stem"}, "stem", ("a", "b")),
-    ({"model__pool": "flatten", "model__hidden": 6}, "mixed0", THREE),
-    ({"model__dtype": "bfloat16", "model__pool": "avg_std", "model__pool_grid": 3}, "mixed0", THREE),
-    (VGG | {"model__pool_from": "block2", "model__pool": "avg_std", "model__hidden": 5}, "block2", ("a", "b")),
-    (VGG | {"model__train_from": "block2", "model__pool": "flatten"}, "block1", THREE),
-], ids=["one block", "a block before it", "several blocks", "the second of them", "grid, trained",
-        "maximum, all trained", "flattened, hidden", "grid, bfloat16", "vgg19", "vgg19, trained"])  # fmt: skip
-def test_maps_are_those_of_finite_differences(settings, block, classes):
+SEVERAL = {"model__cut": "mixed1", "model__pool_from": "stem", "model__pool": "avg_std"}
+KINDS = {
+    "one block": ({}, "mixed0", ("a", "b")),
+    "a block before it": ({}, "stem", THREE),
+    "several blocks": (SEVERAL, "stem", THREE),
+    "the second of them": (SEVERAL, "mixed0", ("a", "b")),
+    "grid, trained": (
+        {"model__pool": "max", "model__pool_grid": 2, "model__train_from": "mixed0"},
+        "mixed0",
+        THREE,
+    ),
+    "maximum, all trained": (
+        {"model__pool": "max", "model__pool_from": "stem", "model__train_from": "stem"},
+        "stem",
+        ("a", "b"),
+    ),
+    "flattened, hidden": ({"model__pool": "flatten", "model__hidden": 6}, "mixed0", THREE),
+    "grid, bfloat16": (
+        {"model__dtype": "bfloat16", "model__pool": "avg_std", "model__pool_grid": 3},
+        "mixed0",
+        THREE,
+    ),
+    "vgg19": (
+        VGG | {"model__pool_from": "block2", "model__pool": "avg_std", "model__hidden": 5},
+        "block2",
+        ("a", "b"),
+    ),
+    "vgg19, trained": (VGG | {"model__train_from": "block2", "model__pool": "flatten"}, "block1", THREE),
+}
+
+
+@pytest.mark.parametrize("kind", small.slow_except(["one block", "grid, trained", "vgg19, trained"], KINDS))
+def test_maps_are_those_of_finite_differences(kind):
+    settings, block, classes = KINDS[kind]
     classifier = classifier_of(classes=classes, **settings)
     images = small.images(2 * len(classes), classifier.config.data.image_size)
     labels = [number % len(classes) for number in range(len(images))]
@@ -155,6 +175,7 @@ def test_the_predicted_class_is_that_of_the_engine_of_the_answers(monkeypatch):
     np.testing.assert_array_equal(classifier.explain(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_size_of_a_batch_does_not_matter(batch_size):
     classifier = classifier_of(model__cut="mixed1", model__pool_from="stem", model__pool="avg_std")

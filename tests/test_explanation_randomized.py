@@ -26,6 +26,7 @@ def found_with(explainer, classifier) -> list[randomized.Step]:
     return list(randomized.steps(explainer, classifier.network, *randomized.numbers_of(classifier), seed=1))
 
 
+@pytest.mark.slow
 def test_grad_cam_depends_on_the_numbers_of_the_network(classifier, pixels):
     labels = classifier.predict(list(pixels)).argmax(axis=1)
     explainer = randomized.grad_cam_of(classifier, pixels, labels, block="mixed1")

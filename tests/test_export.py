@@ -46,8 +46,6 @@ FIVE = ("a", "b", "c", "d", "e")
 TOP = Top(pool="flatten", hidden={"fc1": 7, "fc2": 5}, image_size=None, classes=9)
 VGG = {"model__backbone": "vgg19", "data__image_size": 66}
 
-QUICK = ("one logit", "hidden, largest, grid, calibrated")
-
 VARIANTS = {
     "one logit": ({}, {}),
     "many classes, deviations, blocks": (
@@ -86,9 +84,7 @@ class Computed(NamedTuple):
     logits: np.ndarray
 
 
-@pytest.mark.parametrize(
-    "variant", [pytest.param(each, marks=[pytest.mark.slow] * (each not in QUICK)) for each in VARIANTS]
-)
+@pytest.mark.parametrize("variant", small.slow_except(["one logit"], VARIANTS))
 @pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("canonical", "web")])
 def test_every_head_and_option_gives_the_same_probabilities(variant, format, tmp_path):
     compared(in_jax(variant), format, tmp_path)
@@ -101,7 +97,7 @@ def in_jax(variant: str) -> Computed:
     return computed(classifier_of(**others, **settings))
 
 
-@pytest.mark.parametrize("format", ["onnx", "savedmodel"])
+@pytest.mark.parametrize("format", small.slow_except(["onnx"], ["onnx", "savedmodel"]))
 def test_published_classification_layers(format, tmp_path, monkeypatch):
     with_top = dataclasses.replace(BACKBONES["vgg19"], top=TOP)
     monkeypatch.setitem(BACKBONES, "vgg19", with_top)
@@ -133,6 +129,7 @@ def compared(of: Computed, format: str, folder: Path) -> None:
     np.testing.assert_allclose(answers, probabilities(logits), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["float16", "int8"])
 @pytest.mark.parametrize("format", [name for name, row in FORMATS.items() if len(row.weights) > 1 and name != "web"])
 def test_smaller_weights_change_little(format, weights, tmp_path):
@@ -189,7 +186,7 @@ def described(path: Path, format: str) -> dict:
     return json.loads(json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]["jaxcat.json"])
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "web"])
+@pytest.mark.parametrize("format", small.slow_except(["onnx", "litert"], [name for name in FORMATS if name != "web"]))
 def test_a_file_describes_itself_whatever_the_classes_are_called(format, tmp_path):
     cut = {"model__cut": "mixed10"} if format == "canonical" else {}
     classifier = classifier_of(classes=HOSTILE_NAMES, **cut)
@@ -319,6 +316,7 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
+@pytest.mark.slow
 def test_comparing_reports_to_nobody(tmp_path):
     """ONNX Runtime's file of what it reports is not there."""
     code = (
@@ -368,6 +366,7 @@ def test_the_command_compares_on_validation(run, tmp_path, capsys):
     assert found["step"] == load(run).step
 
 
+@pytest.mark.slow
 def test_half_precision_counts_changed_answers(run, tmp_path, monkeypatch):
     found = export(load(run), tmp_path / "a.tflite", format="litert", weights="float16")
     (changed,) = found["parity"]["changed"]

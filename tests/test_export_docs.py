@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import small
 from hostile_names import HOSTILE_NAMES
 from PIL import Image
 from small_export import classifier_of
@@ -50,7 +51,7 @@ def test_every_runtime_has_its_program():
     assert PROGRAMS.keys() == FILES.keys()
 
 
-@pytest.mark.parametrize("runtime", FILES)
+@pytest.mark.parametrize("runtime", small.slow_except(["ONNX Runtime"], FILES))
 def test_a_program_prints_the_answer_of_the_classifier(runtime, tmp_path):
     format, name, needs = FILES[runtime]
     classifier = classifier_of(classes=HOSTILE_NAMES, model__cut="mixed1")

@@ -24,6 +24,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", RESIZES)
 def test_resizing_gives_every_level_of_pillow(mode):
     generator = np.random.default_rng(0)
@@ -160,6 +161,7 @@ def test_photographs(shared):
         np.testing.assert_array_equal(graph(tf.constant(content)), decode(content, path.name), path.name)
 
 
+@pytest.mark.slow
 def test_the_signature_gives_the_answers_of_the_classifier(tmp_path):
     classifier = classifier_of(data__resize="center_crop")
     export(classifier, tmp_path / "model", format="savedmodel")

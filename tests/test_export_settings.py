@@ -60,6 +60,7 @@ def expected(classifier):
     return classifier.predict(IMAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", flatten(default()))
 def test_a_setting_that_changes_answers_is_carried(name, classifier, expected):
     changing = 0

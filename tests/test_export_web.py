@@ -461,6 +461,7 @@ def graph_in(page: Path) -> onnx.GraphProto:
     return onnx.load_from_string(gzip.decompress(base64.b64decode(text))).graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["float16", "int8"])
 def test_smaller_weights(weights, runtime, classifier, exports, tmp_path):
     options = {"format": "web", "weights": weights, "runtime": runtime, "single_file": True, "accept": True}
@@ -489,6 +490,7 @@ def test_another_runtime_is_refused(classifier, runtime, tmp_path):
     assert not (tmp_path / "page").exists()
 
 
+@pytest.mark.slow
 def test_a_runtime_by_path_and_by_cache(runtime, tmp_path, monkeypatch):
     shutil.copytree(runtime, tmp_path / "package" / "dist")
     archive = shutil.make_archive(str(tmp_path / "a"), "gztar", tmp_path, "package")

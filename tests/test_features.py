@@ -42,7 +42,7 @@ def classifier_of(classes: tuple[str, ...] = ("a", "b", "c"), **model) -> Classi
 
 
 @pytest.mark.parametrize("train_from", ["head", "mixed0"])
-@pytest.mark.parametrize("grid", [1, 2])
+@pytest.mark.parametrize("grid", small.slow_except([2], [1, 2]))
 def test_features_are_the_averages_of_the_maps(train_from, grid):
     """The maps of another network with the same numbers, averaged by NumPy."""
     images = small.images(3)

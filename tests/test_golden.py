@@ -209,6 +209,7 @@ def test_numbers_are_those_of_the_declared_version(step):
     assert now.keys() == known, "the tables have other rows: python tests/test_golden.py --write"
 
 
+@pytest.mark.slow
 def test_views_of_the_device_are_the_golden_ones_to_one_grey_level():
     _, golden = stored()
     for name, output in augmented(by_device):

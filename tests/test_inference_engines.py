@@ -123,6 +123,7 @@ np.save(f"{results}/loaded.npy", classifier.predict([np.zeros((40, 50, 3), np.ui
     assert json.loads((tmp_path / "data.json").read_text())["count"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_is_evaluated_by_any_engine_and_the_file_names_it(runs, tmp_path, engine):
     """By the rows that each run has put into the cache."""
@@ -143,6 +144,7 @@ def test_a_run_is_evaluated_by_any_engine_and_the_file_names_it(runs, tmp_path, 
         assert np.abs(own[engine] - by_xla).max() > 1e-5, "computed by another engine"
 
 
+@pytest.mark.slow
 def test_heat_maps_of_a_run_with_8_bit_weights_are_of_its_own_answers_by_jax_and_its_head(runs, pictures):
     workdir = runs["litert_int8"]
     classifier, xla = (jaxcat.load(workdir, engine=engine) for engine in ("litert_int8", "xla"))
@@ -153,6 +155,7 @@ def test_heat_maps_of_a_run_with_8_bit_weights_are_of_its_own_answers_by_jax_and
     assert found.max() > 0
 
 
+@pytest.mark.slow
 def test_images_and_cached_rows_give_the_same(runs, folder, tmp_path):
     workdir = runs["litert_int8"]
     classifier = jaxcat.load(workdir)
@@ -166,6 +169,7 @@ def test_images_and_cached_rows_give_the_same(runs, folder, tmp_path):
 # the file of the head -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_heads_are_those_of_the_checkpoints(folder, tmp_path):
     settings = {**TINY, **TRAINED, "data.dir": folder, "bottleneck.engine": "litert_float32"}
     run = jaxcat.fit("folder:trained", tmp_path / "run", settings=settings | {"epochs": 4, "model.hidden": 6})
@@ -179,6 +183,7 @@ def test_the_heads_are_those_of_the_checkpoints(folder, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, dict(found), dict(classifier.trained["params"]))
 
 
+@pytest.mark.slow
 def test_no_head_beside_the_checkpoints_of_xla(runs):
     assert not (runs["xla"] / "heads").exists()
 
@@ -187,6 +192,7 @@ def foreign(path: Path) -> None:
     head_file.write_head(path.parent.parent, 1, {"logits": {"kernel": np.ones((144, 1)), "bias": np.ones(1)}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -219,6 +225,7 @@ def signed(workdir: Path, **changes) -> None:
     path.write_text(json.dumps(plain | {"meta_digest": meta_digest(plain)}))
 
 
+@pytest.mark.slow
 def test_a_signed_head_of_another_shape_is_refused(int8, pictures):
     head = {"logits": {"kernel": np.ones((3, 1), np.float32), "bias": np.ones(1, np.float32)}}
     head_file.write_head(int8, 1, head)
@@ -227,6 +234,7 @@ def test_a_signed_head_of_another_shape_is_refused(int8, pictures):
         jaxcat.load(int8).predict(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "litert", ""])
 def test_a_signed_engine_that_there_is_not_is_refused(int8, engine):
     signed(int8, engine=engine)
@@ -234,12 +242,14 @@ def test_a_signed_engine_that_there_is_not_is_refused(int8, engine):
         jaxcat.load(int8)
 
 
+@pytest.mark.slow
 def test_a_signed_digest_of_no_block_changes_nothing(int8, pictures):
     expected = jaxcat.load(int8).predict(pictures)
     signed(int8, frozen_digests={"no block": "0", "": "0"})
     np.testing.assert_array_equal(jaxcat.load(int8).predict(pictures), expected)
 
 
+@pytest.mark.slow
 def test_a_planted_link_in_place_of_the_heads_is_refused(int8, folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "7.safetensors").write_text("mine")
@@ -291,6 +301,7 @@ def rows_only(cache, tmp_path, monkeypatch) -> Path:
     return copied
 
 
+@pytest.mark.slow
 def test_few_images_are_not_worth_a_conversion(int8, pictures, rows_only, capsys):
     assert predict.main(["--workdir", str(int8), *map(str, pictures)]) == 0
     output = capsys.readouterr()
@@ -308,6 +319,7 @@ def test_many_images_are_worth_it(int8, pictures, rows_only, capsys, monkeypatch
     assert list((rows_only / "converted").glob("*/prefix.tflite"))
 
 
+@pytest.mark.slow
 def test_cached_rows_need_no_converted_prefix(int8, rows_only, tmp_path, capsys):
     assert figures_of(int8, tmp_path / "results")["engine"] == "litert_int8"
     assert "all 12 found" in capsys.readouterr().out
@@ -316,6 +328,7 @@ def test_cached_rows_need_no_converted_prefix(int8, rows_only, tmp_path, capsys)
     assert "engine: xla, not the run's litert_int8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_an_interpreter(int8, pictures, tmp_path, capsys, monkeypatch):
     for module in (interpreters, sys.modules["jaxcat.training.engine"]):
         monkeypatch.setattr(module, "interpreter", lambda: None)
@@ -327,6 +340,7 @@ def test_without_an_interpreter(int8, pictures, tmp_path, capsys, monkeypatch):
         predict.main(["--workdir", str(int8), str(pictures[0]), "--engine", "litert_int8"])
 
 
+@pytest.mark.slow
 def test_a_failed_conversion_names_the_flag_of_the_command(int8, pictures, rows_only, capsys, monkeypatch):
     monkeypatch.setattr(converted, "PROGRAM", "json.no_such_program")
     monkeypatch.setattr(choice, "LEAST_RECORDS", 1)
@@ -352,6 +366,7 @@ def test_an_engine_that_cannot_be_is_refused(finished, capsys):
     assert "--engine litert_int8 needs --workdir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "xla"])
 def test_a_loaded_classifier_no_longer_needs_its_workdir(int8, pictures, engine):
     """A run that goes on removes checkpoints."""
@@ -361,6 +376,7 @@ def test_a_loaded_classifier_no_longer_needs_its_workdir(int8, pictures, engine)
     np.testing.assert_array_equal(classifier.predict(pictures), expected)
 
 
+@pytest.mark.slow
 def test_several_processes_compute_by_xla(int8, monkeypatch, caplog):
     monkeypatch.setattr(choice, "process_count", lambda: 2)
     assert jaxcat.load(int8).engine.computation().engine == "xla"
@@ -378,6 +394,7 @@ def test_an_engine_chosen_for_cached_rows_computes_images_too(int8, rows_only, p
     np.testing.assert_array_equal(found, jaxcat.load(int8, engine="litert_int8").predict(pictures))
 
 
+@pytest.mark.slow
 def test_the_engine_chosen_first_stays(int8, pictures):
     classifier = jaxcat.load(int8)
     chosen = classifier.engine.computation(console=SILENT)
@@ -386,6 +403,7 @@ def test_the_engine_chosen_first_stays(int8, pictures):
     assert jaxcat.load(int8, engine="xla").engine.computation().engine == "xla"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
 def test_progress_on_a_terminal_if_the_rows_go_elsewhere(int8, pictures, tmp_path):
     """Standard error is a terminal, standard output a file: how many images are done is shown, errors stay whole."""
@@ -413,6 +431,7 @@ def test_progress_on_a_terminal_if_the_rows_go_elsewhere(int8, pictures, tmp_pat
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_nothing_is_counted_where_standard_error_is_no_terminal(int8, pictures, capsys):
     assert predict.main(["--workdir", str(int8), str(pictures[0].parent)]) == 0
     assert capsys.readouterr().err == ""

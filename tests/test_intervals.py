@@ -40,6 +40,7 @@ def test_precision_and_recall_of_classes_have_the_interval_of_scipy():
         assert tuple(intervals[4]) == (0, 1), "a class without a record and without an answer"
 
 
+@pytest.mark.slow
 def test_the_interval_of_f1_is_that_of_a_bootstrap():
     predicted, labels, _ = answers(2000)
     found = class_intervals(predicted, labels, classes=4).f1

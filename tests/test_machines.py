@@ -94,6 +94,7 @@ def test_the_backend_of_a_notebook_is_not_taken_over(tmp_path, backend):
     assert (tmp_path / "curve.png").is_file()
 
 
+@pytest.mark.slow
 def test_without_a_home_directory_work_that_needs_a_cache_says_what_to_set(tmp_path):
     said = refused(jaxcat("cache", "list", cwd=tmp_path, before=NOBODY))
     assert "set JAXCAT_CACHE" in said
@@ -135,6 +136,7 @@ COMMANDS_AND_ENCODINGS = [(name, "ascii") for name in ("train", "evaluate", "pre
 COMMANDS_AND_ENCODINGS += [("train", "latin-1"), ("train", "cp1252")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "encoding"), COMMANDS_AND_ENCODINGS)
 def test_help_in_another_encoding(tmp_path, command, encoding):
     result = jaxcat(command, "--help", cwd=tmp_path, PYTHONIOENCODING=encoding)

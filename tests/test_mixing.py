@@ -26,6 +26,7 @@ def keys(count: int):
     return jax.random.split(KEY, count)
 
 
+@pytest.mark.slow
 def test_every_row_that_counts_has_another_one_as_partner():
     draws = np.random.default_rng(0).random((50, 9), np.float32)
     mask = np.arange(9) < 6
@@ -99,6 +100,7 @@ def test_shares_have_the_beta_distribution_folded_at_a_half():
         assert np.quantile(share, quantile) == pytest.approx(np.quantile(expected, quantile), abs=0.02)
 
 
+@pytest.mark.slow
 def test_padding_and_devices_do_not_matter_and_every_step_mixes_anew():
     config = small.tiny_config()
     config.model.cut = "stem"

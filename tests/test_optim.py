@@ -56,6 +56,7 @@ def updates_of(**changes) -> tuple[dict, object]:
     return updates, jax.tree.structure(state)
 
 
+@pytest.mark.slow
 def test_each_block_moves_by_its_own_factor_weight_decay_included():
     (plain, shape), (decayed, same_shape) = updates_of(), updates_of(layer_decay=0.5, backbone_scale=0.1)
     assert shape == same_shape, "a run may be continued with another factor"

@@ -63,6 +63,7 @@ def test_another_recipe_computes_only_what_is_missing(folder, rows_written, monk
         assert prepared(config).to_compute == 0
 
 
+@pytest.mark.slow
 def test_averages_add_to_deviations(folder, rows_written):
     prepared(pooling(folder, **{"model.pool": "avg"}))
     rows_written.clear()
@@ -70,6 +71,7 @@ def test_averages_add_to_deviations(folder, rows_written):
     assert set(rows_written) == {"stem-std", "mixed0-std", "mixed1-std"}
 
 
+@pytest.mark.slow
 def test_images_that_came_later_get_all_parts_and_others_what_they_lack(folder, rows_written):
     """One forward pass for both, and each part gets only the rows that it lacks."""
     prepared(pooling(folder, "mixed0", "mixed0"))
@@ -87,6 +89,7 @@ def test_images_that_came_later_get_all_parts_and_others_what_they_lack(folder, 
         np.testing.assert_allclose(fresh[name], values, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"model.cut": "mixed3"}], ids=["two blocks", "four blocks"])
 def test_where_the_pass_ended_changes_no_value(folder, empty_cache, changes):
     """At most 1e-6 of each value; both from float32 rows."""
@@ -119,18 +122,21 @@ def test_the_key_has_the_weights_up_to_its_block_and_no_others(folder):
     assert [key["stages"][-1] for key in before] == ["stem", "stem", "mixed0", "mixed0", "mixed1", "mixed1"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"bottleneck.dtype": "float16"}, {"model.pool_grid": 2}, {"data.image_size": 80}, {"data.augment": "article"}],
-    ids=str,
-)
-def test_whatever_shapes_a_part_is_in_its_key(folder, changes):
+@pytest.mark.slow
+def test_whatever_shapes_a_part_is_in_its_key(folder):
     prepared(pooling(folder, "mixed0"))
-    found = opened(pooling(folder, "mixed0", **changes))
-    assert found.to_compute == NUMBER
-    assert found._lacking == 4
+    for name, value in (
+        ("bottleneck.dtype", "float16"),
+        ("model.pool_grid", 2),
+        ("data.image_size", 80),
+        ("data.augment", "article"),
+    ):
+        found = opened(pooling(folder, "mixed0", **{name: value}))
+        assert found.to_compute == NUMBER, name
+        assert found._lacking == 4, name
 
 
+@pytest.mark.slow
 def test_maps_keep_their_key_and_older_folders_their_files(folder, empty_cache):
     """The key of maps as it was rows_written before parts had their own, made by hand from a key of today."""
     config = pooling(folder, "mixed1", "cut", **{"model.train_from": "mixed1"})
@@ -183,6 +189,7 @@ def test_interrupted_it_goes_on_after_the_last_whole_blocks_of_each_part(folder,
             np.testing.assert_allclose(values, parts[name], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_block_of_one_part_is_computed_again_and_no_other(folder, rows_written, caplog):
     before = values_of(prepared(pooling(folder)), "train")
     (path,) = (path for path in opened(pooling(folder)).parts.rows[3].folder.glob("*.npy") if len(np.load(path)) == 24)
@@ -198,6 +205,7 @@ def test_a_damaged_block_of_one_part_is_computed_again_and_no_other(folder, rows
         np.testing.assert_allclose(values, before[name], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [0, source.IN_MEMORY], ids=["from maps", "from memory"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_readers_and_batches_give_the_parts_side_by_side(folder, monkeypatch, in_memory, dtype):
@@ -226,6 +234,7 @@ def test_readers_and_batches_give_the_parts_side_by_side(folder, monkeypatch, in
     assert narrow.describe().startswith(f"24 train / 12 validation bottlenecks, 1 view, {narrow._network.features} ")
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_part_reads_the_first_view(folder):
     config = pooling(folder, "mixed0", **{"data.augment": "article", "bottleneck.views": 2})
     found = prepared(config)
@@ -236,6 +245,7 @@ def test_a_reader_of_a_part_reads_the_first_view(folder):
     np.testing.assert_array_equal(columns, read)
 
 
+@pytest.mark.slow
 def test_all_parts_together_keep_to_the_limits_of_open_maps(folder, monkeypatch):
     monkeypatch.setattr(source, "IN_MEMORY", 0)
     monkeypatch.setattr(rows, "BLOCK_ROWS", 2)
@@ -251,6 +261,7 @@ def test_all_parts_together_keep_to_the_limits_of_open_maps(folder, monkeypatch)
     assert 0 < mapped <= rows.OPEN_BYTES
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_another_that_computes_one_of_its_missing_parts(folder, capsys, monkeypatch):
     prepared(pooling(folder, "stem"))
     found = opened(pooling(folder, "mixed1"))
@@ -280,6 +291,7 @@ def test_runs_with_parts_in_common_never_wait_for_each_other(folder):
     assert sorted(entered) == [3] * 5 + [6] * 10
 
 
+@pytest.mark.slow
 def test_a_part_is_computed_by_the_blocks_up_to_it(folder, monkeypatch):
     """What is compiled for averages of the first block has no parameters of the second."""
     prepared(pooling(folder, "mixed1", "mixed1"))

@@ -288,6 +288,7 @@ def read_all(workdir: Path, meta: metas.Meta) -> None:
         assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(tree())))
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_checkpoint_below_every_name_comes_back(tmp_path, name):
     workdir = tmp_path / name

@@ -37,6 +37,7 @@ def reference(maps: dict[str, np.ndarray], grid: int = 1) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [1, 3])
 def test_averages_and_then_deviations_of_each_block(grid):
     maps, pool = maps_of(SHAPES), Pool("avg_std", grid, SHAPES)
@@ -57,6 +58,7 @@ def test_other_poolings_have_a_part_for_each_block(kind, statistics, features):
     assert pool(maps_of(SHAPES)).shape == (2, features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("changes", [{"pool": "avg"}, {"pool": "avg_std"}, {"pool": "avg_std", "train_from": "block2"}])
 def test_float32_rows_give_the_boundary_what_images_give_it(changes, dtype):
@@ -132,6 +134,7 @@ def test_the_features_are_statistics_of_the_maps(conventions):
     np.testing.assert_allclose(found, reference(maps), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_some_parts_need_only_the_blocks_up_to_theirs():
     images, network = small.images(3), small.network(tiny())
     frozen, _ = network.split(*network.initialize(0))

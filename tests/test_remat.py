@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 import small
 from test_steps import batch_of, begin
 
@@ -11,6 +12,7 @@ from jaxcat.system.compilation import jit
 from jaxcat.training.steps import make_train_step
 
 
+@pytest.mark.slow
 def test_the_step_is_the_same_in_less_memory():
     states, memory = [], []
     for remat in (False, True):

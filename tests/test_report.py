@@ -96,12 +96,14 @@ def test_of_bottlenecks_in_the_cache_the_figures_are_the_same_to_the_bit(solved)
     assert found == {name: expected[name] for name in found}
 
 
+@pytest.mark.slow
 def test_test_images_are_taken_if_there_are_any(finished, solved):
     assert island(report(solved), "figures")["count"] == 8
     assert context_of(Request(solved), console=QUIET).name == "test"
     assert context_of(Request(finished), console=QUIET).name == "validation"
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_classifier(solved, context):
     for found in (context, context_of(Request(solved), console=QUIET)):
         images = [found.split.fetch(i) for i in range(len(found))]
@@ -181,6 +183,7 @@ def test_records_with_the_same_pixels_are_one_group():
 # what is said --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_images_that_chose_the_step_are_said_to(context, solved):
     assert "chose the best of 3 epochs" in " ".join(remarks(context))
     latest = dataclasses.replace(context, step="latest")
@@ -206,12 +209,14 @@ def test_known_images_of_other_data_are_counted(finished, folder):
     assert "24 of the 24 images are images that the run was trained on" in " ".join(remarks(context))
 
 
+@pytest.mark.slow
 def test_an_exact_head_has_its_leave_one_out_estimate(solved):
     entry = read_meta(solved, 1).history[-1]
     text = report(solved).read_text()
     assert percent(entry["leave_one_out/accuracy"]) in text.partition("Leave-one-out on train")[2][:200]
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_run_again(finished, solved, monkeypatch, folder):
     for workdir in (finished, solved):
         meta = read_meta(workdir, int(max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name)).name))
@@ -224,6 +229,7 @@ def test_the_command_makes_the_same_run_again(finished, solved, monkeypatch, fol
         assert {name for name in wanted if found[name] != wanted[name]} <= {"data.grey_bits"}
 
 
+@pytest.mark.slow
 def test_no_path_of_the_machine_is_shown(page, solved, finished, tmp_path, monkeypatch):
     for text in (page.read_text(), report(solved).read_text()):
         assert str(finished.parent) not in text

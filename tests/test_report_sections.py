@@ -443,6 +443,7 @@ def test_without_features_there_is_no_map(contexts, features):
     assert "not looked for" in data.section_of(drawn_with(contexts["solved"], None)).values["compared"]
 
 
+@pytest.mark.slow
 def test_features_of_grids_and_flattened_maps_are_averaged_over_positions(tmp_path):
     for settings in ({"model__pool": "flatten"}, {"model__pool": "avg_std", "model__pool_grid": 2}, {}):
         images = small.images(4, size=75)

@@ -457,6 +457,7 @@ def kept_squares(client: Client, count: int = 3) -> None:
         assert client.post("/corrections?label=square&agreed=1", file.getvalue()).ok
 
 
+@pytest.mark.slow
 def test_learning_solves_the_head_again_beside_the_run(own, tmp_path, monkeypatch, folder):
     before = {path: path.read_bytes() for path in (tmp_path / "own").rglob("*") if path.is_file()}
     answer = own.post("/predict", encoded()).json()
@@ -569,6 +570,7 @@ def test_learning_that_fails_says_so_and_leaves_nothing(own, tmp_path, folder, m
     assert not (tmp_path / "own-corrected").exists()
 
 
+@pytest.mark.slow
 def test_other_images_of_validation_than_before_are_said_and_data_that_are_gone_end_it(folder, tmp_path, capsys):
     images = shutil.copytree(folder, tmp_path / "images")
     fit(images, tmp_path / "own")
@@ -597,6 +599,7 @@ def test_a_trained_head_keeps_corrections_and_says_that_learning_needs_an_exact_
         assert "needs an exact head" in error_of(client.post("/learn"), 409)
 
 
+@pytest.mark.slow
 def test_no_answer_names_a_path_of_this_machine(own, tmp_path, folder):
     kept_squares(own, 1)
     learned(own)
@@ -611,6 +614,7 @@ def test_no_answer_names_a_path_of_this_machine(own, tmp_path, folder):
             assert str(path) not in text
 
 
+@pytest.mark.slow
 def test_the_list_of_the_new_run_has_the_corrections(own, tmp_path):
     kept_squares(own, 1)
     learned(own)

@@ -223,6 +223,7 @@ def test_a_folder_that_is_skipped_and_cannot_be_listed_does_not_stop(tmp_path, m
     assert opened(tmp_path).classes == ("cat", "dog")
 
 
+@pytest.mark.slow
 def test_predict_says_the_same(finished, tmp_path):
     put(tmp_path / "photos" / "a.png")
     for name in ("notes.txt", ".b.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "c.psd"):

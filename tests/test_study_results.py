@@ -18,6 +18,7 @@ from jaxcat.study.summary import lines
 WIDTHS = [6, 10, 14]
 
 
+@pytest.mark.slow
 def test_noise_gives_chance_a_flat_curve_and_no_wrong_labels():
     for seed in range(3):
         collected = made_up(240, 2, [width + seed for width in WIDTHS], signal=0.0)
@@ -56,6 +57,7 @@ def test_classes_far_apart_are_not_called_certain():
     assert not found.suspects.confident.any()
 
 
+@pytest.mark.slow
 def test_groups_are_left_out_whole():
     """Records of a group are copies of each other, and groups have nothing to do with classes."""
     collected = made_up(60, 2, WIDTHS, signal=0.0)
@@ -91,6 +93,7 @@ def test_many_records_solve_the_best_in_full(monkeypatch):
     assert same.accuracy == pytest.approx(found.winner.accuracy, abs=0.02)
 
 
+@pytest.mark.slow
 def test_front():
     found = study(made_up(200, 2, WIDTHS, signal=0.3))
     front = front_of(found.rows)

@@ -9,6 +9,7 @@ import convert_weights
 import h5py
 import numpy as np
 import pytest
+import small
 from flax.traverse_util import flatten_dict
 from weights_files import load, random_network, torch_state, write_canonical, write_keras_3, write_legacy
 
@@ -185,7 +186,7 @@ def test_a_published_name_of_another_backbone_is_refused_before_the_download(nam
         load_pretrained(name, backbone=asked)
 
 
-@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("layout", small.slow_except(["legacy h5", "canonical safetensors"], WRITERS))
 def test_a_file_of_vgg_is_not_taken_for_inception(tmp_path, vgg, top, layout):
     path = WRITERS[layout](tmp_path / "weights", vgg | top)
     with pytest.raises(WeightsError, match="weights are weights of VGG-19; set --config.model.backbone=vgg19"):

@@ -144,6 +144,7 @@ def test_a_packed_array_that_unpacks_to_more_than_it_declares_is_refused(weights
         load(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [1, 2, 4])
 def test_a_packed_array_does_not_go_unchecked_by_saying_that_a_filter_was_left_out(weights, mask):
     name = "conv2d_1/conv2d_1/kernel:0"
@@ -232,6 +233,7 @@ def test_a_virtual_data_set_is_refused(weights, tmp_path):
         load(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [None, (3, 3, 1, 2)])
 def test_declared_arrays_without_values_are_not_zeros(weights, chunks):
     name = "conv2d_1/conv2d_1/kernel:0"

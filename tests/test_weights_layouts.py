@@ -90,6 +90,7 @@ def test_keras_2_archives_of_tensorflow_have_another_root(tmp_path, network):
     assert_same(load(path), network)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_a_layer_of_another_model_is_found_and_the_rest_named(tmp_path, network):
     path = write_keras_3(tmp_path / "x", network, root="layers/functional/layers")
     with h5py.File(path, "r+") as file:

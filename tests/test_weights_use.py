@@ -107,6 +107,7 @@ def test_predict_takes_weights_in_place_of_a_workdir(canonical, tmp_path):
     assert Image.open(tmp_path / "maps" / "00001-red.png").size == (80, 90)
 
 
+@pytest.mark.slow
 def test_a_converted_file_gives_the_same_numbers_and_names_its_source(source, canonical):
     before = load_pretrained(str(source), with_top=True)
     after = load_pretrained(str(canonical), with_top=True)

@@ -28,6 +28,7 @@ def convert(source: Path, *flags: str) -> int:
     return convert_weights.main([str(source), str(source.with_name("canonical.safetensors")), "--verify", *flags])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["keras", "timm"])
 def test_without_the_framework_nothing_is_compared_and_that_is_no_failure(tmp_path, monkeypatch, capsys, framework):
     network = {name: np.ones(shape, np.float32) for name, shape in expected("inception_v3", 1.0).items()}

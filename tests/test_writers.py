@@ -65,6 +65,7 @@ def test_weights_and_biases_that_does_not_start_is_said_in_one_sentence(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_nothing_of_weights_and_biases_is_imported_unless_asked_for(tmp_path, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
     config = small.tiny_config(folder)
