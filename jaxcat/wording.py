@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -33,6 +34,11 @@ def printable(name: str) -> str:
 def is_printable(name: str) -> bool:
     """Whether a name can be shown as it is."""
     return all(map(_is_shown, name))
+
+
+def as_it_looks(name: str) -> str:
+    """A name without what is hardly seen: joiners, spaces at its ends, and which kind of space is between words."""
+    return " ".join(re.sub("[\u200c\u200d]", "", name).split())
 
 
 def _is_shown(character: str) -> bool:

@@ -233,6 +233,7 @@ def test_the_first_image_that_16_bits_make_nearly_black_is_named(caplog, monkeyp
     decode(np.full((4, 4), 4095, np.uint16), "x", Decoding(grey_bits=12))
     monkeypatch.setattr(deep, "_warned_of_dark", set())
     decode(np.full((4, 4), 4096, np.uint16), "x")
+    decode(np.dstack([np.full((4, 4, 3), 4096, np.uint16), np.full((4, 4), 9, np.uint16)]), "x")  # of its alpha
     assert len(caplog.messages) == 1
 
 

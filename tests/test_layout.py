@@ -525,3 +525,33 @@ def test_a_new_run_among_the_class_folders_is_refused(tmp_path, splits):
         check_place(config, place)
     (inside / "old" / "checkpoints" / "7").mkdir(parents=True)
     check_place(config, inside / "old")  # one of an older version goes on as it did
+
+
+def test_a_run_near_its_data_that_cannot_be_taken_for_a_class(tmp_path, monkeypatch):
+    data = flat(tmp_path / "data", cat=3, dog=3)
+    config = default()
+    config.data.dir, config.bottleneck.views = str(data), 0
+    check_place(config, data / ".runs" / "first")
+    check_place(config, data / "cat" / ".runs" / "first")
+    config.data.classes = "cat,dog"
+    check_place(config, data / "runs" / "first")
+    with pytest.raises(ConfigError, match="holds the folders of classes"):
+        check_place(config, data / "cat" / "first")
+    config.data.classes, config.data.train_dir = "", "missing"
+    check_place(config, data / "runs")  # that it is missing is said where the data are opened
+    config.data.train_dir, config.data.dir = "", "."
+    monkeypatch.chdir(data)
+    with pytest.raises(ConfigError, match=f"such as {data}-run"):
+        check_place(config, Path("runs"))
+    config.data.dir = ""
+    check_place(config, Path("runs"))
+
+
+def test_a_run_that_is_there_needs_no_place_for_bottlenecks_to_say_that_it_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxcat.training.place.cannot_be_made", lambda folder: "read-only")
+    config = default()
+    config.data.dir, config.bottleneck.views = str(tmp_path), 1
+    with pytest.raises(ConfigError, match="set JAXCAT_CACHE to another one"):
+        check_place(config, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
+    check_place(config, tmp_path / "run")

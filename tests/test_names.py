@@ -14,7 +14,7 @@ from jaxcat import evaluate
 from jaxcat.data.indexing.folder import open_labelled_folder
 from jaxcat.data.indexing.skipped import Reason
 from jaxcat.data.records import choose_classes, printed_order
-from jaxcat.errors import ConfigError
+from jaxcat.errors import ConfigError, DataError
 from jaxcat.inference.evaluation import show, summarize
 from jaxcat.system.console import Console
 from jaxcat.wording import printable
@@ -195,3 +195,14 @@ def test_joiners_and_spaces_of_other_scripts_are_no_control_characters(tmp_path,
     flat(tmp_path, **{name: 3, "dog": 3})
     assert opened(tmp_path).classes == tuple(sorted(["dog", unicodedata.normalize("NFC", name)]))
     assert printable(name) == name
+
+
+def test_classes_that_look_the_same_are_told(tmp_path, caplog):
+    flat(tmp_path / "data", **{"chat noir": 3, "chat\N{NO-BREAK SPACE}noir": 3, "dog": 3})
+    opened(tmp_path / "data")
+    (message,) = caplog.messages
+    assert message.startswith(r"the names of classes 'chat noir' and 'chat\xa0noir' differ only in spaces")
+    for split, name in (("train", "dog"), ("validation", "dog\N{ZERO WIDTH JOINER}")):
+        flat(tmp_path / "splits" / split, **{name: 3, "cat": 3})
+    with pytest.raises(DataError, match=r"no folder for class 'dog', which train has, but for 'dog.u200d': rename"):
+        opened(tmp_path / "splits")

@@ -91,3 +91,15 @@ def test_other_images_are_measured_by_the_rules_of_the_run(tmp_path):
     flat(tmp_path, **{"@tmp": 2, "cat": 2, "lost+found": 2})
     split = open_labelled(tmp_path, ("@tmp", "cat", "lost+found"), default(), rules=1)
     assert len(split) == 6
+
+
+def test_older_rules_find_classes_as_if_there_were_no_newer_ones(tmp_path):
+    flat(tmp_path / "beside" / "cat", here=3, there=3)
+    flat(tmp_path / "beside", _thumbs=4)
+    assert opened(tmp_path / "beside", 2).classes == ("_thumbs", "cat")
+    assert opened(tmp_path / "beside", 6).classes == ("here", "there")
+    flat(tmp_path / "only" / "appdata_oc1", cat=3, dog=3)
+    assert opened(tmp_path / "only", 4).classes == ("cat", "dog")
+    config = default()
+    config.data.dir, config.data.label_pattern = str(tmp_path / "only"), r"([^/]+)/[^/]+$"
+    assert len(open_data(config, rules=4).splits["train"]) == 4

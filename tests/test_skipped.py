@@ -119,6 +119,14 @@ def test_a_run_by_older_rules_keeps_what_only_newer_ones_skip(tmp_path):
     assert len(list(walk(tmp_path, None))) == 6
 
 
+def test_thumbnails_of_images_that_the_rules_do_not_read_are_kept(tmp_path):
+    """So pi-heif that is installed later changes no run."""
+    put(tmp_path / "cat/IMG_1.heic")
+    thumbnail = put(tmp_path / "cat/thumbs/IMG_1.png")
+    assert list(walk(tmp_path, None, rules=6)) == [thumbnail]
+    assert list(walk(tmp_path, None, rules=7)) == [tmp_path / "cat/IMG_1.heic"]
+
+
 def test_folders_beside_the_photographs_on_a_cameras_card(tmp_path):
     flat(tmp_path, dog=3)
     put(tmp_path / "cat/DCIM/100CANON/IMG_1.png")

@@ -16,6 +16,7 @@ from test_settings import request
 
 from jaxcat import check
 from jaxcat.config import default
+from jaxcat.data.indexing import table_source
 from jaxcat.data.indexing.labelled import open_labelled
 from jaxcat.data.records import fingerprint
 from jaxcat.data.sources import open_data
@@ -138,6 +139,15 @@ def test_names_without_suffix(tmp_path):
     )
     (tmp_path / "train" / "d").write_bytes((tmp_path / "train" / "d.png").read_bytes())
     assert "d" in labelled(opened_table(table, **settings))
+
+
+def test_other_suffixes_are_not_looked_for_where_a_file_has_the_name(tmp_path, monkeypatch):
+    table = written(tmp_path / "t.csv", [(name, name[:3]) for name in ("cat0", "cat1", "dog0", "dog1")])
+    for name in ("cat0", "cat1", "dog0", "dog1"):
+        images(tmp_path, f"{name}.png")
+        (tmp_path / f"{name}.png").rename(tmp_path / name)
+    monkeypatch.setattr(table_source, "_with_suffix", None)
+    assert len(labelled(opened_table(table))) == 4
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n", "\n,,\n"])
@@ -481,5 +491,7 @@ def test_columns_of_splits_by_other_words_and_of_yes_and_no(root):
     config = default()
     config.data.source, config.data.table = "table", str(table)
     assert len(open_data(config, rules=5).splits["train"]) > 4
+    kept = ["train" if each else "not train" for each in chosen]
+    refused_table(parquet(root / "t.parquet", **columns, split=kept), "6 × a split that is none of train")
     for name, cells in {"is_valid": [True] * len(ROWS), "test": ["pos", "neg"] * 4, "used": chosen}.items():
         opened_table(parquet(root / "t.parquet", **columns, **{name: cells[: len(ROWS)]}))

@@ -24,7 +24,7 @@ from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import Decoding, decode, read_file
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.errors import ConfigError, DataError, one_line
-from jaxcat.wording import printable
+from jaxcat.wording import as_it_looks, printable
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
         DataError: fewer than two classes are left.
     """
     known = {composed(name): name for name in available} | {name: name for name in available}
-    names = _listed(wanted, known)
+    names = named_classes(wanted, known)
     for name in names:
         if composed(name) not in known:
             near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available[:10])
@@ -179,11 +179,24 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
         raise DataError(
             f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'}; check {check}"
         )
+    _warn_of_look_alikes(classes)
     return classes
 
 
-def _listed(wanted: str, known: Collection[str]) -> list[str]:
-    """The names in a value of `data.classes`."""
+def _warn_of_look_alikes(classes: Sequence[str]) -> None:
+    """Warns of two classes that look the same where they are shown, such as those with a space and a no-break space."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(as_it_looks(name), name)
+        if other != name:
+            logger.warning(
+                "the names of classes %r and %r differ only in spaces and joiners: rename one if they are one class",
+                *(other, name),
+            )
+
+
+def named_classes(wanted: str, known: Collection[str] = ()) -> list[str]:
+    """The names in a value of `data.classes`; those that are known are read first."""
     plain = [name.strip() for name in wanted.split(",") if name.strip()]
     if '"' not in wanted or all(name in known for name in plain):  # a class may have a quotation mark in its name
         return plain

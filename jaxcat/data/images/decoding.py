@@ -178,7 +178,8 @@ def _of_deep(values: np.ndarray, mode: str, bits: int, name: str) -> np.ndarray:
     if colours.shape == values.shape:
         return levels
     alpha = values[..., -1:]
-    return np.concatenate([levels, deep.levels(alpha, 16 if alpha.max() >> bits else bits, name)], axis=-1)
+    bits_of_alpha = 16 if alpha.max() >> bits else bits
+    return np.concatenate([levels, deep.levels(alpha, bits_of_alpha, name, of_alpha=True)], axis=-1)
 
 
 def _as_seen(image: Image.Image, how: Decoding, *, name: str, encoded: bytes | None = None) -> Image.Image:

@@ -30,13 +30,13 @@ _warned: set[str] = set()
 _warned_of_dark: set[str] = set()
 
 
-def levels(values: np.ndarray, bits: int, name: str) -> np.ndarray:
+def levels(values: np.ndarray, bits: int, name: str, *, of_alpha: bool = False) -> np.ndarray:
     """Values of 16 bits → uint8 levels of the same shape: min(value >> (bits - 8), 255).
 
     Warns, once for each name, if a value needs more than `bits`; and once of all images that 16 bits make nearly black.
     """
     largest = int(values.max()) if values.size else 0
-    if bits == 16 and 0 < largest < 2**_DARK and not _warned_of_dark:
+    if bits == 16 and 0 < largest < 2**_DARK and not of_alpha and not _warned_of_dark:
         _warned_of_dark.add(name)
         logger.warning(
             "%s: its values use %d bits, so it is nearly black by this run's scale of 16 bits, and so may be others: "

@@ -35,7 +35,7 @@ def open_by_names(config: Any, root: Path, *, rules: int = INDEX_RULES) -> Data:
         DataError: it finds no class in the name of an image of train or validation, or fewer than two in all.
     """
     pattern, skipped = Pattern("label_pattern", config.data.label_pattern), Skipped()
-    roots = _roots(root, config.data, skipped)
+    roots = _roots(root, config.data, skipped, rules=rules)
     _tell_of_several(roots)
     named = bool(config.data.train_dir)
     records, problems = [], Problems(str(pattern))
@@ -90,13 +90,13 @@ def _listed(
         yield Listed(printable(name), name, path, clean(pattern.find(name if pattern.of_path else path.name)), split)
 
 
-def _roots(root: Path, data: Any, skipped: Skipped) -> list[tuple[str, Path]]:
+def _roots(root: Path, data: Any, skipped: Skipped, *, rules: int) -> list[tuple[str, Path]]:
     """The folders of each split, in the order of `SPLITS`: as settings or names say; else all of `root` is train."""
     if data.train_dir or data.validation_dir or data.test_dir:
-        return list(split_roots(root, data).items())
-    base = class_root(root)
+        return list(split_roots(root, data, rules=rules).items())
+    base = class_root(root, rules=rules)
     found: dict[str, list[Path]] = {}
-    for path in folders(base):
+    for path in folders(base, rules=rules):
         name = split_name(path.name)
         if name is None or name.split not in SPLITS:
             continue
@@ -112,10 +112,10 @@ def _roots(root: Path, data: Any, skipped: Skipped) -> list[tuple[str, Path]]:
         found["train"] = [base]  # what lies beside validation and test is train
     else:
         taken = [path for paths in found.values() for path in paths]
-        for path in entries(base)[0]:
+        for path in entries(base, rules=rules)[0]:
             if path not in taken:
                 skipped.add_folder(path, Reason.BESIDE) if isdir(path) else skipped.add_file(path, Reason.UNLABELLED)
-    return [(split, _innermost(path, split)) for split in SPLITS for path in found.get(split, ())]
+    return [(split, _innermost(path, split, rules=rules)) for split in SPLITS for path in found.get(split, ())]
 
 
 def _tell_of_several(roots: Sequence[tuple[str, Path]]) -> None:
@@ -125,9 +125,9 @@ def _tell_of_several(roots: Sequence[tuple[str, Path]]) -> None:
             logger.warning("the %s split is in %d folders: %s", split, len(paths), ", ".join(paths))
 
 
-def _innermost(folder: Path, split: str) -> Path:
+def _innermost(folder: Path, split: str, *, rules: int) -> Path:
     """The folder of a split, or the one in it, as in train/train, if there is nothing else in it."""
-    while not holds_images(folder, below=False) and len(here := folders(folder)) == 1:
+    while not holds_images(folder, below=False, rules=rules) and len(here := folders(folder, rules=rules)) == 1:
         if (name := split_name(here[0].name)) is None or name.split != split:
             break
         folder = here[0]

@@ -27,7 +27,7 @@ from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
 from jaxcat.system.paths import expanded
-from jaxcat.wording import is_printable, printable
+from jaxcat.wording import as_it_looks, is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
     if not archives.isdir(root):
         raise DataError(f"--data {root}: {archives.why_no_folder(root)}")
     known = {name if rules == 1 else composed(name): name for name in classes}
-    here = class_folders(root if rules == 1 else class_root(root, known), rules=rules)
+    here = class_folders(root if rules == 1 else class_root(root, known, rules=rules), rules=rules)
     if unknown := [name for name in here.of_class if name not in known]:
         named = [] if rules == 1 else [path for path in folders(root) if _has_classes(path, known)]
         inner = min(named, key=lambda path: _is_train(path), default=None)  # rather another split than train
@@ -210,8 +210,8 @@ def _check_classes(there: ClassFolders, classes: Sequence[str], available: Seque
     where = printable(str(there.root))
     extra = [name for name in there.of_class if name not in available]
     if missing := [name for name in classes if name not in there.of_class]:
-        with_case = {name.casefold() for name in extra} & {name.casefold() for name in missing}
-        there_is = f" but {_quoted(extra)}: rename what is the same class, or" if with_case else ";"
+        alike = {as_it_looks(name).casefold() for name in extra} & {as_it_looks(name).casefold() for name in missing}
+        there_is = f", but for {_quoted(extra)}: rename what is the same class, or" if alike else ";"
         left = [name for name in classes if name not in missing]
         choose = f", or take only classes that both have: --config.data.classes={for_shell(','.join(left))}"
         raise DataError(

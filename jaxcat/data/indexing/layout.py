@@ -22,7 +22,7 @@ from jaxcat.data.indexing.split_folders import (
 )
 from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, says_nothing, split_name
 from jaxcat.data.indexing.walking import INDEX_RULES, REFUSE_MIXED, folders, holds_images, walk
-from jaxcat.data.records import SPLITS, composed
+from jaxcat.data.records import SPLITS, composed, named_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
 from jaxcat.wording import printable
@@ -42,35 +42,43 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
     named = _named(root, data)
     found = dict(named)
     if "train" not in named:
-        found = _by_name(root, taken=list(named.values())) | named
-    train = class_root(found["train"])
-    here = folders(train)
+        found = _by_name(root, taken=list(named.values()), rules=rules) | named
+    train = class_root(found["train"], rules=rules)
+    here = folders(train, rules=rules)
     if "train" not in named:
         also = "".join(f" {flag(name, found[name])}" for name in SPLITS[1:] if name in found and name not in named)
         _check_parts(train, here, also)
         if rules >= REFUSE_MIXED:
-            _check_mixed(train, here, also)
+            _check_mixed(train, here, also, rules=rules)
             # Where `train` is a split by its name, what its folders hold has not been looked at yet.
-            inside = {path: [each for each in folders(path) if holds_images(each)] for path in here}
+            inside = {path: _with_images(path, rules=rules) for path in here}
             _check_kinds(train, *_in_most(inside, here), also=also)
     known = {composed(path.name) for path in here}
-    roots = {name: class_root(found[name], known) for name in SPLITS if name in found and name != "train"}
+    others = [name for name in SPLITS if name in found and name != "train"]
+    roots = {name: class_root(found[name], known, rules=rules) for name in others}
     return {"train": train, **roots}
 
 
 def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
     """The folder of class folders in `root` that is `place` or holds it, so that it would be taken for a class.
 
-    None if there is none, or if it is not clear which folders are splits, which is reported where the data are opened.
+    None if there is none, if `place` is in a hidden folder or beside the classes that `data.classes` names, or if it is
+    not clear which folders are splits, which is reported where the data are opened.
     """
-    around = [Path(os.path.realpath(place)), *Path(os.path.realpath(place)).parents]
-    if not os.path.isdir(root) or Path(os.path.realpath(root)) not in around:
+    place, chosen = Path(os.path.realpath(place)), {composed(name) for name in named_classes(data.classes)}
+    if not os.path.isdir(root) or not place.is_relative_to(os.path.realpath(root)):
         return None
     try:
-        found = list(split_roots(root, data).values())
+        roots = split_roots(root, data)
     except (ConfigError, DataError):
-        found = [root]
-    return next((path for path in found if Path(os.path.realpath(path)) in around), None)
+        return None
+    for path in roots.values():
+        if place.is_relative_to(real := os.path.realpath(path)):
+            inside = place.relative_to(real).parts
+            seen = not any(part.startswith(".") for part in inside)
+            if seen and (not chosen or composed(inside[0] if inside else "") in chosen):
+                return path
+    return None
 
 
 def _named(root: Path, data: Any) -> dict[str, Path]:
@@ -96,20 +104,24 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
     return named
 
 
-def _by_name(root: Path, *, taken: Sequence[Path]) -> dict[str, Path]:
+def _by_name(root: Path, *, taken: Sequence[Path], rules: int) -> dict[str, Path]:
     """The splits that are found by their names, in `root` or in the only folder it holds; else {"train": classes}."""
     base, passed, elsewhere = root, set(), {archives.realpath(path) for path in taken}
     while (real := archives.realpath(base)) not in passed:
         passed.add(real)
-        here = [path for path in folders(base) if archives.realpath(path) not in elsewhere]
-        if found := recognized(base, here):
+        here = [path for path in folders(base, rules=rules) if archives.realpath(path) not in elsewhere]
+        if found := recognized(base, here, rules=rules):
             found.pop(UNLABELLED, None)
             return found
-        if (inner := only_inner(base, here)) is None:
+        if (inner := only_inner(base, here, rules=rules)) is None:
             break
         base = inner
-    _check_classes(base, here)
+    _check_classes(base, here, rules=rules)
     return {"train": base}
+
+
+def _with_images(path: Path, *, rules: int) -> list[Path]:
+    return [each for each in folders(path, rules=rules) if holds_images(each, rules=rules)]
 
 
 def _check_parts(train: Path, here: Sequence[Path], also: str) -> None:
@@ -124,7 +136,7 @@ def _check_parts(train: Path, here: Sequence[Path], also: str) -> None:
         )
 
 
-def _check_mixed(train: Path, here: Sequence[Path], also: str) -> None:
+def _check_mixed(train: Path, here: Sequence[Path], also: str, *, rules: int) -> None:
     """Raises DataError if one of the folders `here`, which would be classes, holds the classes, and others only images.
 
     So are archives in which a folder of sorted images lies beside samples, or beside images to test on. Where more
@@ -132,10 +144,12 @@ def _check_mixed(train: Path, here: Sequence[Path], also: str) -> None:
     """
     if len(here) < 2:
         return
-    inside = {path: class_root(path) for path in here if not holds_images(path, below=False)}
-    below = {path: [each for each in folders(inner) if holds_images(each)] for path, inner in inside.items()}
-    divided = [path for path in below if len(below[path]) > 1 and not holds_images(inside[path], below=False)]
-    flat = [path for path in here if path not in divided and holds_images(path)]
+    deeper = [path for path in here if not holds_images(path, below=False, rules=rules)]
+    inside = {path: class_root(path, rules=rules) for path in deeper}
+    below = {path: _with_images(inner, rules=rules) for path, inner in inside.items()}
+    several = [path for path in below if len(below[path]) > 1]
+    divided = [path for path in several if not holds_images(inside[path], below=False, rules=rules)]
+    flat = [path for path in here if path not in divided and holds_images(path, rules=rules)]
     if len(divided) != 1 or not flat:
         return
     one, inner = divided[0], inside[divided[0]]
@@ -163,9 +177,10 @@ def _again_in(path: Path, here: Sequence[Path], below: Sequence[Path]) -> list[P
     return again if len(again) > 1 else []
 
 
-def _check_classes(base: Path, here: Sequence[Path]) -> None:
+def _check_classes(base: Path, here: Sequence[Path], *, rules: int) -> None:
     """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them."""
-    inside = {path: folders(class_root(path)) for path in here if not holds_images(path, below=False)}
+    deeper = [path for path in here if not holds_images(path, below=False, rules=rules)]
+    inside = {path: folders(class_root(path, rules=rules), rules=rules) for path in deeper}
     for path, below in inside.items():
         name = split_name(path.name)
         if name and name.split != UNLABELLED and len(below) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxcat.data.archives import archives
 from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
 from jaxcat.data.indexing.split_names import UNLABELLED, are_numbered, is_part, split_name
-from jaxcat.data.indexing.walking import folders, holds_images
+from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_shell
@@ -18,7 +18,7 @@ from jaxcat.wording import printable
 _SEARCHED = 200  # folders that are listed to suggest another one
 
 
-def class_root(folder: Path, known: Collection[str] = ()) -> Path:
+def class_root(folder: Path, known: Collection[str] = (), *, rules: int = INDEX_RULES) -> Path:
     """The folder that holds the class folders of a split: `folder`, or one further down if it holds no other.
 
     A folder whose name is in `known` is a class.
@@ -26,25 +26,30 @@ def class_root(folder: Path, known: Collection[str] = ()) -> Path:
     passed = set()
     while (real := archives.realpath(folder)) not in passed:
         passed.add(real)
-        here = folders(folder)
-        if len(here) != 1 or composed(here[0].name) in known or (inner := only_inner(folder, here)) is None:
+        here = folders(folder, rules=rules)
+        if len(here) != 1 or composed(here[0].name) in known:
+            break
+        if (inner := only_inner(folder, here, rules=rules)) is None:
             break
         folder = inner
     return folder
 
 
-def only_inner(base: Path, here: Sequence[Path]) -> Path | None:
+def only_inner(base: Path, here: Sequence[Path], *, rules: int = INDEX_RULES) -> Path | None:
     """The one of the folders `here` that holds everything: another level of an unpacked archive."""
     if len(here) == 1:
-        return here[0] if folders(here[0]) and not holds_images(base, below=False) else None
-    with_splits = [path for path in here if is_split(path)]
-    if len(with_splits) == 1 and not any(holds_images(path) for path in here if path != with_splits[0]):
+        inner = folders(here[0], rules=rules)
+        return here[0] if inner and not holds_images(base, below=False, rules=rules) else None
+    with_splits = [path for path in here if is_split(path, rules=rules)]
+    with_images = [path for path in here if holds_images(path, rules=rules)]
+    if len(with_splits) == 1 and not set(with_images) - set(with_splits):
         return with_splits[0]
-    inside = {path: {each.name for each in folders(class_root(path))} for path in here if folders(path)}
-    with_images = [path for path in here if holds_images(path)]
+    with_folders = [path for path in here if folders(path, rules=rules)]
+    roots = {path: class_root(path, rules=rules) for path in with_folders}
+    inside = {path: {each.name for each in folders(root, rules=rules)} for path, root in roots.items()}
     if len(with_images) == 1 and len(inside.get(with_images[0], ())) > 1:  # such as "images" beside "meta"
         beside = [path for path in here if path != with_images[0]]
-        if beside and all(is_part(path.name) for path in beside) and not holds_images(base, below=False):
+        if beside and all(is_part(path.name) for path in beside) and not holds_images(base, below=False, rules=rules):
             return with_images[0]
     if len(with_images) == 1 and len(inside) == len(here) > 1:  # such as "images" and "annotations", by class
         others = [names for path, names in inside.items() if path != with_images[0]]
@@ -53,16 +58,16 @@ def only_inner(base: Path, here: Sequence[Path]) -> Path | None:
     return None
 
 
-def is_split(folder: Path) -> bool:
+def is_split(folder: Path, *, rules: int = INDEX_RULES) -> bool:
     """Whether a folder holds splits that hold class folders."""
     try:
-        found = recognized(folder, folders(folder))
-        return "train" in found and bool(folders(found["train"])) and holds_images(found["train"])
+        train = recognized(folder, folders(folder, rules=rules), rules=rules).get("train")
+        return train is not None and bool(folders(train, rules=rules)) and holds_images(train, rules=rules)
     except DataError:
         return False
 
 
-def recognized(base: Path, here: Sequence[Path]) -> dict[str, Path]:
+def recognized(base: Path, here: Sequence[Path], *, rules: int = INDEX_RULES) -> dict[str, Path]:
     """The folders `here` that are splits by their names; none if they can as well be classes.
 
     Raises:
@@ -74,7 +79,7 @@ def recognized(base: Path, here: Sequence[Path]) -> dict[str, Path]:
             groups.setdefault(name.rest, {}).setdefault(name.split, []).append(path)
     whole = {rest: group for rest, group in groups.items() if "train" in group and (not rest or _labelled(group) > 1)}
     if not whole:
-        _check_train(base, groups.get((), {}), here)
+        _check_train(base, groups.get((), {}), here, rules=rules)
         return {}
     if len(whole) > 1 and () not in whole:
         raise DataError(
@@ -82,13 +87,13 @@ def recognized(base: Path, here: Sequence[Path]) -> dict[str, Path]:
             f"arrange them as {shown(base / 'train' / ' '.join(min(whole)))}, or name the splits of one data set: "
             f"{_flags(whole[min(whole)])}"
         )
-    return _of_group(base, whole.get((), next(iter(whole.values()))), here)
+    return _of_group(base, whole.get((), next(iter(whole.values()))), here, rules=rules)
 
 
-def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) -> dict[str, Path]:
+def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path], *, rules: int) -> dict[str, Path]:
     """The splits in one group of folders with names of splits; none if they are classes, such as train, bus and car."""
     rest = [path for path in here if not any(path in paths for paths in group.values())]
-    inside = {path.name for path in folders(group["train"][0])}
+    inside = {path.name for path in folders(group["train"][0], rules=rules)}
     if not inside:
         one_kind = len(group) == 1 and len(group["train"]) > 1  # "train1" and "train2"
         surely = _labelled(group) > 1 and any(
@@ -112,10 +117,9 @@ def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) ->
                 f"name the splits: {_flags(group)}{or_all(paths) if inside else ''}"
             )
     found = {split: paths[0] for split, paths in group.items()}
-    others = [path for path in rest if holds_images(path)] if inside else []
-    alike = any(
-        inside & {path.name for path in folders(class_root(path))} for split, path in found.items() if split != "train"
-    )
+    others = [path for path in rest if holds_images(path, rules=rules)] if inside else []
+    roots = [class_root(path, rules=rules) for split, path in found.items() if split != "train"]
+    alike = any(inside & {path.name for path in folders(root, rules=rules)} for root in roots)
     if others and not alike:
         raise DataError(
             f"{shown(base)} holds {names(found.values())}, which may be splits or classes, and {names(others)} with "
@@ -124,11 +128,11 @@ def _of_group(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) ->
     return found
 
 
-def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path]) -> None:
+def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path], *, rules: int) -> None:
     """Raises DataError if there are folders of validation or test with class folders in them, and none of train."""
     there = [path for split, paths in group.items() for path in paths if split != UNLABELLED]
     apart = len(group) > 1 and len(there) == len(here)  # nothing but validation and test, which cannot be classes
-    if there and (apart or any(folders(path) for path in there)):
+    if there and (apart or any(folders(path, rules=rules) for path in there)):
         others = [path for path in here if path not in there and folders(path)]
         train = flag("train", others[0]) if len(others) == 1 else "--config.data.train_dir=FOLDER"
         also = "".join(f" {flag(split, group[split][0])}" for split in SPLITS[1:] if split in group)

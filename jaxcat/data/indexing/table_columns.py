@@ -37,6 +37,9 @@ USUAL = {
 }
 NEEDED = ("path", "label")
 _YES_OR_NO = frozenset({"", "0", "1", "0.0", "1.0", "true", "false", "yes", "no", "y", "n", "t", "f"})
+_NEGATIVE = frozenset(
+    {"not", "no", "non", "without", "excluded", "exclude", "unused", "ignore", "ignored", "skip", "never"}
+)
 MOST_SPLIT_NAMES = 10  # a column with more different cells does not name splits
 
 
@@ -89,10 +92,12 @@ def choose_columns(header: Sequence[str], wanted: Mapping[str, str], *, where: s
 def split_of_cell(cell: str, *, alone: bool = False) -> str:
     """The split that a cell names, in the words that folders may have; "" if it names none.
 
-    With `alone` other words beside it, as in PublicTest, are not allowed.
+    With `alone` other words beside it, as in PublicTest, are not allowed; those that mean the opposite never are.
     """
     name = split_name(cell.strip())
-    return name.split if name and not (alone and name.rest) and name.split in SPLITS else ""
+    if name is None or name.split not in SPLITS or (name.rest and (alone or _NEGATIVE.intersection(name.rest))):
+        return ""
+    return name.split
 
 
 def refuse_unused_splits(

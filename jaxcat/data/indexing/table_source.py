@@ -123,8 +123,13 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
     variants += [unicodedata.normalize(form, variants[-1]) for form in ("NFC", "NFD")]
     if encoding in ("cp1252", "latin-1"):
         variants.append(os.fsdecode(cell.strip().encode(encoding)))
-    named = _with_suffix(base, variants[2:])
-    for variant in itertools.chain(dict.fromkeys(variants), named if len(named) == 1 else ()):
+    named: list[str] = []  # looked for only if no file has the name as it stands
+
+    def with_suffix() -> Iterator[str]:
+        named.extend(_with_suffix(base, variants[2:]))
+        yield from named if len(named) == 1 else ()
+
+    for variant in itertools.chain(dict.fromkeys(variants), with_suffix()):
         full = os.path.join(base, variant)
         if ".." in Path(variant).parts:  # not what is left when ".." is taken as text: a folder may be a link
             full = archives.realpath(Path(full))

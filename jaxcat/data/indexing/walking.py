@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxcat.data.archives import archives
 from jaxcat.data.images import heif
-from jaxcat.data.images.formats import SUFFIXES, SUFFIXES_1, SUFFIXES_2, SUFFIXES_3
+from jaxcat.data.images.formats import SUFFIXES_1, SUFFIXES_2, SUFFIXES_3
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
@@ -100,24 +100,24 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
         else:
             more, folder = rules >= MORE_IS_LEFT, archives.isdir(path)
             passed_over = name[0] == "." or left_behind(name, siblings=names, folder=folder, more=more)
-            passed_over = passed_over or (more and folder and _holds_thumbnails(path, names))
+            passed_over = passed_over or (more and folder and _holds_thumbnails(path, names, _SUFFIXES_OF[rules]))
         (unseen if passed_over else seen).append(path)
     return seen, unseen
 
 
-def _holds_thumbnails(folder: Path, beside: list[str]) -> bool:
+def _holds_thumbnails(folder: Path, beside: list[str], suffixes: frozenset[str]) -> bool:
     """Whether a folder is called as those of thumbnails are, and all images in it as images beside it.
 
     So some programs that show galleries keep them; a class may have such a name too.
     """
     if not _THUMBNAILS.fullmatch(folder.name.lower()):
         return False
-    shown = {Path(name).stem.lower() for name in beside if Path(name).suffix.lower() in SUFFIXES}
+    shown = {Path(name).stem.lower() for name in beside if Path(name).suffix.lower() in suffixes}
     try:
         small = [Path(name) for name in archives.listdir(folder)]
     except OSError:
         return False
-    stems = [_OF_THUMBNAIL.sub("", path.stem.lower()) for path in small if path.suffix.lower() in SUFFIXES]
+    stems = [_OF_THUMBNAIL.sub("", path.stem.lower()) for path in small if path.suffix.lower() in suffixes]
     return bool(stems) and shown.issuperset(stems)
 
 
@@ -137,8 +137,9 @@ def skip(unseen: list[Path], skipped: Skipped) -> None:
             skipped.add_file(path, Reason.HIDDEN)
 
 
-def holds_images(directory: Path, *, below: bool = True) -> bool:
+def holds_images(directory: Path, *, below: bool = True, rules: int = INDEX_RULES) -> bool:
     """Whether a folder holds an image; with `below` also those in folders in it."""
     if below:
-        return any(isinstance(found, Path) for found in walk(directory, None))
-    return any(path.suffix.lower() in SUFFIXES and archives.isfile(path) for path in entries(directory)[0])
+        return any(isinstance(found, Path) for found in walk(directory, None, rules=rules))
+    here, suffixes = entries(directory, rules=rules)[0], _SUFFIXES_OF[rules]
+    return any(path.suffix.lower() in suffixes and archives.isfile(path) for path in here)
