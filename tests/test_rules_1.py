@@ -100,6 +100,8 @@ def test_older_rules_find_classes_as_if_there_were_no_newer_ones(tmp_path):
     assert opened(tmp_path / "beside", 6).classes == ("here", "there")
     flat(tmp_path / "only" / "appdata_oc1", cat=3, dog=3)
     assert opened(tmp_path / "only", 4).classes == ("cat", "dog")
+    with pytest.raises(DataError, match="no class folders.*appdata_oc1 is skipped.*rename"):
+        opened(tmp_path / "only", 6)
     config = default()
     config.data.dir, config.data.label_pattern = str(tmp_path / "only"), r"([^/]+)/[^/]+$"
     assert len(open_data(config, rules=4).splits["train"]) == 4

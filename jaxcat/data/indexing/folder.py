@@ -22,7 +22,7 @@ from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root, flag, in_all
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images
+from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, folders_left, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
@@ -143,7 +143,8 @@ def _available(train: ClassFolders) -> list[str]:
     if not train.of_class:
         raise DataError(
             f"{train.root}: no class folders; --config.data.dir needs DIR/train/CLASS/… or DIR/CLASS/…,"
-            f" with images ({_LOOKED_FOR}){advice(train.root) or _of_parent(train.root) or _of_archives(train.root)}"
+            f" with images ({_LOOKED_FOR})"
+            + (advice(train.root) or _of_parent(train.root) or _of_archives(train.root) or folders_left(train.root))
         )
     for name in train.of_class:
         if not is_printable(name):  # class names go into tables, JSON and CSV

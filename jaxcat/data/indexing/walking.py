@@ -126,6 +126,16 @@ def folders(directory: Path, *, rules: int = INDEX_RULES) -> list[Path]:
     return [path for path in entries(directory, rules=rules)[0] if archives.isdir(path)]
 
 
+def folders_left(directory: Path) -> str:
+    """The end of a message about a folder without class folders, if folders in it are skipped by their names; or ""."""
+    unseen = [path for path in entries(directory)[1] if path.name[0] != "." and archives.isdir(path)]
+    if not unseen:
+        return ""
+    shown = ", ".join(printable(path.name) for path in unseen[:3]) + (", …" if len(unseen) > 3 else "")
+    are = "is" if len(unseen) == 1 else "are"
+    return f"; {shown} {are} skipped, as programs call folders of theirs so: rename what you mean"
+
+
 def skip(unseen: list[Path], skipped: Skipped) -> None:
     """Counts entries that are not seen; of folders, the images in them."""
     names = [path.name for path in unseen]
