@@ -329,7 +329,7 @@ def test_a_labelled_folder_may_be_a_level_higher_and_the_one_that_is_meant_is_na
     assert split.files == ("data/cat/000.png", "data/cat/001.png", "data/dog/000.png")
     for name in ("train", "test"):
         flat(tmp_path / "splits" / name, cat=2, dog=1)
-    with pytest.raises(DataError, match=f"'test', 'train' is no class.*did you mean --data {tmp_path}/splits/test"):
+    with pytest.raises(DataError, match=f"'test', 'train' are no classes.*did you mean --data {tmp_path}/splits/test"):
         open_labelled_folder(tmp_path / "splits", ("cat", "dog"))
 
 

@@ -475,7 +475,7 @@ def test_a_column_that_names_splits_is_not_passed_over(root):
     refused_table(parquet(root / "t.parquet", **columns), "'set' seems to say")
 
 
-def test_columns_of_splits_by_other_words_and_of_yes_and_no(root):
+def test_columns_of_splits_by_other_words_and_of_yes_and_no(root, caplog):
     """As in FER2013's Usage, and fastai's is_valid; runs by older rules go on without them."""
     chosen = [path.endswith("0.png") for path in ROWS]
     usage = ["PrivateTest" if each else "Training" for each in chosen]
@@ -483,6 +483,8 @@ def test_columns_of_splits_by_other_words_and_of_yes_and_no(root):
     table = parquet(root / "t.parquet", Usage=usage, **columns)
     refused_table(table, "'Usage' seems to say which split", "split_column=Usage")
     assert len(opened_table(table, split_column="Usage").splits["test"]) == 2
+    assert "in column 'Usage', these are taken: 'PrivateTest' for test" in caplog.text
+    assert "Training" not in caplog.text
     for name in ("is_valid", "isTest", "train"):
         for cells in (chosen, [int(each) for each in chosen], ["yes" if each else "" for each in chosen]):
             table = parquet(root / "t.parquet", **columns, **{name: cells})
