@@ -246,3 +246,10 @@ def test_a_bmp_of_unusual_masks_is_not_called_damaged():
     head = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + masks
     with pytest.raises(DataError, match="a BMP file, of a kind that is not read .*: save it as PNG"):
         decode(b"BM" + struct.pack("<IHHI", 74, 0, 0, 66) + head + bytes(8), "x")
+
+
+def test_an_image_is_turned_if_pillow_does_not_say_the_type_of_its_orientation(monkeypatch):
+    """What says it is no part of Pillow's public interface, and may go."""
+    upright = decode(encoded("JPEG"), "x")
+    monkeypatch.setattr(Image.Image, "getexif", lambda image: {0x0112: 6})
+    assert np.array_equal(decode(encoded("JPEG"), "x"), np.rot90(upright, -1))
