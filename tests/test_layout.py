@@ -519,7 +519,7 @@ def test_a_new_run_among_the_class_folders_is_refused(tmp_path, splits):
     inside = data / "train" if splits else data
     (tmp_path / "link").symlink_to(inside)
     for place in (inside, inside / "run", inside / "cat" / "run", tmp_path / "link" / "run"):
-        with pytest.raises(ConfigError, match=f"{inside} holds the folders of classes.*{data}-run"):
+        with pytest.raises(ConfigError, match=f"looked for in {inside}, and a run.*{data}-run"):
             check_place(config, place)
     for place in (tmp_path / "data-run", tmp_path, *([data / "run"] if splits else [])):
         check_place(config, place)
@@ -535,7 +535,7 @@ def test_a_run_near_its_data_that_cannot_be_taken_for_a_class(tmp_path, monkeypa
     check_place(config, data / "cat" / ".runs" / "first")
     config.data.classes = "cat,dog"
     check_place(config, data / "runs" / "first")
-    with pytest.raises(ConfigError, match="holds the folders of classes"):
+    with pytest.raises(ConfigError, match="folders of classes are looked for in"):
         check_place(config, data / "cat" / "first")
     config.data.classes, config.data.train_dir = "", "missing"
     check_place(config, data / "runs")  # that it is missing is said where the data are opened
@@ -555,3 +555,21 @@ def test_a_run_that_is_there_needs_no_place_for_bottlenecks_to_say_that_it_is_fi
         check_place(config, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
     check_place(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_new_run_beside_the_only_folder_of_the_data_is_refused(split, tmp_path):
+    """With the run beside it, that folder is no longer the only one, and would be a class."""
+    flat(tmp_path / "data" / "archive" / split, cat=3, dog=3)
+    config = default()
+    config.data.dir, config.bottleneck.views = str(tmp_path / "data"), 0
+    for place in ("run", "runs/first"):
+        with pytest.raises(ConfigError, match=f"looked for in {tmp_path}/data, and a run there"):
+            check_place(config, tmp_path / "data" / place)
+    check_place(config, tmp_path / "data" / ".run")
+    check_place(config, tmp_path / "run")
+    config.data.train_dir = str(Path("archive") / split)
+    check_place(config, tmp_path / "data" / "run")
+    flat(tmp_path / "other" / "train", cat=3, dog=3)
+    config.data.dir, config.data.train_dir = str(tmp_path / "other"), ""
+    check_place(config, tmp_path / "other" / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,10 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
 
 
 def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
-    """The folder of class folders in `root` that is `place` or holds it, so that it would be taken for a class.
+    """The folder in `root` that is `place` or holds it, and in which class folders are looked for: it would be one.
 
-    None if there is none, if `place` is in a hidden folder or beside the classes that `data.classes` names, or if it is
+    That is one that holds class folders, or nothing but the folder in which they are, as archives unpack them. None if
+    there is none, if `place` is in a hidden folder or beside the classes that `data.classes` names, or if it is
     not clear which folders are splits, which is reported where the data are opened.
     """
     place, chosen = Path(os.path.realpath(place)), {composed(name) for name in named_classes(data.classes)}
@@ -78,6 +80,18 @@ def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
             seen = not any(part.startswith(".") for part in inside)
             if seen and (not chosen or composed(inside[0] if inside else "") in chosen):
                 return path
+    return None if data.train_dir else _wrapper_around(place, root, roots["train"])
+
+
+def _wrapper_around(place: Path, root: Path, train: Path) -> Path | None:
+    """The folder that holds `place`, beside the only other folder in it, where that has no name of a split."""
+    for level, inner in itertools.pairwise([*reversed(train.parents), train]):
+        if level.is_relative_to(root) and place.is_relative_to(real := os.path.realpath(level)):
+            inside = place.relative_to(real).parts
+            seen = not any(part.startswith(".") for part in inside)
+            beside = {path.name for path in folders(level)} - set(inside[:1])
+            if seen and beside == {inner.name} and not split_name(inner.name):
+                return level
     return None
 
 
