@@ -174,7 +174,7 @@ def test_a_top_on_a_cut_network_is_refused(weights):
 
 
 def test_an_unknown_source_names_the_nearest():
-    with pytest.raises(WeightsError, match="Did you mean keras-imagenet.*--config.model.weights=PATH"):
+    with pytest.raises(WeightsError, match="Did you mean keras-imagenet.*Give the path of a file"):
         load("keras-imagnet")
 
 

@@ -194,7 +194,8 @@ def _existing(weights: str) -> Path:
     if os.path.isdir(path):
         hint = ""
         if (path / "checkpoints").is_dir():
-            hint = "; a run is used by predict --workdir, and by train --config.init_from, --config.model.weights=none"
+            of_train = f"--config.init_from={weights} --config.model.weights=none"
+            hint = f"; a run is used by predict with --workdir {weights}, and by train with {of_train}"
         raise WeightsError(f"weights {weights!r} is a directory: give a file or a name{hint}")
     near = difflib.get_close_matches(weights, REGISTRY, n=2)
     raise WeightsError(
