@@ -51,6 +51,11 @@ TUNED = (
     *("model.train_from=mixed4", "model.pool=avg_std", "bottleneck.dtype=float32", "epochs=4"),
     *("optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
 )
+STAGES = (
+    *("model.cut=mixed10", "model.pool_from=mixed0", "model.pool=avg_std", "bottleneck.dtype=float32", *ALL),
+    *("optim.name=adam", "optim.schedule=cosine", "optim.backbone_scale=10.0"),
+    "train.stages=head::exact, mixed9:1:3e-6, mixed9:1:1e-5",
+)
 HANDS = (
     *("data.image_size=100", "data.train_size=400", "model.cut=mixed6", "model.train_from=mixed5", "batch_size=25"),
     *("epochs=5", "optim.name=adam", "optim.learning_rate=3e-4", "optim.schedule=cosine"),
@@ -61,6 +66,7 @@ RECIPES = {
     "cats exact": Recipe("cats", "folder", ALL),
     "cats exact 176": Recipe("cats", "folder", (*ALL, *SMALL)),
     "cats finetuned": Recipe("cats", "folder:trained", (*SMALL, *TUNED)),
+    "cats stages": Recipe("cats", "folder:trained", STAGES),
     "hands finetuned": Recipe("hands", "folder:trained", (*SMALL, *TUNED)),
     "hands exact 176": Recipe("hands", "folder", (*ALL, *SMALL)),
     "hands find rate": Recipe("hands", "folder:trained", (*HANDS, "optim.find_learning_rate=True")),
