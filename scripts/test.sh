@@ -9,9 +9,7 @@ set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 environment "[dev]"
-# One more than there are processors, up to four: slow tests also wait, for files, locks and other processes. Quick ones
-# hardly do, and each worker imports TensorFlow and JAX. A worker that has finished takes tests from the others.
+# One more than there are processors, up to four: tests also wait, for files, locks and other processes.
+# A worker that has finished takes tests from the others.
 processors=$("$PY" -c 'import os; print(os.cpu_count())')
-workers=$((processors < 3 ? processors + 1 : 4))
-case " $* " in *" not slow "*) workers=$((processors < 4 ? processors : 4)) ;; esac
-"$PY" -m pytest -n "$workers" --dist worksteal "$@"
+"$PY" -m pytest -n "$((processors < 3 ? processors + 1 : 4))" --dist worksteal "$@"

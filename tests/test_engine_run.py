@@ -177,6 +177,7 @@ def test_rows_of_a_run_are_those_of_the_file_and_are_found_again(folder, shared_
     assert 0 < np.abs(values(xla) - wanted).max() < 0.3 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_rows_can_be_kept_in_float16(folder, shared_cache):
     whole, half = (
         values(prepared(source_config(folder, **{"bottleneck.dtype": dtype}))) for dtype in ("float32", "float16")

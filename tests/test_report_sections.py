@@ -283,6 +283,7 @@ def test_a_twin_in_train_that_both_runs_have_is_no_reason_to_refuse(runs, contex
         check_compared([runs["narrow"]], **given, listed=other)
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused_before_work(runs, folder, tmp_path):
     with pytest.raises(ConfigError, match="--compare .*: is the run of --workdir itself"):
         report(runs["solved"], compare=[runs["solved"]])

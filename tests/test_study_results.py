@@ -76,6 +76,7 @@ def _repeated(rows: np.ndarray):
     return lambda start, stop: repeated[start:stop]
 
 
+@pytest.mark.slow
 def test_many_records_solve_the_best_in_full(monkeypatch):
     monkeypatch.setattr(ranking, "FULL", 150)
     monkeypatch.setattr(ranking, "LEAST", 100)
