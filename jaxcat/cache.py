@@ -1,7 +1,7 @@
 """python -m jaxcat.cache list | clear NAME… | clear --all
 
 Shows what jaxcat keeps under $JAXCAT_CACHE (default: the platform's cache directory) and frees space there.
-`clear --all` removes all that jaxcat makes again when it is needed; it leaves downloaded weights, which must be named.
+`clear --all` removes everything that jaxcat can make again; to remove downloaded weights, name them.
 """
 
 from __future__ import annotations

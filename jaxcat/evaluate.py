@@ -5,20 +5,19 @@ table and writes DIR/evaluation/NAME.json and NAME.predictions.csv; NAME is that
 
 A run remembers its records in DIR/records.jsonl. So its train and validation splits stay the same if images are added,
 and --moved-data finds them in another place: by content, then by name. --data warns of images that the run was trained
-on. A run of an older version has no such list: its images are known by their names only, and it says so.
+on. A run of an older version has no such list: its images are known by their names only, and evaluate says so.
 
 If the cache has the bottlenecks of all these images as float32, they are read, and no image is decoded: the same
 figures in seconds.
 
---engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
-LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
-there are fewer than 300 images.
-NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name and version as "interpreter"; with
---calibrated also the "temperature".
+--engine says what computes. auto, the default, is the engine of the run; with LiteRT, answers take seconds and no JAX.
+It is xla, and one line says so, if this machine has no interpreter for LiteRT, or has not converted the network yet and
+there are fewer than 300 images. NAME.json has the engine's name as "engine" and, but for xla, the interpreter's name
+and version as "interpreter"; with --calibrated also the "temperature".
 
 --average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
-costs; docs/test_time_augmentation.md says what it changed. The images are decoded and computed, whatever the cache has.
-The files are NAME-mirrored.json and so on, and the JSON file has the choice as "average_over".
+costs; docs/test_time_augmentation.md says what it changed. The cache is not used. The files are NAME-mirrored.json and
+so on; the JSON file names the views as "average_over".
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def _check_combinations(config: ConfigDict) -> None:
 
 
 def check_labels(config: ConfigDict) -> None:
-    """Checks where labels and groups come from. Raises ConfigError for settings that another source needs."""
+    """Checks where labels and groups come from. Raises ConfigError for settings that belong to another source."""
     data = config.data
     if data.source == "table" and not data.table:
         raise ConfigError("--config.data.table is empty: name the CSV, TSV or Parquet file that lists the images")
@@ -221,7 +221,7 @@ def check_labels(config: ConfigDict) -> None:
 
 
 def check_division(config: ConfigDict) -> None:
-    """Checks how validation is made of train. Raises ConfigError if a setting needs a validation that there is not."""
+    """Checks how validation is taken from train. Raises ConfigError if a setting needs validation and there is none."""
     data, stop = config.data, config.stop
     if data.fold:
         parse_fold(data.fold)

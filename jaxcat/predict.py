@@ -6,9 +6,9 @@ python -m jaxcat.predict --weights NAME_OR_FILE PATH…       (the published 1,0
 Classifies images and prints one row for each on standard output, in the order given. Directories are searched
 recursively, in sorted order. If an image cannot be read, standard error names it, and the exit status is 1.
 
---wide prints file, label, probability and then one column for each class, in the order of the classifier. A class that
-is called like a column before it has the column "NAME (class)". In CSV, a cell that a spreadsheet would run as a
-formula has an apostrophe before it; JSON lines keep names as they are.
+--wide prints file, label, probability and then one column for each class, in the order of the classifier. A class with
+the name of an earlier column gets the column "NAME (class)". In CSV, a cell that a spreadsheet would run as a formula
+has an apostrophe before it; JSON lines keep names as they are.
 
 --features FILE also writes the pooled features that the head sees. FILE.npy is one float32 array (N, features) with a
 row for each printed row, in that order: images that cannot be read have none. FILE.npz holds that array as "features",
@@ -18,13 +18,13 @@ and the paths as "files". The file appears when all images are done.
 probable class, and explanations.csv, which names the PNG of each file. DIR2 is new or empty. JAX computes the maps,
 at the last block that the head reads or at --block.
 
---engine says what computes. auto, the default, is the engine of the run, in seconds and without JAX where that is
-LiteRT; but xla, said in one line, if this machine has no interpreter for it, or has not converted the network yet and
+--engine says what computes. auto, the default, is the engine of the run; with LiteRT, answers take seconds and no JAX.
+It is xla, and one line says so, if this machine has no interpreter for LiteRT, or has not converted the network yet and
 there are fewer than 300 images.
 
 --average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
-costs; docs/test_time_augmentation.md says what it changed. It goes with neither --features nor --explain, which are
-about the unchanged image.
+costs; docs/test_time_augmentation.md says what it changed. It cannot be combined with --features or --explain, which
+are about the unchanged image.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def workdir_of(workdir: str | os.PathLike[str]) -> Path:
 
 
 def prepare_process() -> None:
-    """Does what a command does before it computes; the program's own choice of a compilation cache stays."""
+    """Does what a command does before it computes; keeps the program's own choice of a compilation cache."""
     accept_any_text(sys.stdout, sys.stderr)
 
     import jax

@@ -22,7 +22,7 @@ class Setting:
         unit: of a number.
         low, above, high: bounds of a number: at least `low`, more than `above`, at most `high`.
         choices: value → meaning, if the list of values is fixed and not the table of an implementation.
-        may_change: whether a run may continue with another value; true only for settings of its length and files.
+        may_change: whether a run may continue with another value; true only for settings about its length or files.
     """
 
     default: Any

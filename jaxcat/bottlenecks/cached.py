@@ -45,8 +45,8 @@ class CachedSplit:
 def find(split: Split, parts: Callable[[], Parts | None], *, console: Console) -> CachedSplit | None:
     """Looks in the cache for the bottlenecks of all records of a split, as a run would compute them.
 
-    It decodes nothing, for a row under the digest of an image was computed from a good image of these bytes. It makes
-    nothing in the cache; of the blocks with wanted rows, it removes those that are damaged, as a run would.
+    It decodes nothing: a row under an image's digest was computed from a readable image with the same bytes. It adds
+        nothing to the cache; it removes damaged blocks that have wanted rows, as a run would.
 
     Args:
         split: N records.

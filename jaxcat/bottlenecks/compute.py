@@ -27,7 +27,8 @@ class Request(NamedTuple):
     Attributes:
         store: the split's images, of the size that `augment` needs.
         records: (n,) numbers of the records of which a part lacks its row.
-        lacking: number of a part → bool (n,), of which of these records it lacks the row; of parts that lack some.
+        lacking: number of a part → bool (n,), whether the part lacks the row of each record; only of parts that lack
+            some.
         identities: the identities (see `rows`) of all records of the pass, by record number.
         augment, view: how the views are made, and the number of the view to compute.
     """
@@ -44,7 +45,7 @@ class Engine(Protocol):
     """What computes the rows of requests; see engines/.
 
     Attributes:
-        asks_often: whether work can end after each output, not only after one that completed blocks.
+        asks_often: whether work can end after every output, not only after those that complete a block.
     """
 
     asks_often: bool
@@ -137,7 +138,7 @@ class Blocks:
         self._written = 0
 
     def add(self, values: np.ndarray) -> bool:
-        """Takes the next rows (n, *shape). Whether they completed a block."""
+        """Takes the next rows (n, *shape); says whether they completed a block."""
         before, size = self._written, self._rows.block_rows
         self._held.append(values)
         while sum(map(len, self._held)) >= size:

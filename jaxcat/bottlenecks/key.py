@@ -1,7 +1,7 @@
 """The keys of bottlenecks: everything that shapes a row except the image.
 
-Maps have one key for each end of the prefix. Pooled features have one for each block and statistic, whatever other
-blocks are pooled beside it and wherever the pass that computes it ends, so that runs share what they have in common.
+Maps have one key for each end of the prefix. Pooled features have one for each block and statistic, whichever other
+blocks the run pools and wherever its prefix ends, so that runs share what they have in common.
 
 This module imports no framework: the keys of a LiteRT engine need none, so that its rows are found without JAX.
 """
@@ -137,7 +137,7 @@ def _common(config: ConfigDict, conventions: Conventions, *, stages: Sequence[st
 
 
 def _of_views(config: ConfigDict) -> dict[str, Any]:
-    """The entries about views besides the augmentation's name; the newer ones only where they change rows."""
+    """The entries about views besides the augmentation's name; newer entries only if they change rows."""
     views = views_of(config)
     entries: dict[str, Any] = {"seed": config.seed if views.changed else None}
     if views.erase:

@@ -57,7 +57,7 @@ def evaluated_together(records: int, *, row_bytes: int) -> int:
 
 
 def stacked(steps: int, *, batch_bytes: int) -> int:
-    """How many batches to stack so that those of `steps` steps come in equal shares, within both limits."""
+    """How many batches to stack: an equal share of `steps`, within both limits."""
     most = max(1, min(MOST_STEPS, MOST_BYTES // batch_bytes))
     return steps // -(-steps // most)
 

@@ -64,7 +64,8 @@ class Rows:
         Args:
             key: one of `bottlenecks.key.keys_of`.
             shape: the shape of a row.
-            beside: how many other keys are read at the same time; together they keep to the limits of open maps.
+            beside: how many other keys are read at the same time; the limits of open maps hold for all of them
+                together.
         """
         self.shape, self.dtype = tuple(shape), np.dtype(key["dtype"])
         self.row_bytes = math.prod(self.shape) * self.dtype.itemsize
@@ -106,10 +107,10 @@ class Rows:
                     left.unlink()
 
     def refresh(self, wanted: Sequence[bytes] | None = None) -> None:
-        """Finds blocks that are on disk and not known yet, and removes damaged ones; makes nothing.
+        """Finds blocks on disk that are not known yet, and removes damaged ones; adds nothing.
 
         Args:
-            wanted: identities of rows; blocks that have none of them are passed over, unread. By default all are read.
+            wanted: identities of rows; blocks that have none of them are not read. By default all are read.
         """
         names = None if wanted is None else {identity.hex() for identity in wanted}
         markers = {path.stem: path for path in self.folder.glob("*.json") if path.name != "key.json"}
@@ -152,7 +153,7 @@ class Rows:
         self._new.append((found, places))
 
     def _find(self, wanted: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of these rows are there, bool (n,), and where those m are: (m, 2), number of the block, place in it."""
+        """Whether each row is there, bool (n,), and the block and place in it of the m that are, (m, 2)."""
         if self._new:
             known, places = (
                 np.concatenate([before, *new])

@@ -120,7 +120,7 @@ class BottleneckSource:
         return f"{words}, {self._found('computed' if self._readers else 'to compute')}" if self._identities else words
 
     def _found(self, missing: str) -> str:
-        """What `look_up` found, in a few words; `missing` is the word for rows that were missing."""
+        """What `look_up` found, in a few words; `missing` is what it calls missing rows."""
         total = sum(map(len, self._identities.values()))
         found = f"{self.to_compute} of {total} {missing}" if self.to_compute else f"all {total} found"
         if 0 < self._lacking < len(self.parts.rows):
@@ -285,6 +285,6 @@ class BottleneckSource:
         return stacked(between, batch_bytes=self._config.batch_size * self.parts.row_bytes)
 
     def _batches_of(self, each: Pass) -> Callable[..., Batches]:
-        """`batches_of` this pass, which still wants the records and their number in a batch."""
+        """`batches_of` this pass; still to be given are the records and their number in a batch."""
         labels = self.splits[each.split].labels
         return functools.partial(batches_of, self._readers[each], self.parts, labels=labels, mesh=self._mesh)

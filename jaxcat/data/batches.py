@@ -1,6 +1,7 @@
 """Turns record numbers into batches on the devices: fetch → augment → pad and mask → one global array per name.
 
-Views are made here if the host makes them; else a batch carries what `augmentation.device.views` makes them from.
+Views are made here if the host makes them; else a batch has the arrays from which `augmentation.device.views` makes
+them.
 
 The caller gives the order of the records. A run resumes by leaving out the records of finished steps, so no state of
 tf.data has to be saved. Every process makes its own rows of every global batch, and losses do not depend on the number
@@ -80,7 +81,7 @@ class Share(NamedTuple):
 
 
 def at_most(records: int, batch_size: int) -> int:
-    """The smaller of the batch size and the number of records in the split: a larger batch would only take memory.
+    """The batch size, but at most the number of records in the split: a larger batch would only take memory.
 
     `records` counts the whole split, not what is left of an epoch, so that all steps of a resumed run have one shape.
     """
@@ -101,9 +102,9 @@ def share_of(indices: np.ndarray, *, batch_size: int, mesh: Mesh) -> Share:
 class Batches(Iterator[dict[str, jax.Array]]):
     """Batches on the devices. A batch is transferred during the step before it, unless the caller waits for that step.
 
-    A batch is `{"image" or "bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`, and what the devices need to
-    make views of the images if that is left to them. P is the batch size padded for the devices; its rows are split
-    over them. Rows whose mask is false are zero and have label 0.
+    A batch is `{"image" or "bottleneck": (P, …), "label": int32 (P,), "mask": bool (P,)}`, and, if the devices make the
+    views, the arrays that they need. P is the batch size padded for the devices; its rows are split over them. Rows
+    whose mask is false are zero and have label 0.
 
     Attributes:
         wait_seconds: how long the consumer has waited for data so far.

@@ -51,8 +51,9 @@ def warn(data: Data, config: Any) -> None:
 def refuse_no_images(splits: Mapping[str, Split]) -> None:
     """Raises DataError if files of these splits are no images, such as empty ones or web pages.
 
-    It reads the first bytes of each file, and decodes those that begin in no known way: seconds, before weights are
-    downloaded. What is damaged further down, and members of archives, are looked at when images are decoded.
+    It reads the first bytes of each file, and decodes a file only if these belong to no known format. That takes
+    seconds, so it comes before weights are downloaded. Files damaged further on, and members of archives, are found
+    when images are decoded.
     """
 
     def problem(record: tuple[Split, int]) -> str:
@@ -86,7 +87,7 @@ def warn_of_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[by
 def warn_of_twins(
     splits: Mapping[str, Split], groups: Sequence[twins.Group], classes: Sequence[str], *, what: str = ""
 ) -> None:
-    """Warns of images in two classes, and of images of one class that are in a split to measure on and in train."""
+    """Warns of images in two classes, and of images of one class that are in train and in validation or test."""
     if two := twins.with_two_classes(splits, groups):
         logger.warning(
             "%s %s in two classes%s, so at least one label is wrong: %s",
@@ -116,10 +117,10 @@ def _examples(splits: Mapping[str, Split], groups: Sequence[twins.Group], classe
 
 
 def check_labels(data: Data, groups: Sequence[twins.Group]) -> None:
-    """Raises DataError if most images that are in both train and validation have one class here, another there.
+    """Raises DataError if most images that are in both train and validation have different classes there.
 
     Call it only if validation has a folder of its own: if it was held out of train, an image in two class folders says
-    nothing about the other labels. Fewer than `SHUFFLED` images do not count either: they may be such images.
+        nothing about the other labels. Fewer than `SHUFFLED` such images do not count either.
     """
     both, apart = 0, []
     for group in groups:

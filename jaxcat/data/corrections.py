@@ -38,7 +38,7 @@ class Correction(NamedTuple):
 
     Attributes:
         place: such as "line 3"; for messages.
-        name: of the record; no image of a data set is called so.
+        name: of the record; no image of a data set has such a name.
         path: of the image.
         label: the class, as the table has it.
         group: "" if the table has no groups.
@@ -109,7 +109,7 @@ def where(config: Any) -> str:
 
 
 def rows_of(config: Any) -> list[Correction]:
-    """The rows of the table as they stand there. Raises DataError or ConfigError; the message names lines."""
+    """The rows of the table, unchanged. Raises DataError or ConfigError; the message names lines."""
     text = where(config)
     path = Path(config.data.corrections).expanduser().absolute()
     table = read_table(path, _COLUMNS, where=text)
@@ -161,7 +161,7 @@ def _same_pixels(split: Split, rows: Mapping[bytes, Correction]) -> dict[bytes, 
 
 
 def _joined(train: Split, rows: list[Correction], *, classes: tuple[str, ...]) -> Split:
-    """Train with these rows after its records. Where train has groups, a row without one stands for itself."""
+    """Train with these rows after its records. If train has groups, a row without one is a group of its own."""
     if not rows:
         return train
     count, stored = len(train), train.stored

@@ -33,7 +33,7 @@ def divide(splits: Mapping[str, Split], config: Any, classes: Sequence[str]) -> 
     train does (`hold_out`). Then `data.train_size` and `data.validation_size` limit both.
 
     Raises:
-        ConfigError: the data have a validation split besides `data.fold`, or a subset is asked of nothing.
+        ConfigError: the data have a validation split besides `data.fold`, or asks for a subset of an empty split.
         DataError: a class has too few images for what is asked, or a group is in two of the data's splits.
     """
     if config.data.group_pattern:
@@ -209,7 +209,7 @@ def _check_present(split: Split, part: np.ndarray, classes: Sequence[str], *, wa
 
 
 def _check_enough(split: Split, classes: Sequence[str], *, what: str, advice: str) -> None:
-    """Raises DataError for classes with one image, or one group: they cannot be on both sides."""
+    """Raises DataError for classes with one image, or one group, which cannot be in both train and validation."""
     counts = np.bincount(split.labels, minlength=len(classes))
     if few := [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]:
         raise DataError(

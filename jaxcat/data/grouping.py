@@ -63,7 +63,7 @@ class _State:
 
 
 def _improve(group: int, part: np.ndarray, columns: list, sizes: list, state: _State) -> bool:
-    """Moves a group to the part where it costs least; says whether that is another one."""
+    """Moves a group to the part where it costs least; says whether it moved."""
     here = int(part[group])
     state.add(columns[group], sizes[group], here, -1)
     costs = state.added(columns[group], sizes[group])

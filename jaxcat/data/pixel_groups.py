@@ -4,8 +4,8 @@ Digests of decoded pixels are kept in the cache, so that a run whose bottlenecks
 
     CACHE/pixels/STEPS/NAME.pairs    for each image the digest of how it is stored and that of its pixels, 16 bytes each
 
-STEPS says how the images were decoded. NAME is the hash of the content: a damaged file is noticed and left out, and two
-runs that write the same pairs write the same file.
+STEPS says how the images were decoded. NAME is the hash of the file's content, so a damaged file is noticed and left
+out, and two runs that write the same pairs write the same file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def groups_of(split: Split, digests: Sequence[bytes], *, console: Console) -> np
     """The group of every record: records with the same decoded pixels, or of the same of `split.groups`, share one.
 
     Chains count: if A and B have the same pixels, and B and C one group, all three are together. Records whose files
-    have the same bytes have the same pixels. Decodes the images whose pixels have no digest in the cache, and adds it.
+        have the same bytes have the same pixels. Decodes the images whose pixels have no digest in the cache, and adds
+        the digests.
 
     Args:
         split: N records, all of them readable.
@@ -98,7 +99,7 @@ def _pixels_of(
     """The digest of every record's pixels: from the cache, else from the image.
 
     Args:
-        damaged: what stands for an image that cannot be decoded; None: it is an error.
+        damaged: the value for an image that cannot be decoded; None: an error is raised.
     """
     folder = _folder(split.decoding)
     known = _read(folder, set(digests)) if folder else {}

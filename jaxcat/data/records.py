@@ -104,7 +104,7 @@ def _read(stored: Stored) -> bytes | np.ndarray:
 def digest_of(content: bytes | np.ndarray) -> bytes:
     """A 16-byte hash of an encoded image, or of an array with its type and shape.
 
-    That of a HEIC is one of its decoder's version too, so that no cache gives what another version has decoded.
+    For a HEIC, the hash includes its decoder's version, so that no cache gives what another version has decoded.
     """
     known = hashlib.blake2b(digest_size=16)
     if isinstance(content, np.ndarray):
@@ -123,7 +123,7 @@ class Data:
     "validation" has no records if `data.validation_fraction` is 0.
 
     Attributes:
-        skipped: the files that were found and are no records.
+        skipped: the files that were found but are no records.
         held_out: whether validation was taken from the images of train.
     """
 
@@ -184,7 +184,7 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
 
 
 def _warn_of_look_alikes(classes: Sequence[str]) -> None:
-    """Warns of two classes that look the same where they are shown, such as those with a space and a no-break space."""
+    """Warns of classes whose names look the same, such as one with a space and one with a no-break space."""
     seen: dict[str, str] = {}
     for name in classes:
         other = seen.setdefault(as_it_looks(name), name)

@@ -145,7 +145,7 @@ def make_stores(
 ) -> dict[str, Store]:
     """Makes one store per split without decoding. The first splits get their part of `cache_gb` first.
 
-    A split that fits in `cache_gb` and not in the memory that is left is decoded on demand too, with a warning.
+    A split that fits in `cache_gb` but not in the free memory is decoded on demand too, with a warning.
 
     `sizes` gives the side of the images by split name; the other arguments are those of `Store`.
     """

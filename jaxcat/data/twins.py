@@ -32,7 +32,8 @@ Group = tuple[Record, ...]  # at least two, in the order of the splits
 def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
     """Groups of records whose files have the same bytes.
 
-    It reads only files with a size and an end that another has. Splits whose images are no files have no group. Empty
+    It reads only files that have the size and the last bytes of another. Images that are not files are in no group.
+    Empty
     and unreadable files are left out: decoding reports them.
     """
     of_files = [
@@ -51,8 +52,8 @@ def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
 def by_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[bytes]]) -> list[Group]:
     """Groups of records with the same decoded pixels that `by_bytes` does not find.
 
-    Only groups that are worth a warning are looked at: with two labels, or in two splits. Arrays have none: they are
-    drawn or come with a library.
+    Only groups that are worth a warning are looked at: those with two labels, or in two splits. Arrays are in no group:
+        they are drawn or come with a library.
 
     Args:
         pixels: for each split, the digest of each record's decoded pixels.
@@ -70,7 +71,7 @@ def _is_array(splits: Mapping[str, Split], record: Record) -> bool:
 
 
 def _is_new(splits: Mapping[str, Split], group: Group) -> bool:
-    """Whether `by_bytes` does not find the whole group: not all have the same bytes, or they lie in no files."""
+    """Whether `by_bytes` cannot find the whole group, because not all have the same bytes or not all are files."""
     in_files = all(_path(splits, record) for record in group)
     return not in_files or len({_digest(splits[record.split], record.number) for record in group}) > 1
 

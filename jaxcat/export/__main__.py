@@ -1,8 +1,9 @@
 """python -m jaxcat.export --workdir DIR --format FORMAT --output PATH [--weights float32|float16|int8] [--step best]
 
 Writes a trained classifier as a file for other programs, which need no jaxcat. The file is run before it gets its name,
-and its answers are compared with jaxcat's; the differences are printed and written into the file. If it is not exact,
-or float16 or int8 weights change too many answers, nothing is left; --accept keeps a file that only changes answers.
+and its answers are compared with jaxcat's; the differences are printed and written into the file. If they are too
+large, or float16 or int8 weights change too many answers, nothing is left; --accept keeps a file of which only answers
+change.
 
 docs/export.md has, for each format, the shortest program that uses it.
 """
@@ -72,14 +73,14 @@ def write(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those that only some formats take, as far as they are given."""
+    """The given options that only some formats take."""
     given = {SINGLE_FILE: arguments.single_file or None, RUNTIME: arguments.runtime}
     return {name: value for name, value in given.items() if value is not None}
 
 
 @contextlib.contextmanager
 def _nothing_left(console: Any) -> Iterator[None]:
-    """At SIGINT and SIGTERM, ends the process at once without what is half written.
+    """At SIGINT and SIGTERM, removes what is half written and ends the process at once.
 
     An exception instead could be lost in TensorFlow, JAX or coremltools, and the export would go on.
     """

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, as JSON: classes, the image that it takes, its origin, versions and parity."""
+"""The description in an exported file, as JSON: classes, the image that it takes, its origin, versions and parity."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ NETWORK = ("backbone", "cut", "pool_from", "pool", "pool_grid", "hidden", "width
 
 
 def text_of(description: Mapping[str, Any]) -> str:
-    """The description as JSON in ASCII, so that no name of a class is more than any format can hold."""
+    """The description as JSON in ASCII, so that every format can hold every name of a class."""
     return json.dumps(description, indent=1)

@@ -45,7 +45,7 @@ def export(
 
     Raises:
         ConfigError: the request cannot be done: no such format, a package that is not installed, a path that is taken.
-        ExportError: the file cannot be written, or computes something else than jaxcat. Nothing is left.
+        ExportError: the file cannot be written, or its answers differ from jaxcat's. Nothing is left.
     """
     console = console or Console(quiet=True)
     kind = format_of(format, weights, options)
@@ -74,7 +74,7 @@ def export(
 
 @contextlib.contextmanager
 def _reported(target: Path) -> Iterator[None]:
-    """Makes errors of another program's writer, which can be of any kind, errors that name the file."""
+    """Turns errors of another program's writer, of any kind, into errors that name the file."""
     try:
         yield
     except (JaxcatError, OSError):

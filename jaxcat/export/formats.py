@@ -32,7 +32,7 @@ class Format:
         weights: types that weights can have in it.
         modules: what must be installed to write it, by the names that Python imports.
         extra: the extra of jaxcat that installs them.
-        runtime: what runs the file where it is compared with jaxcat.
+        runtime: what runs the file to compare it with jaxcat.
         options: further options that its writer takes, by name; its module has `with_options`.
         has_head: whether the head that a run has trained is in the file.
     """
@@ -104,7 +104,7 @@ def format_of(name: str, weights: str, options: Iterable[str] = ()) -> Format:
     """The row of a format that can have these weights and options, and whose packages are installed.
 
     Raises:
-        ConfigError: there is none; it says what there is, or what to install.
+        ConfigError: there is none; the message says what there is, or what to install.
     """
     if problem := not_one_of(name, FORMATS):
         raise ConfigError(f"--format {name}: {problem}")

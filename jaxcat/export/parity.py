@@ -91,7 +91,7 @@ class Parity:
         yield from map(str, self.changed)
 
     def problem(self, weights: str) -> str:
-        """Why an export with such weights must fail; "" if it need not."""
+        """Why an export with these weights must fail; "" if it need not."""
         worst = max(self.probability, self.logit)
         if weights == FLOAT32:
             return "" if worst <= LARGEST_DIFFERENCE else f"above {LARGEST_DIFFERENCE:.0e}: the file is not exact"
@@ -177,7 +177,7 @@ class Expected:
 
 
 def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
-    """Compares a file that `run` runs with jaxcat; answers are counted if weights or the run's engine change them."""
+    """Compares the file that `run` runs with jaxcat; counts changed answers if weights or engine cause some."""
     examples, wanted = expected.examples, probabilities(expected.few)
     logits, found = run(examples.few)
     changed: tuple[Changed, ...] = ()

@@ -64,9 +64,9 @@ class EngineChoice:
             self.wanted = XLA
 
     def prepare(self) -> None:
-        """Reads the files that will be needed, so that damage is reported now, and they may be gone later.
+        """Reads the files that will be needed: damage is reported now, and they are not needed later.
 
-        These are the head's or, for xla, all. Raises CheckpointError.
+        For xla these are all files, else that of the head. Raises CheckpointError.
         """
         if self.wanted == XLA:
             self.computation()
@@ -77,7 +77,7 @@ class EngineChoice:
         """What computes the answers.
 
         It is the engine wanted. With "auto", one other than xla is taken only if its converted prefix is in the cache,
-        or if it pays to convert it for the number of images asked for; else xla, and `console` says why.
+        or if there are enough images to convert it for; else xla, and `console` says why.
 
         Args:
             images: how many are asked for, as far as is known.
@@ -110,7 +110,7 @@ class EngineChoice:
     def cached(self, split: Split, *, console: Console) -> CachedSplit | None:
         """The bottlenecks of all records of a split, if the cache has them as float32; see `bottlenecks.cached.find`.
 
-        Those of the engine wanted are enough to choose it: no converted prefix is needed then. If they are not there,
+        If the cache has those of the engine wanted, that engine is chosen, without a converted prefix. If not,
         `computation` chooses for all these images.
         """
         if self._computation is None and self.wanted != XLA:

@@ -63,7 +63,7 @@ def load(
     Raises:
         CheckpointError: no run there, no such step, damaged files, or no calibration of this step. Files that only JAX
             needs are not read before it is needed.
-        ConfigError: no such engine, or one that cannot compute this run; or its head is solved, so that it has no
+        ConfigError: no such engine, or one that cannot compute this run; or its head is solved, so it has no
             temperature.
     """
     folder = existing(workdir)
@@ -230,7 +230,7 @@ class Classifier:
     ) -> np.ndarray:
         """Where the network looked: heat maps by Grad-CAM, float32 (number of images, image_size, image_size).
 
-        Values are in [0, 1]: each map is divided by its maximum; one without any positive value is 0. They lie on the
+        Values are in [0, 1]: each map is divided by its maximum; one without any positive value is 0. Maps are on the
         square that the network sees; `inference.explanation.placed` places a map on the original image. JAX computes
         them in float32, whatever engine computes the answers.
 

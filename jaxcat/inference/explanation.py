@@ -85,7 +85,7 @@ def raw_maps(
 
     Args:
         pixels: prepared images, uint8 (image_size, image_size, 3).
-        labels: the class to explain of each image. With two classes, class 0 explains the negative logit.
+        labels: the class to explain for each image. With two classes, the map of class 0 is that of the negative logit.
         block: a block of the backbone; "" is the last one that the head reads.
 
     Raises:

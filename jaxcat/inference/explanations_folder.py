@@ -1,7 +1,8 @@
 """A folder of explained images: for each prediction the image with its heat map, and a table that says which is which.
 
 `predict --explain DIR` writes it. DIR/explanations.csv has a row for each image: file, label, probability, explanation.
-The last is the name of a PNG in DIR: the number of the row, and what of the image's name any file can be called.
+The last is the name of a PNG in DIR: the number of the row, and the characters of the image's name that any system
+allows in one.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def explained(
 def explanations_folder(folder: Path, classifier: Classifier) -> Iterator[Callable[[Prediction], None]]:
     """Yields a function that adds an image, from its prediction with a copy of the image and a raw map.
 
-    Rows appear one by one, each after its image, so what there is after an interruption is right.
+    Rows are written one by one, each after its image, so after an interruption every row has its image.
 
     Raises:
         JaxcatError: the folder cannot be written.

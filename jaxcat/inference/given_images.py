@@ -35,7 +35,7 @@ def readable(image: Any, name: str) -> tuple[Path | bytes | np.ndarray | Image.I
 
 
 def _path(image: str | os.PathLike) -> Path:
-    """The path of an image; a Path is taken as it is, since `~` in it was meant."""
+    """The path of an image; in a Path, `~` is not replaced, because a program gave it."""
     if isinstance(image, Path):
         return image
     try:
@@ -45,7 +45,7 @@ def _path(image: str | os.PathLike) -> Path:
 
 
 def is_single(images: Any) -> bool:
-    """Whether this is one image, or nothing to iterate over, where a list of images is wanted."""
+    """Whether this is one image, or nothing that can be iterated over, in place of a list of images."""
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or not _is_iterable(images):
         return True
     shape = getattr(images, "shape", None)

@@ -48,7 +48,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     Train and validation are those that the run was trained and validated on, even if other images have been added.
 
     Args:
-        listed: the result of `listed_records`; without it, the split is what the run's rules find there now.
+        listed: the result of `listed_records`; without it, the split is what the run's indexing rules find in the data
+            now.
 
     Raises:
         ConfigError: the data have other classes than the run, or no such split.
@@ -86,7 +87,7 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
 
 
 def _opened(meta: Meta, listed: Mapping[str, Listed] | None, *, split: str) -> Data:
-    """The data that the configuration of a run names. Errors lead to --moved-data where that helps."""
+    """The data that the configuration of a run names. Errors name --moved-data if that helps."""
     config = meta.config
     if split != "train" and listed is not None and config.data.corrections:
         # Corrections are in train only: what is measured does not depend on a table that may have changed since.
@@ -208,7 +209,7 @@ def warn_of_changes(store: Store | CachedSplit, listed: Mapping[str, Listed]) ->
 
 
 def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | None) -> None:
-    """Warns of images that the run was trained on, or by which its best epoch was chosen; they are known by content."""
+    """Warns of images that the run was trained on, or by which its best epoch was chosen; content identifies them."""
     if listed is None:
         logger.warning("the run has no usable %s: it may have been trained on some of these images", FILE)
         return

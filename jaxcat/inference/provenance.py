@@ -8,7 +8,7 @@ from typing import Any
 
 
 def first_of(provenance: Mapping[str, Any], name: str) -> str:
-    """An entry of a provenance, or of what came before it: of the run or the file that this one began with; else ""."""
+    """An entry of a provenance or, if it lacks it, of the run or file that this one began with; else ""."""
     before: Any = provenance
     while isinstance(before, Mapping):
         if name in before:
@@ -18,7 +18,7 @@ def first_of(provenance: Mapping[str, Any], name: str) -> str:
 
 
 def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """A provenance in which a file of this machine has its name only; entries of other files in it alike."""
+    """A provenance in which files of this machine are without their folders, at every level."""
     plain = dict(provenance)
     for name, value in plain.items():
         if isinstance(value, Mapping):

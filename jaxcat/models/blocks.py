@@ -36,7 +36,7 @@ class Block(nnx.Module):
         )
 
     def __call__(self, x: Array, *, train: bool = False, mask: Array | None = None) -> Array:
-        """If `train`, batch normalisation goes by the rows of this batch whose `mask` (B,) is True; see `ConvBN`."""
+        """If `train`, batch normalisation uses the rows of this batch whose `mask` (B,) is True; see `ConvBN`."""
         values = {INPUT: x}
         for name, layer in self.layers:
             match layer:

@@ -49,7 +49,8 @@ class Bottleneck(NamedTuple):
         """Bottlenecks (B, …) → what the boundary stage reads, and the features of frozen blocks if both are there.
 
         Args:
-            dtype: of the map; single-precision features beside a map of half precision have widened it.
+            dtype: of the map, which is wider in a bottleneck if it has half precision and the features beside it have
+                not.
         """
         if not self.has_both:
             return x, None

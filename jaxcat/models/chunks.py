@@ -14,7 +14,7 @@ CHUNK_PIXELS = 4 * 299 * 299
 
 
 def in_chunks(forward: Callable[[Array], Any], images: Array) -> Any:
-    """What `forward` gives for all images (B, H, W, 3), arrays (B, …); see CHUNK_PIXELS."""
+    """The result of `forward` for all images (B, H, W, 3), computed in chunks: arrays (B, …); see CHUNK_PIXELS."""
     count, chunk = len(images), _chunk(images.shape)
     if chunk == count:
         return forward(images)

@@ -13,10 +13,10 @@ from jaxcat.models.backbone import AUTO, BACKBONES, FAST, Backbone
 
 
 def complete(config: ConfigDict) -> None:
-    """Replaces the values that stand for those of the backbone, as far as that needs no data; changes `config`.
+    """Replaces the values that stand for values of the backbone, if that needs no data; changes `config`.
 
-    Called before a config is stored or compared, so that a run keeps its values if the table changes later. What is
-    left open is a choice of blocks: `chooses_blocks`.
+    Called before a config is stored or compared, so that a run keeps its values if the table changes later. Only a
+    choice of blocks stays open: `chooses_blocks`.
     """
     model, backbone = config.model, BACKBONES[config.model.backbone]
     model.weights = model.weights or backbone.weights
@@ -55,9 +55,9 @@ def set_blocks(model: ConfigDict, blocks: tuple[str, ...]) -> None:
 def candidates(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     """The ranges of blocks among which `model.pool_from=auto` chooses, the widest first; the stem is in none.
 
-    They are all blocks; the first three quarters; those from the first quarter or third to there; the last quarter; and
-    the last block. For Inception-v3: mixed0 … mixed10, mixed0 … mixed7, mixed3 … mixed7, mixed4 … mixed7,
-    mixed8 … mixed10 and mixed10.
+    They are: all blocks; the first three quarters; from the first quarter, or the first third, to the end of these; the
+        last quarter; the last block. For Inception-v3: mixed0 … mixed10, mixed0 … mixed7, mixed3 … mixed7, mixed4 …
+        mixed7, mixed8 … mixed10 and mixed10.
     """
     blocks = backbone.stages[1:]
     count = len(blocks)

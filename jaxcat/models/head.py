@@ -49,8 +49,8 @@ def features_dtype(parts: Iterable[PooledPart], dtype: DTypeLike) -> DTypeLike:
 def _deviation(x: Array) -> Array:
     """Standard deviation over positions, (B, H, W, C) → float32 (B, C); of one value, and of equal ones, it is 0.
 
-    It is never the root of a negative number, since squared deviations are averaged. Where it is 0, its gradient is 0:
-    the derivative of the root is infinite there, so the root is not taken of these variances.
+    It is never the root of a negative number, since squared deviations are averaged. If it is 0, its gradient is made
+    0: the derivative of the root is infinite there, so no root is taken of these variances.
     """
     x = x.astype(jnp.float32)
     variance = jnp.mean(jnp.square(x - jnp.mean(x, axis=(1, 2), keepdims=True)), axis=(1, 2))
@@ -62,8 +62,9 @@ def _deviation(x: Array) -> Array:
 def _maximum(x: Array) -> Array:
     """Maximum over positions, (B, H, W, C) → (B, C). Its gradient goes to the first position that has it.
 
-    JAX's own goes to all positions that equal the maximum. XLA may compute `x` twice, with other rounding for the
-    comparison than for the maximum; then none equals it, and the gradient is lost. So the position is kept instead.
+    The gradient of JAX's own maximum goes to all positions that equal it. XLA may compute `x` twice, with other
+    rounding for the comparison than for the maximum; then none equals it, and the gradient is lost. So the position is
+    kept instead.
     """
     return jnp.max(x, axis=(1, 2))
 

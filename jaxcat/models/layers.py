@@ -35,8 +35,9 @@ class Options:
 
 
 class NoKeys(nnx.Rngs):
-    """In place of `nnx.Rngs` for layers that begin with zeros: it draws no keys, which would take twice as long as
-    building the layers. initialization.py draws the initial values."""
+    """Replaces `nnx.Rngs` for layers that begin with zeros; initialization.py draws the initial values.
+
+    It draws no keys, which would take twice as long as building the layers."""
 
     def params(self) -> None:
         return None

@@ -238,7 +238,7 @@ class Network:
         *,
         of_frozen: Array | None = None,
     ) -> tuple[Array, Tree, Array]:
-        """The output of the stage before `stages`, all up to the logits → what `_suffix` gives.
+        """The output of the stage before `stages`, which are all from there to the logits → what `_suffix` gives.
 
         `arrays` is `{"params", "stats"}` of these stages. Of the pooled blocks before them, `maps` has the outputs, or
         `of_frozen` the features.
@@ -271,8 +271,8 @@ class Network:
     def logits_from_block(self, arrays: Tree, x: Array, maps: Mapping[str, Array], *, block: str) -> Array:
         """What `up_to_block` gives → logits float32 (B, outputs).
 
-        As a function of `x`, it is the whole way of the block's output to the logits: if the block is pooled, the way
-        to the head, and the way through the later blocks.
+        As a function of `x`, it includes every path from the block's output to the logits: if the block is pooled, the
+        direct one to the head and that through the later blocks.
         """
         maps = {**maps, block: x} if block in self.pooled else maps
         logits, _, _ = self._onwards(self.stages[1 + self.stages.index(block) :], arrays, x, maps, _Mode())

@@ -1,7 +1,7 @@
 """A network as a flat list of layers that any runtime can compute, and the arrays of these layers.
 
-A plan says what is computed for one image, from its pixels to the logits: nothing of frozen and trained parts, batches,
-dropout or the computation's dtype, and nothing of the files it came from. Batch normalisation is part of the
+A plan says what is computed for one image, from its pixels to the logits: nothing about frozen and trained parts,
+batches, dropout, the computation's dtype, or the files that the weights came from. Batch normalisation is part of the
 convolution before it: `folded` gives kernels and biases that contain it. This module imports no framework.
 """
 
@@ -252,7 +252,7 @@ def folded(plan: Plan, params: Mapping[str, Any], stats: Mapping[str, Any]) -> d
     """The arrays of every convolution and dense layer of the plan, by the layer's name.
 
     Batch normalisation by stored statistics, (x - mean) / sqrt(var + epsilon) + bias, becomes part of the kernel and
-    the bias. That is computed in float64 and rounded once; all other arrays are as they were.
+    the bias. That is computed in float64 and rounded once; all other arrays are unchanged.
 
     Args:
         plan: a whole network or a part of one; `params` and `stats` need not have other stages.

@@ -1,4 +1,4 @@
-"""The bootstrap: what sums over records would be in other samples, where records of a group are drawn together."""
+"""The bootstrap: sums over records in samples drawn again, in which records of a group stay together."""
 
 from __future__ import annotations
 

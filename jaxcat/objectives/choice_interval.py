@@ -23,8 +23,8 @@ class ChosenAccuracy(NamedTuple):
     Attributes:
         accuracy: the leave-one-out accuracy of the winner minus `optimism`.
         low, high: the 95 % interval.
-        optimism: how much higher the accuracy of a choice is on the records that it was made on, in the mean over
-            draws, per record; not below 0.
+        optimism: how much higher the accuracy of a choice is on the records that it was made on: the mean over draws,
+            per record, at least 0.
         chosen: (candidates,), the share of draws that chose each.
     """
 
@@ -73,7 +73,7 @@ def accuracy_of_choice(
 
 
 def _interval(hits: np.ndarray, groups: np.ndarray | None, outside: np.ndarray, optimism: float) -> tuple[float, float]:
-    """Percentiles of the accuracies outside, never narrower than the interval of one candidate less the optimism."""
+    """Percentiles of the accuracies outside; never narrower than one candidate's interval minus the optimism."""
     low, high = accuracy_interval(hits, groups)
     low, high = max(0.0, low - optimism), high - optimism
     if len(outside):

@@ -1,4 +1,4 @@
-"""How accurate a classifier is if it may leave the images unanswered of which it is least sure."""
+"""How accurate a classifier is if it may leave those images unanswered that it is least sure of."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Coverage(NamedTuple):
 
     Attributes:
         shares: float64 (N,), rising to 1.
-        accuracies: (N,), of the answered records. Records of the same confidence are in no order: each counts as the
-            mean of them all.
+        accuracies: (N,), of the answered records. Records of the same confidence have no order: each counts as their
+            mean.
     """
 
     shares: np.ndarray
@@ -26,7 +26,7 @@ class Refusal(NamedTuple):
     Attributes:
         refused, answered: numbers of records.
         accuracy: of those that are answered.
-        threshold: the confidence from which on records are answered.
+        threshold: the least confidence with which records are answered.
     """
 
     refused: int
@@ -44,7 +44,7 @@ def by_coverage(confidence: np.ndarray, correct: np.ndarray) -> Coverage:
 
 
 def refusing(confidence: np.ndarray, correct: np.ndarray, *, share: float) -> Refusal:
-    """What refusing the least sure records brings: the largest number of them up to `share`, less than 1, of all.
+    """What refusing the least sure records brings: as many as possible, but at most `share` (below 1) of all.
 
     Records of the same confidence are refused together or not at all, as a threshold does.
     """

@@ -2,7 +2,8 @@
 
 The law is error(n) = a + b × n^-c with a, b ≥ 0, of the largest binomial likelihood of the error counts. Its interval
 is by bootstrap: records are drawn again, groups whole, and at each size the subsets; the law is fitted to every draw. A
-third of the draws leave out the smallest size, and a third the two smallest: where the law does not hold, these differ.
+third of the draws leave out the smallest size, and a third the two smallest; if the law does not hold, these give
+another prediction.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Curve(NamedTuple):
     Attributes:
         law: fitted to all records; its arrays have shape ().
         draws: fitted to the draws; its arrays have shape (DRAWS,).
-        effect: by how much the variance of a measured error is larger than that of independent records: 1 or more
-            where records of a group go together.
+        effect: the variance of a measured error ÷ that of independent records: 1, or more if records of a group stay
+            together.
         noise: (DRAWS,) standard normal numbers.
     """
 
@@ -95,7 +96,7 @@ class Curve(NamedTuple):
 def sizes_of(records: int, *, least: int, most: int = 5) -> list[int]:
     """Sizes of subsets, each √2 times the one before, the largest `records` / √2; none is below `least`.
 
-    Not more than `most`: far below the number of records, error falls at another rate than the law's.
+    At most `most` sizes: far below the number of records, error falls at another rate than the law's.
     """
     sizes = [round(records / 2 ** (step / 2)) for step in range(most, 0, -1)]
     return [size for size in sizes if size >= least]
@@ -175,7 +176,7 @@ def fit_curve(
 
 
 def _law_of_draws(sizes: Sequence[float], errors: np.ndarray, counts: np.ndarray) -> Law:
-    """The laws of draws (DRAWS, S), of which every third, and every other third, go without the smallest sizes."""
+    """The laws of draws (DRAWS, S); a third of them are without the smallest size, a third without the two smallest."""
     laws = []
     for fewer in range(DROPPED + 1):
         first = min(fewer, max(0, len(sizes) - 3))

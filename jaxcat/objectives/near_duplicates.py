@@ -1,10 +1,10 @@
 """Images that are nearly the same, and images unlike all others, by whitened features.
 
 Features are centred, reduced to their main directions, and scaled so that each direction varies equally (whitening).
-Two images are alike if the cosine of their features is above a threshold. The threshold is where a stated number of
-pairs of different images is expected: the upper tail of the cosines of all pairs, as their inverse hyperbolic tangent
-(Fisher's z), is taken to fall exponentially, at the rate between the two quantiles `TAIL`. Photographs that share a
-background, such as a fence, exceed that tail: of them more are listed than stated.
+Two images are alike if the cosine of their features is above a threshold. Above the threshold, a stated number of pairs
+of different images is expected. For this, the upper tail of the cosines of all pairs, as their inverse hyperbolic
+tangent (Fisher's z), is assumed to fall exponentially, at the rate between the two quantiles `TAIL`. Photographs that
+share a background, such as a fence, exceed that tail, so more of them are listed than stated.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def pairs_alike(
 ) -> Pairs:
     """The pairs whose cosine is above the threshold at which `false_pairs` pairs of different images are expected.
 
-    Of fewer than `LEAST_IMAGES` none is found.
+    Fewer than `LEAST_IMAGES` images have no pairs.
 
     Args:
         directions: (N, r), of length 1.

@@ -16,8 +16,8 @@ class Paired(NamedTuple):
 
     Attributes:
         both, only_first, only_second, neither: how many records each pair of answers gets right.
-        p: the probability of so uneven a division of the records on which one is right, or a more uneven one, if both
-            are equally good; exact and two-sided. It takes the records to be independent.
+        p: if both are equally good, the probability that the records on which one alone is right divide as unevenly, or
+            more so; exact and two-sided. It assumes independent records.
         difference: accuracy of the first minus that of the second.
         interval: its 95 % interval, by a bootstrap over records or groups.
     """

@@ -1,4 +1,4 @@
-"""How far the confidence of a classifier is from the share of its right answers."""
+"""How far the confidence of a classifier is from its accuracy."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def reliability(
 ) -> Reliability:
     """The diagram of N > 0 answers, and the calibration error with its interval.
 
-    The interval is that of a bootstrap over records or groups, reflected at the error: an error of drawn records is
-    larger than that of all by about as much as that of all is larger than the true one. It begins at 0 if chance alone
-    explains the error, and includes the error itself.
+    The interval is a basic bootstrap over records or groups: the error of drawn records exceeds that of all records by
+        about as much as the latter exceeds the true one. It begins at 0 if chance alone explains the error, and
+        includes the error itself.
 
     Args:
         confidence: (N,), the probability of each answer.

@@ -1,6 +1,6 @@
-"""The temperature that mends the confidence of a trained head (Guo et al., arXiv:1706.04599).
+"""The temperature that corrects the confidence of a trained head (Guo et al., arXiv:1706.04599).
 
-Logits are divided by it: above 1 it makes a head that is too sure less sure. Answers stay the same.
+Logits are divided by it. Above 1, it makes a head less sure. Answers stay the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Temperature(NamedTuple):
         loss_before, loss_after: mean log loss in nats, without it and with that of the other folds.
         error_before, error_after: expected calibration error, likewise.
         found: whether there is a best temperature between the ends. There is none if every answer is right, or if the
-            logits tell nothing.
+            logits say nothing about the labels.
     """
 
     temperature: float
@@ -46,7 +46,7 @@ def fit_temperature(
     """Fits the temperature by log loss, to all records and without each fold.
 
     Args:
-        logits: (N, outputs); one output is the logit of the second of two classes. Log-probabilities do as well.
+        logits: (N, outputs); one output is the logit of the second of two classes. Log-probabilities serve as logits.
         labels: int (N,).
         groups: int (N,), equal for records that are in one fold; None: each record alone.
         folds: how many, if there are so many groups.

@@ -149,7 +149,7 @@ def _reported(workdir: Path) -> Iterator[None]:
 
 
 def save_frozen(workdir: Path, frozen: Tree) -> None:
-    """Removes what an earlier start without a checkpoint left in place of the frozen tree, then writes the tree."""
+    """Removes the frozen tree of an earlier start that made no checkpoint, then writes the tree."""
     with plain_link(workdir.absolute()) as parent:
         _remove_frozen(workdir.absolute())
         if jax.tree.leaves(frozen):

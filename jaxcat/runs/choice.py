@@ -26,7 +26,7 @@ def choose(workdir: Path, step: str | int) -> int:
     """`best`, `latest` or a step number → the step of a finished checkpoint.
 
     Raises:
-        CheckpointError: there is no checkpoint, or not this one; the message lists those there are.
+        CheckpointError: there is no checkpoint, or not this one; the message lists the others.
     """
     there = steps(workdir)
     for number, old in numbered(workdir / REPLACED).items():

@@ -2,8 +2,8 @@
 
     DIR/heads/STEP.safetensors      hidden layers and logits of checkpoint STEP: `params/logits/kernel`, …, float32
 
-It is written for runs whose bottlenecks LiteRT computes, and goes with its checkpoint. Every array is in the checkpoint
-too, and its digest in the meta, so a file that is missing or differs is never needed.
+It is written for runs whose bottlenecks LiteRT computes, and removed with its checkpoint. Every array is in the
+checkpoint too, and its digest in the meta, so a missing or damaged file can be done without.
 """
 
 from __future__ import annotations

@@ -69,8 +69,7 @@ class Meta:
     """The description of a checkpoint.
 
     Attributes:
-        config: the configuration of the run, of a run with stages that of the stage; settings that it lacked are
-            added.
+        config: the configuration of the run or, if it has stages, of the stage; settings that it lacked are added.
         classes: names, in the order of the probabilities.
         conventions: how pixels are scaled, and the pooling rule.
         provenance: where the weights come from, plain JSON.
@@ -272,7 +271,7 @@ def check_digests(found: Mapping[str, str], wanted: Mapping[str, str], where: Pa
 
 
 def meta_digest(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of a meta without its own digest; needed because damaged JSON may be valid, with another number."""
+    """SHA-256 of a meta without its own digest; needed because damaged JSON may still be valid, with another number."""
     return json_digest({key: value for key, value in plain.items() if key != "meta_digest"})
 
 

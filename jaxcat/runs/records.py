@@ -126,7 +126,7 @@ def read_list(workdir: Path, wanted: str, *, classes: Sequence[str]) -> dict[str
 
 
 def _parsed(lines: Iterator[bytes], classes: Sequence[str]) -> dict[str, Listed]:
-    """The records by split. Raises ValueError if a line is no record; hostile workdirs sign their lists, too."""
+    """The records by split. Raises ValueError if a line is no record: a hostile list can have the right digest."""
     label = {name: index for index, name in enumerate(classes)}
     found: dict[str, tuple[list[str], list[int], list[bytes | None]]] = {}
     for number, line in enumerate(lines, start=1):

@@ -122,7 +122,7 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
 def restore_frozen(
     workdir: Path, *, shapes: Tree, wanted: dict[str, str], sharding: Sharding, again: Callable[[], Tree]
 ) -> Tree:
-    """The frozen tree of a run, or a part of it; if it is damaged, `again` computes the whole, which is written again.
+    """The frozen tree of a run, or a part of it; if it is damaged, `again` computes all of it, and it is written again.
 
     Raises:
         CheckpointError: it is damaged, and `again` fails or gives other bits.

@@ -87,11 +87,11 @@ def _form_and_pixels(content: bytes) -> tuple[str, int]:
 def answer(
     classifier: Classifier, pixels: np.ndarray, *, top: int = TOP, view: bool = False, heat: bool = False
 ) -> dict[str, Any]:
-    """The answer for a decoded image uint8 (H, W, 3): what `jaxcat.predict` prints for it, but for the file.
+    """The answer for a decoded image uint8 (H, W, 3): what `jaxcat.predict` prints for it, without the file.
 
     Args:
         top: how many classes to name.
-        view: whether "view" is the image in small, as the address of a JPEG.
+        view: whether "view" has a small copy of the image, as the address of a JPEG.
         heat: whether "heat" is where the network looked, as the address of a PNG that covers it.
     """
     prepared = classifier.prepare(pixels)

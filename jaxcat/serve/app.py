@@ -57,12 +57,12 @@ class Served(NamedTuple):
     corrections: Corrections
 
     async def with_image(self, request: Request, job: Callable[[Classifier, Received], Result]) -> Result:
-        """What a job makes of the image in the body of a request and of the classifier in use.
+        """The result of a job for the image in the body of a request, with the classifier in use.
 
         The image is decoded by the worker right before the job, so that one decoded image is in memory at a time.
 
         Raises:
-            Refused: there is no place, or no image that can be read.
+            Refused: all places are taken, or the image cannot be read.
         """
 
         def decoded_first(content: bytes) -> Result:

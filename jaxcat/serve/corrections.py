@@ -63,7 +63,7 @@ class Corrections:
         """File name of each image that is kept → its label.
 
         Raises:
-            Refused: the table cannot be read, or is not one of ours.
+            Refused: the table cannot be read, or is no table of corrections.
         """
         with _reported():
             try:
@@ -79,12 +79,12 @@ class Corrections:
     def keep(self, content: bytes, form: str, label: str, *, pixels: bytes = b"") -> str:
         """Keeps an image with its label, instead of the label that it had; returns its digest.
 
-        So it does with an image that this object has kept before from another file with the same pixels.
+        The same happens to an image that this object kept before from another file with the same pixels.
 
         Args:
             content: the bytes of an image that was decoded.
             form: its format, as Pillow calls it.
-            pixels: a digest of its decoded pixels; b"" is like no other.
+            pixels: a digest of its decoded pixels; b"" equals no other.
 
         Raises:
             Refused: there is no room, or the folder cannot be written.

@@ -1,8 +1,8 @@
 """Learning from corrections: the exact head is solved again, and the person decides which run the page uses.
 
-The new run lies beside the old one, in DIR-corrected, DIR-corrected-2, …: nothing of the old one changes. It has the
-old one's settings with `data.corrections`, and begins with its frozen blocks, so that the cache has the rows of all
-images but the new ones. Only the penalty is chosen anew, as for any new head.
+The new run lies beside the old one, in DIR-corrected, DIR-corrected-2, …; the old one does not change. It has the same
+settings, with `data.corrections`, and the same frozen blocks, so that the cache has the rows of all images but the new
+ones. Only the penalty is chosen again.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Learning:
         return self._thread.is_alive()
 
     def described(self) -> dict[str, Any]:
-        """Plain JSON: the runs, which one is used, and what goes on."""
+        """Plain JSON: the runs, which one is used, and what is being done."""
         return {
             "runs": [run.described() | {"used": run is self.used} for run in list(self._runs.values())],
             "learning": {
@@ -177,7 +177,7 @@ def again(meta: Meta, workdir: Path, *, table: Path) -> ConfigDict:
 
 
 def adopt(classifier: Classifier, corrections: Corrections) -> None:
-    """Also keeps the corrections that the run itself was made with, from a table elsewhere. Newer labels stay."""
+    """Also keeps the corrections that the run was made with, from a table elsewhere; replaces no newer label."""
     config = classifier.config
     if not config.data.corrections or Path(config.data.corrections) == corrections.table.absolute():
         return
@@ -190,7 +190,7 @@ def adopt(classifier: Classifier, corrections: Corrections) -> None:
 
 
 def new_folder(workdir: Path) -> Path:
-    """Makes the first of DIR-corrected, DIR-corrected-2, … that is not there; no two processes get the same one."""
+    """Makes the first of DIR-corrected, DIR-corrected-2, … that does not exist; no two processes get the same one."""
     for number in itertools.count(1):
         path = workdir.with_name(f"{workdir.name}-corrected{f'-{number}' if number > 1 else ''}")
         with contextlib.suppress(FileExistsError):

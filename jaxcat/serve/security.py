@@ -56,7 +56,7 @@ class Policy(NamedTuple):
         token: of this start.
         port: that the server listens on; also part of the cookie's name, because cookies of all ports are one set.
         names: of the host, as they stand in a Host header before the port, in lower case.
-        any_address: whether any IP address is accepted as a name too; no site can be made to have one.
+        any_address: whether any IP address is accepted as a name too; no site's name can be one.
     """
 
     token: str
@@ -90,7 +90,7 @@ def chosen_token_problem(token: str) -> str:
 
 
 def refusal(policy: Policy, *, method: str, path: str, headers: Headers) -> Refusal | None:
-    """Why a request is refused; None if it may be answered. `entered` comes before it."""
+    """Why a request is refused; None if it may be answered. Call `entered` before it."""
     found = foreign(policy, headers)
     if found is not None or (path == OPEN and method in READING):
         return found
@@ -160,7 +160,7 @@ def _has_cookie(policy: Policy, headers: Headers) -> bool:
 
 
 def _same(given: str, token: str) -> bool:
-    """Whether two tokens are the same, in a time that does not tell how much of them is."""
+    """Whether two tokens are equal; the time that this takes does not depend on how many characters are."""
     return secrets.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
 
 

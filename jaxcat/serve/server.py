@@ -1,4 +1,4 @@
-"""Starts the server: opens the run, takes a port, says the address, and answers until it is stopped."""
+"""Starts the server: opens the run, takes a port, prints the address, and answers until it is stopped."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def serve(
 
     Args:
         host: name or address to listen on.
-        port: 0: one that is free.
+        port: to listen on; 0: a free one.
         step, engine, calibrated: see `inference.classifier.load`.
-        token: that somebody chose; "": a new one.
+        token: a chosen one; "": a new one.
 
     Returns:
         The exit status, 0.
@@ -189,7 +189,7 @@ MAKE_TOKEN = "(umask 077; openssl rand -hex 32 > FILE)"
 
 
 def check_host(host: str, *, token: bool) -> None:
-    """Raises ConfigError if other machines could reach the server and no token was chosen; it says what that means."""
+    """Raises ConfigError if other machines could reach the server and no token was chosen; says what that means."""
     if security.is_loopback(host) or token:
         return
     raise ConfigError(

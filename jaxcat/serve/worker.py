@@ -1,4 +1,4 @@
-"""The one thread that computes, and the places to wait for it."""
+"""The one thread that computes, and how many requests may wait for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Worker:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A place for one request while the block runs. Take it before reading the body: bodies take memory.
+        """Holds a place for one request while the block runs. Take it before reading the body, which takes memory.
 
         Raises:
             Refused: all places are taken.

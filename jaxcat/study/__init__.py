@@ -1,4 +1,4 @@
-"""Studies: what your images can tell before you ask for more of them.
+"""Studies: what can be learned from images before more are collected.
 
     found = jaxcat.study.study("folder", "studies/mine", settings={"data.dir": DIR})
     print(found.accuracy, found.command)
@@ -64,14 +64,14 @@ def study(
     """Studies images, or reads the finished study in `workdir`, as `python -m jaxcat.study` does.
 
     Args:
-        recipe: as in `jaxcat.fit`; its head must be solved, as that of "folder" and "tfds".
+        recipe: as in `jaxcat.fit`; its head must be a solved one, as in "folder" and "tfds".
         workdir: the directory of the study; made if missing.
         settings: what to change in the recipe, by the names that `--config.NAME=VALUE` takes.
         sizes: image sizes to compare, in pixels a side; none: that of the recipe.
 
     Raises:
         JaxcatError: the request, data, weights or workdir cannot be used; the error says what to do.
-        KeyboardInterrupt: it was interrupted; the same call goes on.
+        KeyboardInterrupt: it was interrupted; the same call continues it.
     """
     from jaxcat.recipes import config_of, prepare_process, workdir_of
     from jaxcat.study import command

@@ -1,4 +1,4 @@
-"""Would more images help: the learning curve of a study, of all classes and of each, and what it says in words."""
+"""Would more images help: the learning curve of a study, of all classes and of each, and a sentence about it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class LearningCurve:
     Attributes:
         points: (records, accuracy, subsets) of each size.
         curve: the fitted law; None if there are too few sizes.
-        predictions: for the number of records that there are, twice and four times as many; none for a flat curve of
-            features that do not tell the classes apart.
+        predictions: for the number of records that there are, twice and four times as many; none for a flat curve if
+            the features do not separate the classes.
         gain: accuracy gained by twice as many records, and its 95 % interval; None without a curve.
         per_class: name → accuracy now and with twice as many records of all classes.
         choices: how many ranges × poolings were chosen from within each subset.
@@ -52,7 +52,7 @@ class LearningCurve:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval of the gain leaves out that more records do not help."""
+        """Whether the interval of the gain is above 0."""
         return self.gain is not None and self.gain[1] >= UNSEEN
 
     def to_json(self) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def _among_all(measured: Measured, numbers: np.ndarray, count: int) -> Measured:
 def unpredicted(curve: LearningCurve) -> LearningCurve:
     """The curve of a study that learned nothing: without predictions, unless more records are sure to help.
 
-    Leave-one-out on noise is below chance where classes are equally large, since an image that is left out lowers the
-    share of its own class. So intervals that predict it cover less than they state.
+    Leave-one-out on noise is below chance if classes are equally large, because leaving an image out lowers the share
+    of its own class. So intervals that predict it cover less than they state.
     """
     return dataclasses.replace(curve, predictions=(), per_class={}) if curve.flat or not curve.sure else curve
 

@@ -1,4 +1,4 @@
-"""Which blocks: every range at every image size judged by leave-one-out, and the best of them solved in full."""
+"""Which blocks: every range at every image size, judged by leave-one-out; the best are solved on all records."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def rows_of(found: Sequence[AtSize], records: Records, costs: dict[int, dict[str
 def front_of(rows: Sequence[Row]) -> list[Row]:
     """The rows that no cheaper or equally cheap row equals in accuracy, the cheapest first.
 
-    Of the ranges that end with the same block at the same size, that of the least squared error stands for all.
+    Of the ranges that end with the same block at the same size, only the one with the least squared error is compared.
     """
     ends: dict[tuple[int, str], Row] = {}
     for row in rows:
@@ -166,7 +166,7 @@ def front_of(rows: Sequence[Row]) -> list[Row]:
 
 
 def choice_of(found: Sequence[AtSize], records: Records, *, seed: int) -> ChosenAccuracy:
-    """The accuracy of the best of all candidates at all sizes and penalties, and how much the choice flatters it."""
+    """The accuracy of the best of all candidates at all sizes and penalties, and by how much choosing raises it."""
     squared = np.concatenate([each.judged.squared.reshape(-1, len(records.numbers)) for each in found])
     right = np.concatenate([each.judged.right.reshape(-1, len(records.numbers)) for each in found])
     winner = int(squared.sum(axis=1, dtype=np.float64).argmin())

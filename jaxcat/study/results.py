@@ -224,7 +224,7 @@ def analyse(
 def _in_full(
     every: dict[int, Collected], rows: Sequence[Row], records: Records, *, progress: Callable[[str], None]
 ) -> tuple[list[Row], Row, Solution]:
-    """The best rows solved on all records, if some ranked; the winner, and its head."""
+    """The best rows, solved on all records if only some ranked; the winner, and its head."""
     count = len(records.problem.labels)
     if records.all_rank:
         return [], rows[0], solved(every[rows[0].size], rows[0].candidate, progress=progress)
@@ -263,8 +263,8 @@ def _in_all(row: Row, solution: Solution, records: Records) -> Row:
 def _accuracy(hits: np.ndarray, choice: ChosenAccuracy, records: Records) -> Accuracy:
     """The winner's accuracy less the optimism of the choice.
 
-    If some records ranked, the interval of the choice is theirs. That of all records is narrower: it is taken from the
-    winner's answers, and both ends are lowered by the optimism.
+    If only some records ranked, the interval of the choice is for so few. The one for all records is narrower: that of
+    the winner's answers, both ends lowered by the optimism.
     """
     count, measured = len(hits), float(hits.mean())
     accuracy = max(0.0, measured - choice.optimism)

@@ -82,7 +82,7 @@ IN_ASCII = {
 
 
 def accept_any_text(*streams: Any) -> None:
-    """Makes text streams write what their encoding lacks in another form, where Python would raise an error.
+    """Makes text streams write characters that their encoding lacks in another form, instead of raising an error.
 
     Undecodable bytes of file names are written as these bytes, known signs in ASCII, and others as escapes.
     """

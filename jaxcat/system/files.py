@@ -30,7 +30,7 @@ def never() -> int:
 
 
 class NoHomeError(ConfigError):
-    """The cache directory is not known. Work that only gains speed from a cache can do without."""
+    """The cache directory is not known. Work that only gains speed from a cache continues without one."""
 
 
 def cache_dir() -> Path:
@@ -95,7 +95,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def placing(path: Path) -> Iterator[Path]:
     """Yields a new name beside `path` for a file or a folder; at the end of the block it becomes `path`.
 
-    If the block raises an error, or something has come to be at `path` meanwhile, what was made is removed.
+    If the block raises an error, or `path` exists by then, what was made is removed.
 
     Raises:
         FileExistsError: there is something at `path`.

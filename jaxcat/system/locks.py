@@ -1,4 +1,4 @@
-"""Locks between processes, also of several hosts: who holds one, and what is done where the file system has none."""
+"""Locks between processes, also of several hosts: who holds one, and what replaces them if the system has none."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 class Lock:
     """The lock file `path`. The system releases the lock when its holder ends, however that ends.
 
-    Where the file system has no locks, the file `path`.mark is the lock: it exists while the lock is held. It may stay
-    after a holder that was killed. A dead holder on this host is noticed; one on another host is not, so the message
-    names the file to delete.
+    If the file system has no locks, the file `path`.mark is the lock: it exists while the lock is held. If the holder
+    is killed, it may stay. A dead holder on this host is noticed; one on another host is not, so the message names the
+    file to delete.
     """
 
     def __init__(self, path: Path):

@@ -25,7 +25,7 @@ def _of_machine(root: Path) -> Iterator[float]:
 
 
 def _of_container(root: Path) -> Iterator[float]:
-    """What each control group that this process is in has left, of version 1 and 2."""
+    """How many bytes are left in each control group of this process, of version 1 and 2."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -45,7 +45,7 @@ _V1_LIMIT = "memory.limit_in_bytes"
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of files that are only kept because there was room; they count as used."""
+    """Bytes of cached files, which count as used but would be given up for others."""
     for line in _text(group / "memory.stat").splitlines():
         if line.startswith("inactive_file "):
             return int(line.split()[1])

@@ -1,7 +1,7 @@
 """Paths: `typed` turns what a user typed into a path, and `plain_link` hides its characters from libraries.
 
-Orbax lists files with `glob`, and TensorStore takes a path for text that may be a URL: both read more into the
-characters of a path than its file system does. `plain_link` gives them a path of letters and digits.
+Orbax lists files with `glob`, and TensorStore accepts URLs: to both, some characters of a path mean something else than
+to its file system. `plain_link` gives them a path of letters and digits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def typed(text: str | os.PathLike[str]) -> Path:
 def expanded(text: str | os.PathLike[str]) -> Path:
     """What `typed` returns, but a relative path stays relative and any length is accepted.
 
-    For images among many: names are shown as they were typed, and one that no file can have does not stop the others.
+    For one image of many: names are shown as they were typed, and an impossible name does not stop the others.
     """
     name = os.fspath(text)
     if isinstance(name, bytes):

@@ -50,8 +50,8 @@ def _gathered(array: np.ndarray) -> np.ndarray:
 def sum_over_processes(array: np.ndarray) -> np.ndarray:
     """The sum of the float64 arrays of one shape that the processes of the run pass here, the same bits in all of them.
 
-    Every process must call it. The arrays travel as bytes, because JAX would round them to float32; and in pieces,
-    because every process receives those of all.
+    Every process must call it. The arrays are sent as bytes, because JAX would round them to float32, and in pieces,
+    because every process receives the arrays of all.
     """
     if process_count() == 1:
         return array

@@ -28,7 +28,7 @@ def check_parts(config: ConfigDict, *, images: int, mesh: Mesh) -> None:
         mesh: the mesh of all devices.
 
     Raises:
-        ConfigError: its share of the batch is no multiple of the number of parts.
+        ConfigError: a device's share of the batch is no multiple of the number of parts.
     """
     parts, batch_size = config.optim.accumulate, at_most(images, config.batch_size)
     share = padded_batch_size(batch_size, mesh) // mesh.size

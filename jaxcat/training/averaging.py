@@ -2,8 +2,8 @@
 
 With `optim.average`, the averaged parameters are the model of the run: the item "model" of a checkpoint holds them, so
 validation, the choice of the best step, evaluate, predict, report, export and `init_from` use them. The item "training"
-holds the parameters themselves, from which training goes on. Statistics of BatchNorm are not averaged once more: they
-are moving averages already.
+holds the parameters themselves, from which training goes on. Statistics of BatchNorm are moving averages already and
+are not averaged again.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def stop_reason(config: ConfigDict, history: Sequence[dict]) -> str:
 
 
 def reached(config: ConfigDict, history: Sequence[dict]) -> str:
-    """That the last epoch has the accuracy at which the run ends, all stages of it; or ""."""
+    """A sentence if the last epoch has the accuracy that ends the run with all its stages; else ""."""
     stop = config.stop
     accuracy = history[-1][f"{stop.on}/accuracy"] if history else None  # None if nothing was held out
     if stop.accuracy and accuracy is not None and accuracy >= stop.accuracy:

@@ -41,9 +41,8 @@ def settle_engine(config: ConfigDict, data: Data) -> None:
     """Replaces `bottleneck.engine=auto` by an engine.
 
     It is LiteRT with 8-bit weights if this is one process on a CPU, an interpreter is installed, the network is frozen
-    in every stage of the run and computed in float32, and train and validation have so many records that converting
-    takes less than it saves.
-    The rule does not ask what is in the cache, so that two equal runs never differ.
+    in every stage of the run and computed in float32, and train and validation have at least `LEAST_RECORDS` records,
+    for which converting saves time. The rule does not ask what is in the cache, so that two equal runs never differ.
     """
     if config.bottleneck.engine == AUTO:
         records = sum(len(data.splits[name]) for name in ("train", "validation"))

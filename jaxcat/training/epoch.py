@@ -49,7 +49,7 @@ class Plan:
         self._every = config.checkpoint.every_steps
 
     def step_of(self, state: TrainState) -> int:
-        """The number of steps of the whole run, all stages, in a state, which counts those of its stage."""
+        """The number of steps of the whole run, all stages included; a state counts only those of its stage."""
         return self._steps_before + int(state.step)
 
     def saves_after(self, epoch: int, step: int) -> bool:

@@ -56,7 +56,7 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
     """Solves the head of a new run and saves it as the run's only step.
 
     Args:
-        config: as asked for, completed; the blocks that the head sees may be open.
+        config: as asked for, completed; the blocks that the head sees may still be `auto`.
         run: a start whose network has all blocks among which `config` lets jaxcat choose.
         source: of that network, not prepared.
 
@@ -120,7 +120,7 @@ def _solution(
     """The head that leave-one-out chooses, from the rows of train.
 
     Raises:
-        _Interrupted: `stop` did not return 0. It is asked only in a run of one process: several would have to call it
+        _Interrupted: `stop` did not return 0. It is called only in a run of one process: several would have to call it
             equally often.
     """
     split, classes = source.splits["train"], len(run.meta.classes)
@@ -149,7 +149,7 @@ def _solution(
 
 
 def _narrowed(config: ConfigDict, meta: Meta, solution: Solution) -> Meta:
-    """The meta of the run with what was chosen in its config, so that a later command sees no open choice."""
+    """The meta of the run, with the chosen values in its config, so that later commands need not choose."""
     config, request = (each and each.copy_and_resolve_references() for each in (config, meta.request))
     if chooses_blocks(config.model):
         set_blocks(config.model, solution.blocks)
@@ -179,7 +179,7 @@ def _entry(
     """The entry of the run's one epoch, without its seconds; `candidates` becomes an event of its own.
 
     Args:
-        groups: of each split with records, from `groups_of`: intervals are as wide as groups make them.
+        groups: of each split with records, from `groups_of`; they widen the intervals.
     """
     measured: dict[str, dict[str, Any]] = {}
     for name, of in {"train": "train", "leave_one_out": "train", "validation": "validation"}.items():
@@ -230,7 +230,7 @@ def _measured(logits: np.ndarray, labels: np.ndarray, *, metrics: Sequence[str])
 
 
 def show_candidates(console: Console, solution: Solution) -> None:
-    """Prints the ranges that were compared, the chosen one marked, and what the solver says about them."""
+    """Prints the ranges that were compared, marks the chosen one, and adds the solver's notes."""
     rows = solution.candidates
     several = len({row["records"] for row in rows}) > 1  # the chosen range was solved again, on all records
     table = Table("blocks", "features", "penalty", "squared error", "accuracy", box=None, pad_edge=False)

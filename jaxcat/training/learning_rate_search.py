@@ -1,8 +1,8 @@
 """A sweep of learning rates on part of train, before the first step of a run: `optim.find_learning_rate`.
 
-Copies of the trained stages begin as the run does. Each trains a few steps with a rate of its own, by the run's own
-step, and is then measured on batches of train that it has not seen. The rate with the least mean loss is taken.
-Copies of a head are trained together in one program; copies with blocks one after the other.
+Copies of the trained stages start with the run's first values. Each is trained for a few steps with its own rate, by
+the run's own step, and then measured on batches of train that it was not trained on. The rate with the least mean loss
+is taken. Copies of a head are trained together in one program; copies with blocks one after the other.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
 def train_stages(config: ConfigDict, workdir: Path, *, meta: Meta | None, data: Data, mesh: Mesh) -> int:
     """Trains the stages of a run that are left, one after the other; returns the exit status.
 
-    Each begins with what is on disk, so it makes no difference whether the run was interrupted in between.
+    Each begins with what is on disk, so an interruption between two makes no difference.
     """
     if meta is None and (ignored := unused(config)) and jax.process_index() == 0:
         print(f"each stage has its own epochs and learning rate, in place of the recipe's {', '.join(ignored)}")

@@ -46,8 +46,8 @@ def blended(rows: Array, partners: Array, share: Array, keys: Array) -> tuple[Ar
 def pasted(rows: Array, partners: Array, share: Array, keys: Array) -> tuple[Array, Array]:
     """CutMix, arXiv:1905.04899: a box of the partner in the row (B, H, W, C), of the row's shape.
 
-    The box covers 1 - share of the image, about a centre anywhere in it, and is cut off at its border; the labels get
-    the shares of the pixels that are seen.
+    The box covers 1 - share of the image. Its centre is anywhere in the image, whose border cuts it off; the labels get
+    the shares of the visible pixels.
     """
     import jax
     import jax.numpy as jnp
@@ -76,8 +76,8 @@ MIXES: dict[str, Mix] = {
 def mixed(batch: Mapping[str, Array], mix: Mix, *, alpha: float, key: Array) -> dict[str, Array]:
     """The batch with its rows mixed, and two more arrays: `other_label` int32 (B,) and `share` float32 (B,).
 
-    `share`, at least 1/2 by mixup, is that of the row's own label. What a row draws depends on the key and on how many
-    rows of the batch come before it, so that neither padding nor the number of devices matters.
+    `share`, at least 1/2 with mixup, is that of the row's own label. The random numbers of a row depend only on the key
+    and on how many rows of the batch come before it, so neither padding nor the number of devices matters.
 
     Args:
         batch: with `label`, `mask` and the array that `mix` mixes.
@@ -101,7 +101,7 @@ def mixed(batch: Mapping[str, Array], mix: Mix, *, alpha: float, key: Array) -> 
 def partners_of(draws: Array, mask: Array) -> Array:
     """The partner of every row, int32 (B,): the next one in a random order of the rows whose mask is True.
 
-    So no row is its own partner unless it is the only one, and each is the partner of one; masked rows keep themselves.
+    So no row is its own partner unless it is the only one, and each is the partner of one row; a masked row is its own.
 
     Args:
         draws: the order, uniform in [0, 1), float32 (B,).

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name, and the partition that keeps frozen parameters as they are.
+"""Optimizers and schedules by name, and the partition that keeps frozen parameters unchanged.
 
 A new optimizer or schedule is one row of its table. The functions in a row take the module optax as an argument,
 so the tables import no framework, and commands check settings against them before they import JAX.
@@ -59,7 +59,7 @@ class Schedule(NamedTuple):
     Attributes:
         meaning: one line for `--help`.
         build: (module optax, highest rate, steps) → learning rate by step, counted from the end of the warm-up.
-        rises: whether it begins with a rise of its own, so that it goes with no warm-up.
+        rises: whether it begins with a rise of its own, so that a warm-up cannot be combined with it.
     """
 
     meaning: str

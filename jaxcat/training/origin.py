@@ -129,7 +129,7 @@ def from_weights(config: ConfigDict) -> Origin:
 
 
 def check_train_bn(config: ConfigDict, provenance: Any, *, where: str) -> None:
-    """Refuses `train_bn` if BatchNorm's scale was folded into the kernels, in this origin or in one that it came from.
+    """Refuses `train_bn` if BatchNorm's scale was folded into the kernels, in this origin or an earlier one.
 
     Batch statistics would remove the scale again.
 

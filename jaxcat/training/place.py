@@ -1,4 +1,4 @@
-"""Where a run may be: not where its workdir would be taken for a class of its own data."""
+"""Where a run may be: its workdir must not be taken for a class of its own data."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def records_of(splits: Mapping[str, Split], config: ConfigDict) -> Records:
 
 
 def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
-    """Refuses to continue a run on other records: it would lose its place, or validate on images it was trained on.
+    """Refuses to continue a run on other records: it would skip or repeat some, or validate on trained images.
 
     Returns:
         `records`, with the rules and the list of the run if it was begun before.
@@ -115,7 +115,7 @@ def _test(data: Data) -> dict[str, Split]:
 
 
 def _lines(splits: Mapping[str, Split], *, source: Source, classes: tuple[str, ...]) -> Iterator[str]:
-    """The lines of the list; the images of the test split are read for it, those of the others have been."""
+    """The lines of the list; reads the images of the test split, which nothing has read before."""
     digests = dict(source.digests) | ({"test": digests_of(splits["test"])} if "test" in splits else {})
     yield from lines_of(splits, digests, classes=classes)
 

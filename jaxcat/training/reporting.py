@@ -170,10 +170,11 @@ def estimates(entry: Mapping[str, Any]) -> Iterator[str]:
 def course_of(history: Sequence[dict], *, whole: bool) -> str:
     """One line: whether the validation loss of a trained run was still falling at its end, or had turned.
 
-    "" for fewer than three epochs, which do not tell.
+    "" for fewer than three epochs, too few to say.
 
     Args:
-        whole: whether all epochs that were asked for are done; else the run was stopped, and is not to be prolonged.
+        whole: whether all epochs that were asked for are done; else the run was stopped, and more epochs are not
+            advised.
     """
     if len(history) < 3:
         return ""

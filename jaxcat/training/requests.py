@@ -1,4 +1,4 @@
-"""Which settings of training go together, and which an exact head cannot have or does not use.
+"""Which settings of training can be combined, and which an exact head cannot have or does not use.
 
 Imports no framework.
 """

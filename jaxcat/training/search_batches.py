@@ -22,7 +22,7 @@ def held_out(batches: int) -> int:
 def batches_of_fold(batches: int, fold: int, *, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The batches that a copy is trained on, one for each step, and those that it is measured on.
 
-    The others are gone through as often as needed, each time in another order, which all rates of a fold share.
+    The others are repeated as often as needed, each time in another order, which is the same for all rates of a fold.
     """
     held = (fold * held_out(batches) + np.arange(held_out(batches))) % batches
     others = np.setdiff1d(np.arange(batches), held)

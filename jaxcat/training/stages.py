@@ -3,9 +3,10 @@
     --config.train.stages="head::exact, mixed8:5:1e-5, mixed4:10:1e-5"
 
 first solves the head on frozen blocks, then trains the head and the blocks from mixed8 on for 5 epochs, then those from
-mixed4 on for 10. Each stage is what a run of its own would be, with `init_from` the latest checkpoint of the stage
-before: its epochs and steps count from 0, so that it sees the same images in the same order; its optimizer and schedule
-start anew; and it ends as `stop.patience` says. Only the names of its checkpoints and the numbers in the history go on.
+mixed4 on for 10. Each stage equals a run of its own that starts with `init_from` from the latest checkpoint of the
+stage before. Its epochs and steps count from 0, so that it gets the same images in the same order; its optimizer and
+schedule start anew; and it ends as `stop.patience` says. Only the names of its checkpoints and the numbers in the
+history continue.
 
 This module imports no framework: commands check requests with it.
 """

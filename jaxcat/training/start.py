@@ -125,7 +125,7 @@ def _shown(value: Any) -> str:
 
 
 def keep_found(config: ConfigDict, before: ConfigDict) -> None:
-    """Puts what the run found, in its data or on its machine, in place of settings that ask to find it."""
+    """Replaces settings such as `auto` by the values that the run found, in its data or on its machine."""
     config.data.grey_bits = config.data.grey_bits or before.data.grey_bits
     config.optim.penalty = config.optim.penalty or before.optim.penalty
     if config.optim.find_learning_rate and before.optim.find_learning_rate:
@@ -208,7 +208,7 @@ def start(
 def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state to train, on the devices: from the checkpoint, or new. A new run begins to write its frozen tree.
 
-    It contains those of later stages, because these never freeze a block.
+    It also holds the frozen trees of later stages, because stages never freeze a block again.
     """
     fresh = functools.partial(new_state, tx=tx, metrics=run.meta.metrics, average=bool(run.meta.config.optim.average))
     params, stats = run.trained["params"], run.trained["stats"]
@@ -221,7 +221,7 @@ def first_state(run: Start, saved: Checkpoints, *, tx: optax.GradientTransformat
 
 
 def _where_it_ended(workdir: Path, before: Meta, *, network: Network, mesh: Mesh) -> tuple[Tree, Tree]:
-    """What a stage begins with: the numbers of the checkpoint `before`, the last of the stage before it.
+    """What a stage begins with: the arrays of the checkpoint `before`, the last of the stage before it.
 
     Returns:
         `{"params", "stats"}` of the prefix of `network`, on the devices, and of its suffix, as NumPy arrays.

@@ -111,10 +111,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Batch], TrainState]:
     """The train step, `step(state, frozen, batch) -> state`.
 
-    `batch` holds `image` uint8 (B, H, W, 3), and what views are made of if the device makes them, or, from the cache,
-    `bottleneck` (B, …) in its place; `label` int32 (B,) and `mask` bool (B,). Only the suffix is differentiated, so the
-    prefix has no backward pass.
-    The key of dropout and mixing depends on seed and step only, so it is not saved.
+    `batch` holds `image` uint8 (B, H, W, 3) or, from the cache, `bottleneck` (B, …); `label` int32 (B,) and `mask` bool
+    (B,); and, if the device makes views, the arrays that it makes them from. Only the suffix is differentiated, so the
+    prefix has no backward pass. The key of dropout and mixing depends on seed and step only, so it is not saved.
 
     Args:
         network: with train_bn off if `accumulate` is above 1.

@@ -190,7 +190,7 @@ def text_of(config: ConfigDict) -> str:
 
 
 def lines_of(history: Sequence[dict]) -> str:
-    """The text of metrics.jsonl; what an exact head was chosen from is an event of its own, before the epoch's."""
+    """The text of metrics.jsonl; the candidates for an exact head are an event of their own, before the epoch's."""
     return "".join(json.dumps(event) + "\n" for entry in history for event in _events(entry))
 
 

@@ -68,7 +68,7 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
         patience: time limits of the download.
 
     Raises:
-        WeightsError: the server cannot be reached, stalls or has no such file; what it sends or what lies in the cache
+        WeightsError: the server cannot be reached, stalls or has no such file; what it sends, or the file in the cache,
             is not the published file; the disk is full or the cache cannot be written.
     """
     path = cache_dir() / spec.file

@@ -1,4 +1,4 @@
-"""Loads a whole network or nothing: all tensors of a backbone must be there and fit, and those read must be finite.
+"""Loads a whole network or nothing: all tensors of a backbone must be there and fit; those read must be finite.
 
 Only the published top may be missing, if nobody asked for it. If part of it is in the file, all of it must fit.
 """

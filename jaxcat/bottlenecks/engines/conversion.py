@@ -120,7 +120,7 @@ def file_of(
 
 
 def check_size(size: int, arrays: Mapping[str, Arrays], *, quantized: bool) -> None:
-    """Raises EngineError if `size` bytes cannot have all weights, which a converter may leave out without a word."""
+    """Raises EngineError if `size` bytes cannot hold all weights; a converter may leave some out without an error."""
     least = LEAST_SHARE * BYTES[quantized] * sum(each.kernel.size for each in arrays.values())
     if size < least:
         raise EngineError(f"the converter made {size:,} bytes, and the weights alone take {least:,.0f}")

@@ -1,9 +1,9 @@
-"""Prefixes converted for LiteRT, in the cache: found by what shapes them, made if missing, and checked before use.
+"""Prefixes converted for LiteRT, in the cache: found by a key, made if missing, and checked before use.
 
     CACHE/converted/KEY/key.json         everything that shapes the file, what it gives, and its SHA-256; written last
     CACHE/converted/KEY/prefix.tflite    the file
 
-Nothing is ever read from a workdir: the interpreter does not withstand a file that was made to harm it.
+Nothing is ever read from a workdir: the interpreter is not safe against files made to harm it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def make(
     Args:
         config, conventions, frozen_digests: see `find`.
         arrays: called only to convert; gives `{"params", "stats"}` of the prefix as NumPy arrays.
-        console: where is said that the prefix is being converted.
+        console: where a line says that the prefix is being converted.
 
     Raises:
         EngineError: the conversion fails.
@@ -88,7 +88,7 @@ def make(
 
 
 class Making:
-    """What `make` does, begun when this is made and going on beside other work."""
+    """What `make` does, begun at construction and going on beside other work."""
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ class LiteRT:
 
 
 def _stored(request: Request) -> Iterator[np.ndarray]:
-    """Images that nothing changes. They come without TensorFlow, whose import takes seconds."""
+    """Images without views. They are read without TensorFlow, whose import takes seconds."""
     starts = range(0, len(request.records), FETCHED)
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
         ahead = [pool.submit(request.store.gather, request.records[:FETCHED])] if starts else []

@@ -91,7 +91,7 @@ class Archive:
 
 
 def _whole(read, count: int) -> bytes:
-    """`count` bytes from a function that may give fewer at a time. Raises ValueError if there are not so many."""
+    """`count` bytes from a function that may give fewer at a time. Raises ValueError if there are fewer."""
     parts: list[bytes] = []
     done = 0
     while done < count:

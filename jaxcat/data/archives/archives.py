@@ -1,7 +1,7 @@
 """Archives as folders: the members of a .zip or plain .tar are read in place, by random access.
 
-A path may go on inside an archive that was opened with `open_archive`: DIR/FILE.zip/train/cats/1.jpg. The functions
-here take such paths and all others; of all others they say what the functions of `os` say. Nothing is unpacked.
+A path may continue inside an archive that was opened with `open_archive`: DIR/FILE.zip/train/cats/1.jpg. The functions
+here take such paths, and give for all others what the functions of `os` give. Nothing is unpacked.
 """
 
 from __future__ import annotations

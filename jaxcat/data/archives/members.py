@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
 
 class Members:
-    """Collects the members of an archive by their names; refuses what programs would read in different ways.
+    """Collects the members of an archive by their names; refuses lists that programs would read in different ways.
 
     Attributes:
         members: name, with single slashes → member.

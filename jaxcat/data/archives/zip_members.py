@@ -98,7 +98,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 
 def _check_apart(taken: list[tuple[int, int, str]], end: int, *, where: str) -> None:
-    """Raises DataError if members share bytes, as in archives that unpack to very much more than they are."""
+    """Raises DataError if members share bytes, as in archives made to unpack to far more than their size."""
     reached, before = 0, ""
     for begin, stop, name in sorted(taken):
         if begin < reached:

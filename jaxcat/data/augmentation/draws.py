@@ -141,9 +141,10 @@ def colours(ranges: float, drawn: np.ndarray) -> Parameters:
 def trivial(drawn: np.ndarray, size: int) -> Parameters:
     """One operation of `TRIVIAL` for each image; columns 0 to 2 of the (B, DRAWS) numbers.
 
-    All operations are equally likely, all strengths, and both signs where a strength has one. Nothing is mirrored, but
-    turned so far that a 6 is nearly a 9. As in torchvision, shears are about the upper left corner, and shifts of as
-    many pixels at every size; its nearest pixels and black borders give way to the rules of all augmentations here.
+    All operations are equally likely, and so are all strengths, and both signs if a strength has one. Nothing is
+    mirrored, but images are turned so far that a 6 is nearly a 9. As in torchvision, shears are about the upper left
+    corner, and shifts are the same number of pixels at every size. Unlike there, views are bilinear, with the nearest
+    edge pixel outside the image, as in all augmentations here.
 
     Returns:
         "matrices", "colours" and "operations", of which at most one changes an image.

@@ -70,7 +70,7 @@ def _recolour(images: Any, colours: Any) -> Any:
 
 
 def _operated(views: Any, operations: Any) -> Any:
-    """Changes each image by its operation; what no image of the batch needs is not computed."""
+    """Changes each image by its operation; operations that no image of the batch has are not computed."""
     tf = tensorflow()
     operation, strength = operations[:, 0], operations[:, 1]
     sharpened = tf.equal(operation, float(SHARPNESS))

@@ -27,7 +27,7 @@ def tables(xp: Any, histogram: Any, *, operation: Any, strength: Any) -> Any:
         xp: a module with NumPy's functions for the arrays below, which are integers of the type of its `arange`.
         histogram: (..., 256), how many pixels have each level.
         operation: (...), POSTERIZE to EQUALIZE as Pillow's ImageOps has them; any other changes nothing.
-        strength: (...), how many levels posterizing makes one, the first level that solarizing inverts.
+        strength: (...), how many levels posterizing turns into one, or the first level that solarizing inverts.
 
     Returns:
         (..., 256) integers from 0 to 255.

@@ -1,7 +1,7 @@
 """Bands of rows: large images are copied and resized band by band.
 
-A band fits in a core's cache, and its memory is used again. A copy of a whole photograph of 12 megapixels takes fresh
-memory of 36 to 48 MB instead, and the first use of that takes longer than decoding.
+A band fits in a core's cache, and its memory is used again. A copy of a whole photograph of 12 megapixels needs 36 to
+48 MB of new memory, whose first use takes longer than decoding.
 """
 
 from __future__ import annotations

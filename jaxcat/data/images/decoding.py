@@ -63,7 +63,7 @@ class Decoding(NamedTuple):
 
 
 def decoding_of(config: Any) -> Decoding:
-    """The `Decoding` that `config.data` asks for; if the scale of 16-bit images is not known yet, their high byte."""
+    """The `Decoding` that `config.data` asks for; the high byte of 16-bit images until their scale is known."""
     return Decoding(config.data.grey_bits or 16, config.data.max_pixels)
 
 
@@ -130,7 +130,7 @@ def _file_of_deep(image: Image.Image) -> bytes:
 
 
 def _turn(image: Image.Image) -> contextlib.AbstractContextManager:
-    """A context to decode the image in: only one large image at a time can be in it."""
+    """A context to decode the image in: it admits only one large image at a time."""
     return _large if math.prod(image.size) > LARGE else contextlib.nullcontext()
 
 

@@ -1,7 +1,7 @@
 """Images of more than 8 bits a channel → 8-bit levels, by one scale for all images of a run (`data.grey_bits`).
 
-Cameras and scanners often store 10, 12 or 14 bits in 16 without scaling them up, and nothing in the file says so.
-Taken for 16 bits, such images are nearly black. Taken each by its own largest value, equal things get unequal levels.
+Cameras and scanners often store 10, 12 or 14 bits in 16 without scaling them up, and nothing in the file says so. Read
+as 16 bits, such images are nearly black. If each is scaled by its own largest value, equal things get unequal levels.
 So a run looks at its training images once, and keeps the smallest scale that covers them.
 """
 
@@ -33,7 +33,8 @@ _warned_of_dark: set[str] = set()
 def levels(values: np.ndarray, bits: int, name: str, *, of_alpha: bool = False) -> np.ndarray:
     """Values of 16 bits → uint8 levels of the same shape: min(value >> (bits - 8), 255).
 
-    Warns, once for each name, if a value needs more than `bits`; and once of all images that 16 bits make nearly black.
+    Warns, once for each name, if a value needs more than `bits`; and once for all images that are nearly black as 16
+    bits.
     """
     largest = int(values.max()) if values.size else 0
     if bits == 16 and 0 < largest < 2**_DARK and not of_alpha and not _warned_of_dark:

@@ -61,7 +61,7 @@ _CONTAINED = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # entries of
 
 
 def open_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Opens an encoded image without decoding its pixels. Metadata that only Pillow takes for orientation are left out.
+    """Opens an encoded image, decoding no pixels. Leaves out metadata that only Pillow treats as an orientation.
 
     `info` has, besides Pillow's entries, "cicp" (primaries, transfer), and "significant_bits" of PNG and JPEG 2000.
 

@@ -33,7 +33,7 @@ def chunks(encoded: bytes) -> Iterator[Chunk]:
 
 
 def without_texts(encoded: bytes) -> tuple[bytes, dict[str | tuple[int, int], Any]]:
-    """A PNG without its texts and its colour profile, which Pillow refuses if they are large, and what it says itself.
+    """A PNG without its texts and colour profile, which Pillow refuses if they are large, and entries of `info`.
 
     It also lacks an eXIf after the pixels: browsers do not turn an image by that.
 

@@ -150,8 +150,8 @@ def is_srgb(profile: bytes, mode: str) -> bool:
 def _srgb_2() -> bytes:
     """The profile of sRGB as one of ICC's version 2, for profiles with tables, such as a printer's.
 
-    To one of version 4, LittleCMS maps the darkest colour of such a profile to black, and browsers do not: dark colours
-    were up to 10 levels off.
+    If the target is a profile of version 4, LittleCMS maps the darkest colour of such a profile to black; browsers do
+    not. Dark colours were up to 10 levels off.
     """
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:8] + b"\x02\x10\0\0" + profile[12:]

@@ -1,7 +1,7 @@
 """Images of any size → squares: the table `RESIZES`, `resize`, and the part that is `seen` then. Pillow only.
 
-Pillow resizes rows and columns one after the other and rounds to whole levels between them, so the order of the two
-shows: a level here and there. Its versions choose the order by different rules, so `_scaled` chooses it itself.
+Pillow resizes rows and columns one after the other and rounds to whole levels between them, so some levels depend on
+the order, by one. Its versions choose the order by different rules, so `_scaled` chooses it itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a file is that is not read as an image: told by its first bytes, with the advice that helps."""
+"""What a file is that is not read as an image, by its first bytes, with advice."""
 
 from __future__ import annotations
 

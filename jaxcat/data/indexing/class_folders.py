@@ -39,7 +39,7 @@ def class_folders(root: Path, *, rules: int, apart: Sequence[Path] = ()) -> Clas
 def images_by_class(
     there: ClassFolders, classes: Sequence[str], skipped: Skipped, *, rules: int
 ) -> dict[str, list[Path]]:
-    """The images of each class, in sorted order; none of a class without a folder."""
+    """The images of each class, in sorted order; an empty list for a class without a folder."""
     return {
         name: [path for each in there.of_class.get(name, ()) for path in image_files(each, skipped, rules=rules)]
         for name in classes
@@ -49,7 +49,7 @@ def images_by_class(
 def skip_outside(
     root: Path, there: Mapping[str, ClassFolders], available: Sequence[str], skipped: Skipped, *, rules: int
 ) -> None:
-    """Counts what lies below `root` and the split folders, but in no class folder of `available` classes."""
+    """Counts the files below `root` and the split folders that are outside the folders of `available` classes."""
     taken, levels = set(), {root}
     for each in there.values():
         taken |= {path for name in available for path in each.of_class.get(name, ())}

@@ -153,7 +153,7 @@ def _available(train: ClassFolders) -> list[str]:
 
 
 def _of_parent(root: Path) -> str:
-    """The end of a message about a folder without class folders, if it is itself a class folder beside others."""
+    """The end of a message about a folder without class folders, which may be a class folder beside others."""
     try:
         beside = [path for path in folders(root.parent) if path != root and holds_images(path, below=False)]
         is_class = bool(beside) and holds_images(root, below=False)
@@ -194,7 +194,7 @@ def _split(name: str, images: Mapping[str, Sequence[Path]], classes: Sequence[st
 
 
 def _base(name: str, root: Path, split_root: Path) -> tuple[Path, str]:
-    """From which folder on the records of a split are named: `root`; for another place, the split with its name."""
+    """The folder to which names of records are relative: `root` or, for a split elsewhere, its own; and a prefix."""
     return (root, "") if split_root == root or root in split_root.parents else (split_root, f"{name}/")
 
 

@@ -61,11 +61,11 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
 
 
 def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
-    """The folder in `root` that is `place` or holds it, and in which class folders are looked for: it would be one.
+    """The folder of class folders, in `root`, that is or holds `place`: a new folder there would be taken for a class.
 
-    That is one that holds class folders, or nothing but the folder in which they are, as archives unpack them. None if
-    there is none, if `place` is in a hidden folder or beside the classes that `data.classes` names, or if it is
-    not clear which folders are splits, which is reported where the data are opened.
+    It holds the class folders, or only a folder that holds them, as archives unpack. None if there is no such folder,
+    if `place` is in a hidden folder or beside the classes that `data.classes` names, or if it is not clear which
+    folders are splits, which opening the data reports.
     """
     place, chosen = Path(os.path.realpath(place)), {composed(name) for name in named_classes(data.classes)}
     if not os.path.isdir(root) or not place.is_relative_to(os.path.realpath(root)):
@@ -84,7 +84,7 @@ def class_root_around(place: Path, root: Path, data: Any) -> Path | None:
 
 
 def _wrapper_around(place: Path, root: Path, train: Path) -> Path | None:
-    """The folder that holds `place`, beside the only other folder in it, where that has no name of a split."""
+    """The folder that holds `place` and one other folder beside it, whose name is not that of a split."""
     for level, inner in itertools.pairwise([*reversed(train.parents), train]):
         if level.is_relative_to(root) and place.is_relative_to(real := os.path.realpath(level)):
             inside = place.relative_to(real).parts
@@ -153,8 +153,8 @@ def _check_parts(train: Path, here: Sequence[Path], also: str) -> None:
 def _check_mixed(train: Path, here: Sequence[Path], also: str, *, rules: int) -> None:
     """Raises DataError if one of the folders `here`, which would be classes, holds the classes, and others only images.
 
-    So are archives in which a folder of sorted images lies beside samples, or beside images to test on. Where more
-    than one folder holds images only, names must say so too, as one of several classes may be divided.
+    Some archives have a folder of sorted images beside samples, or beside images to test on. If more than one folder
+    holds only images, their names must say so too, because one of several classes may be divided.
     """
     if len(here) < 2:
         return
@@ -185,7 +185,7 @@ def _or_its_copy(folder: Path) -> Path:
 
 
 def _again_in(path: Path, here: Sequence[Path], below: Sequence[Path]) -> list[Path]:
-    """The folders `below`, in `path`, that are called as others of `here`, beside it; [] if they are fewer than two."""
+    """The folders `below`, in `path`, that have the names of others of `here`; [] if they are fewer than two."""
     beside = {other.name for other in here if other != path}
     again = [each for each in below if each.name in beside]
     return again if len(again) > 1 else []
@@ -238,7 +238,7 @@ def _in_most(inside: Mapping[Path, Sequence[Path]], here: Sequence[Path]) -> tup
 
 
 def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path], *, also: str = "") -> None:
-    """Raises DataError if what the folders `alike` all hold are images and, say, their masks."""
+    """Raises DataError if the folders that all of `alike` hold are images and, for example, their masks."""
     if len(common) > 1 and any(map(is_part, common)):
         raise DataError(
             f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
@@ -248,7 +248,7 @@ def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path], *, al
 
 
 def _check_flat(base: Path, here: Sequence[Path]) -> None:
-    """Raises DataError if a folder of images beside at least two classes is called as images to measure or predict."""
+    """Raises DataError if a folder beside at least two classes has a name for images to measure or predict."""
     for path in here:
         name, others = split_name(path.name), [each for each in here if each != path and not split_name(each.name)]
         if name is None or name.rest or name.split == "train" or path.name.lower() == "valid" or len(others) < 2:

@@ -88,13 +88,13 @@ def first(items: Sequence[str], *, most: int = EXAMPLES) -> str:
 def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skipped | None = None) -> Data:
     """The data that these records make. Their order does not matter.
 
-    The class names are the labels of train, sorted. Records of test whose label train does not have are left out,
-    which is said. Without validation some of train is held out.
+    The class names are the labels of train, sorted. Records of test whose label train does not have are left out, with
+    a warning. Without validation, some of train is held out.
 
     Args:
         records: of train and perhaps other splits; every record has a name of its own.
         where: what the list is called in messages.
-        skipped: the files that were found and are no records.
+        skipped: the files that were found but are no records.
 
     Raises:
         DataError: there is no record of train, or validation has another label, or lacks one.
@@ -121,7 +121,7 @@ def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skip
 
 
 def _known(name: str, records: Sequence[Listed], available: Sequence[str], where: str) -> list[Listed]:
-    """The records whose label train has. Refuses others in validation, and leaves them out of test, which is said."""
+    """The records whose label train has. Refuses others in validation; leaves them out of test with a warning."""
     labels = set(available)
     others = [record for record in records if record.label not in labels]
     if others and name == "validation":
@@ -148,7 +148,7 @@ def split_of(name: str, records: Sequence[Listed], available: Sequence[str]) -> 
 
 
 def _check_classes(split: Split, classes: Sequence[str], where: str) -> None:
-    """Raises DataError if a class of train has no image in validation, as for folders. For test, it is only said."""
+    """Raises DataError if a class of train has no image in validation, as for folders. For test it only warns."""
     counts = np.bincount(split.labels, minlength=len(classes))
     if lacking := [repr(name) for name, count in zip(classes, counts, strict=True) if not count]:
         if split.name == "validation":

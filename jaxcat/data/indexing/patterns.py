@@ -43,7 +43,7 @@ class Pattern:
         return self._flag
 
     def find(self, name: str) -> str:
-        """What the group takes from a name, in Unicode's composed form; "" if nothing matches.
+        """What the group matches in a name, in Unicode's composed form; "" if nothing.
 
         Raises:
             ConfigError: the pattern takes too long.

@@ -1,4 +1,4 @@
-"""Indexing rules 1, kept as they were: runs from before rules 2 go on with the records that these rules give."""
+"""Indexing rules 1, unchanged: runs older than rules 2 keep the records that these rules give."""
 
 from __future__ import annotations
 

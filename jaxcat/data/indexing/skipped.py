@@ -101,11 +101,11 @@ class Skipped:
             examples.append(printable(str(path)))
 
     def add_file(self, path: Path, reason: Reason | None = None) -> None:
-        """Counts a file: by `reason` if it is an image, else by what it is. Reads its first bytes if needed."""
+        """Counts a file: under `reason` if it is an image, else under what it is. Reads its first bytes if needed."""
         self.add(path, _why(path, reason))
 
     def add_folder(self, directory: Path, reason: Reason) -> None:
-        """Counts the images below a folder that is skipped as a whole. What cannot be listed has none."""
+        """Counts the images below a folder that is skipped as a whole; folders that cannot be listed count as empty."""
         for folder, folders, files in archives.walk(directory):
             for name in sorted(folders):
                 if reason is not Reason.LEFT and left_behind(name, siblings=folders, folder=True):
@@ -134,7 +134,7 @@ class Skipped:
 def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False, more: bool = True) -> bool:
     """Whether a file, or a folder, is nobody's photograph by its name and the names beside it.
 
-    Without `more`, as runs by rules 2 to 5 took it.
+    Without `more`, as by rules 2 to 5.
     """
     if name in LEFT_EXACTLY:
         return folder

@@ -68,7 +68,7 @@ def is_split(folder: Path, *, rules: int = INDEX_RULES) -> bool:
 
 
 def recognized(base: Path, here: Sequence[Path], *, rules: int = INDEX_RULES) -> dict[str, Path]:
-    """The folders `here` that are splits by their names; none if they can as well be classes.
+    """The folders `here` that are splits by their names; none if they may also be classes.
 
     Raises:
         DataError: they look like splits, but not of one data set, or train is missing.
@@ -143,7 +143,7 @@ def _check_train(base: Path, group: dict[str, list[Path]], here: Sequence[Path],
 
 
 def _take_evaluation_for_test(group: dict[str, list[Path]]) -> None:
-    """Where validation, evaluation and no test lie side by side, evaluation is the test split (as in Food-11)."""
+    """If there are validation and evaluation and no test, evaluation is the test split (as in Food-11)."""
     later = [path for path in group.get("validation", ()) if path.name.lower().startswith("eval")]
     if "test" not in group and "validation" in group and len(later) == 1 < len(group["validation"]):
         group["test"] = later
@@ -187,7 +187,7 @@ def suggestion(base: Path) -> str:
 
 
 def suggested(base: Path) -> Path | None:
-    """The nearest folder below `base` that holds splits, if it is among the first that are looked at."""
+    """The nearest folder below `base` that holds splits; only the first folders are searched."""
     return next((path for path in itertools.islice(_inside(base), _SEARCHED) if is_split(path)), None)
 
 

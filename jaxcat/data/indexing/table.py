@@ -10,8 +10,8 @@ from jaxcat.escaping import for_cell
 def class_columns(classes: Sequence[str], fixed: Sequence[str]) -> list[str]:
     """The name of each class's column in a CSV file that also has the columns `fixed`; no two columns are named alike.
 
-    It is the escaped name of the class. A class that is called as a column before it becomes `label (class)`, and
-    `label (class 2)` if there is another of that name.
+    It is the escaped name of the class. A class with the name of an earlier column becomes, for example,
+    `label (class)`, or `label (class 2)` if that is taken.
     """
     taken, columns = {*fixed}, []
     named = {for_cell(name) for name in classes}

@@ -92,7 +92,7 @@ def choose_columns(header: Sequence[str], wanted: Mapping[str, str], *, where: s
 def split_of_cell(cell: str, *, alone: bool = False) -> str:
     """The split that a cell names, in the words that folders may have; "" if it names none.
 
-    With `alone` other words beside it, as in PublicTest, are not allowed; those that mean the opposite never are.
+    With `alone`, other words beside it, as in PublicTest, are not allowed; words that mean the opposite never are.
     """
     name = split_name(cell.strip())
     if name is None or name.split not in SPLITS or (name.rest and (alone or _NEGATIVE.intersection(name.rest))):
@@ -110,8 +110,8 @@ def refuse_unused_splits(
 ) -> None:
     """Raises ConfigError if a column that is not used says which split a row belongs to: train and test would be mixed.
 
-    By its cells or, with `more`, by its name if it has cells such as True and False, as is_valid. Without `more`, as
-    runs by rules before 6 took it.
+    Its cells say so or, with `more`, its name, such as is_valid, if the cells are like True and False. Runs by rules
+    before 6 are without `more`.
     """
     if "split" in columns or wanted.get("split", "") == WITHOUT:
         return
@@ -132,7 +132,7 @@ def refuse_unused_splits(
 
 
 def _is_split(column: str) -> bool:
-    """Whether a column is called as one of yes and no for a split, such as is_valid, isTest or train."""
+    """Whether a column's name asks yes or no of a split, such as is_valid, isTest or train."""
     name = split_name(column)
     return name is not None and name.split in SPLITS and name.rest in ((), ("is",), ("in",), ("for",), ("use",))
 
@@ -149,7 +149,7 @@ def _simple(name: str) -> str:
 
 
 def _of_evaluate(key: str) -> str:
-    """What to do about the columns of a table that is only measured; evaluate has no settings."""
+    """What to do about the columns of a table that evaluate measures, which has no settings."""
     return f"call the column {USUAL[key][0]!r} in the table, and no other by such a name"
 
 

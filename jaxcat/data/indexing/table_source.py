@@ -74,7 +74,7 @@ def open_labelled_table(path: Path, classes: tuple[str, ...], config: Any) -> Sp
 
 
 def _say(table: Table, base: Path) -> None:
-    """Says which columns were found by themselves, and how the text was read."""
+    """Says which columns were found without a setting, and how the text was read."""
     if table.found:
         columns = ", ".join(f"{key}s in {table.columns[key]!r}" for key in table.found)
         logger.warning("%s: found %s; paths are relative to %s", table.where, columns, printable(str(base)))
@@ -114,9 +114,9 @@ def _listed(table: Table, base: Path) -> Iterator[Listed]:
 def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str]:
     """The name of the record, the file that a cell means, and what is wrong with it, or "".
 
-    Where something is wrong, the name is "" or says more of it.
-    If there is no file of exactly this name, spaces around it, Windows's backslashes, the other Unicode form, the bytes
-    that the table has, and an image's suffix after it are tried; many tables list images without suffix.
+    If something is wrong, the name is "" or says more about it. If there is no file of exactly this name, it is tried
+    without spaces around it, with Windows's backslashes, in the other Unicode form, as the table's bytes, and with an
+    image's suffix; many tables list images without suffix.
     """
     if not cell.strip() or "\0" in cell:
         return "", base, "no path"
@@ -166,7 +166,7 @@ def _with_suffix(base: Path, variants: Sequence[str]) -> list[str]:
 
 
 def _name(base: Path, variant: str, full: str) -> str:
-    """The name of a record: its path relative to `base`, or the whole path if the table has it and it is elsewhere."""
+    """The name of a record: its path relative to `base`, or the whole path if it is elsewhere and so in the table."""
     if ".." in Path(variant).parts and not os.path.isabs(variant):
         return Path(os.path.relpath(full, os.path.realpath(base))).as_posix()
     path = Path(full)

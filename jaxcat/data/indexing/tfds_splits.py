@@ -114,7 +114,7 @@ def _prepare(config: Any) -> Any:
 
 @contextlib.contextmanager
 def _few_retries() -> Iterator[None]:
-    """Lets TFDS try each download for about ten seconds in place of three minutes, without a warning for each time."""
+    """Lets TFDS try each download for about ten seconds in place of three minutes, without a warning for each try."""
     from tensorflow_datasets.core.download import downloader
 
     log, before = logging.getLogger("urllib3.connectionpool"), getattr(downloader, "MAX_RETRIES", _RETRIES)
@@ -178,7 +178,7 @@ def _names(builder: Any, expression: str) -> tuple[str, ...]:
 
 
 def _check_disjoint(splits: dict[str, Split], config: Any) -> None:
-    """Raises ConfigError if a record is in two splits: a validation that training has seen measures nothing."""
+    """Raises ConfigError if a record is in two splits: validation on trained images measures nothing."""
     for first, second in itertools.combinations(splits, 2):
         if common := set(splits[first].files) & set(splits[second].files):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The way through folders: which entries are seen, which files are images, and which are skipped."""
+"""Walks through folders: which entries are seen, which files are images, and which are skipped."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _stat_error(path: Path) -> str:
 
 
 def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], list[Path]]:
-    """The entries of a directory, sorted: those that are seen, and those that are hidden or nobody's photographs.
+    """The entries of a directory, sorted: those that are seen, and those that are hidden or left by programs.
 
     Raises:
         DataError: the directory cannot be listed.
@@ -106,9 +106,9 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
 
 
 def _holds_thumbnails(folder: Path, beside: list[str], suffixes: frozenset[str]) -> bool:
-    """Whether a folder is called as those of thumbnails are, and all images in it as images beside it.
+    """Whether a folder has a name for thumbnails, and all images in it have names of images beside it.
 
-    So some programs that show galleries keep them; a class may have such a name too.
+    Some gallery programs keep thumbnails so; the name alone may be that of a class.
     """
     if not _THUMBNAILS.fullmatch(folder.name.lower()):
         return False

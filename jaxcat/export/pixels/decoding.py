@@ -29,7 +29,7 @@ UPRIGHT = (
 
 
 def decoded(encoded: Any, *, max_pixels: int) -> Any:
-    """A scalar string → uint8 (H, W, 3), RGB; an InvalidArgumentError when the graph runs says why there is none."""
+    """A scalar string → uint8 (H, W, 3), RGB; an InvalidArgumentError when the graph runs says why that cannot be."""
     is_jpeg = tf.strings.substr(encoded, 0, len(JPEG_START)) == JPEG_START
     is_png = tf.strings.substr(encoded, 0, len(PNG_START)) == PNG_START
     _check(tf.where(is_jpeg | is_png, "", "neither JPEG nor PNG"))

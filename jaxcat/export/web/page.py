@@ -1,6 +1,6 @@
 """Pages: HTML, style and scripts as a folder or as one file, under a content security policy that forbids the network.
 
-Whatever stands in a page comes through `for_html` or `for_script`, and names of classes stand in its JSON only.
+All text in a page goes through `for_html` or `for_script`; class names are only in its JSON.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LAST_EXPORT = re.compile(r"export\{([^}]*)\};?\s*(?://# sourceMappingURL=\S*)?\s
 
 
 def folder_files(description: str, runtime: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of a folder but for the network, by name; `description` is JSON."""
+    """The files of a folder, without the network, by name; `description` is JSON."""
     page = _page(
         policy=FOLDER_POLICY,
         style="\n".join(f'<link rel="stylesheet" href="{name}">' for name in STYLES),

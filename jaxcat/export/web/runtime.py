@@ -38,7 +38,7 @@ def runtime(given: Path | None = None, *, console: Console | None = None) -> dic
 
     Args:
         given: a .tgz file of the npm package or the folder that it unpacks to; None takes the cache or `npm pack`.
-        console: is told that npm is at work.
+        console: shows that npm is at work.
 
     Raises:
         ConfigError: nothing usable at the given path, or no npm.

@@ -1,4 +1,4 @@
-"""Probabilities from scores: softmax (sigmoid) of slope × score, plus an offset per class where that is better.
+"""Probabilities from scores: softmax (sigmoid) of slope × score, plus an offset per class if that is better.
 
 Fitted to the leave-one-out scores by minimising the log loss against smoothed targets (J. Platt, Probabilistic outputs
 for support vector machines, 1999): the own class (n + 1) / (n + 2), with n its records, and the other classes an equal
@@ -93,7 +93,7 @@ def fit(
 ) -> tuple[float, np.ndarray]:
     """Slope ≥ 0 and offsets (K,), whose sum is 0, of the least weighted log loss against smoothed targets.
 
-    Newton's method on a convex function, of which a step that does not lower it is halved.
+    Newton's method on a convex function; a step that does not lower it is halved.
 
     Args:
         scores: (N, K); of size about 1.
@@ -131,7 +131,7 @@ def _minimum(problem: _Problem, wanted: np.ndarray, values: np.ndarray, *, with_
 
 
 def _better(problem: _Problem, slope: float, *, groups: Groups, seed: int) -> tuple[float, np.ndarray]:
-    """Slope and offsets, all 0 unless with them the log loss of records, of fits without the record's fold, is lower.
+    """Slope and offsets; the offsets are 0 unless they lower the log loss in cross-validation over folds.
 
     Args:
         slope: of all records, without offsets.

@@ -96,7 +96,7 @@ def shared(fit: Fit | None, work: Work, *, owner: int) -> Fit:
 
 
 def search(averages: Callable[[Sequence[float]], np.ndarray], unit: float, penalty: float) -> np.ndarray:
-    """Leave-one-out (squared error, accuracy) of each penalty of `ALL`, infinite where not tried; or of the given one.
+    """Leave-one-out (squared error, accuracy) of each penalty of `ALL`, infinite if not tried; or of the given one.
 
     Args:
         averages: takes penalties, gives (penalties, 2).

@@ -1,4 +1,4 @@
-"""The same fits where an eigendecomposition is too much work: one Cholesky decomposition per penalty, in place.
+"""The same fits if an eigendecomposition takes too long: one Cholesky decomposition per penalty, in place.
 
 The lower triangle of the only large matrix is decomposed; its upper one, and a copy of its diagonal, keep the Gram
 matrix.

@@ -52,7 +52,7 @@ def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class DualEigen:
     """Fits from the eigendecomposition of the dual Gram matrix without the intercept's direction.
 
-    The reflection sends u to the first axis; of the reflected matrix the first row and column, which are 0, go.
+    The reflection sends u to the first axis; the first row and column of the reflected matrix are 0 and are dropped.
     """
 
     def __init__(self, gram: np.ndarray, problem: Problem):

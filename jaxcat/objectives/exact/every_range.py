@@ -57,7 +57,7 @@ class Judged(NamedTuple):
     weight: float
 
     def errors(self) -> np.ndarray:
-        """(C, P): leave-one-out squared error, by which is chosen."""
+        """(C, P): the leave-one-out squared error, which decides the choice."""
         return self.squared.sum(axis=2, dtype=np.float64) / self.weight
 
     def best_penalties(self) -> np.ndarray:
@@ -111,7 +111,7 @@ def judge(
 ) -> Judged:
     """Solves every candidate with every penalty, each record left out with its group: one eigendecomposition each.
 
-    Several threads take them; a candidate that begins with the parts of the one before it adds to its matrix.
+    Several threads share the candidates; one that begins with the parts of the candidate before it adds to that matrix.
 
     Args:
         problem: of the records `numbers` of the matrices (None: all), in that order.

@@ -30,7 +30,7 @@ def judged_problem(
 ) -> tuple[Problem, list[str]]:
     """The problem of these labels, and sentences on what leave-one-out cannot judge in it; see `solve_head`.
 
-    Without a class that has two groups, records are left out alone.
+    If no class has two groups, records are left out alone.
     """
     problem = problem_of(labels, classes=classes, groups=groups, class_weights=class_weights)
     counts = _groups_of_classes(problem)

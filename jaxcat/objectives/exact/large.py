@@ -1,4 +1,4 @@
-"""One range on all records, where the records or columns are too many to try every range and penalty."""
+"""One range on all records, if there are too many records or columns to try every range and penalty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def fit_beside(
 ) -> tuple[dict[str, Any], Fit]:
     """The range's row of the table, and its fit, of the best among `penalty` and its two neighbours.
 
-    If they are too small for float64 to decompose the Gram matrix, the first larger one that is not is taken.
+    If these are too small for float64 to decompose the Gram matrix, the next larger penalty that is not too small is
+    taken.
 
     Args:
         penalty: what a subset of the records chose; if it is `given`, neighbours are not tried.

@@ -1,7 +1,7 @@
 """Dual Gram matrices of single parts, from which any selection of parts and records is solved without reading again.
 
-The matrices are of features centred on all records. Leaving out the intercept's direction centres those of a selection,
-so only its scales are computed anew, from the matrices themselves.
+The matrices are of features centred on all records. For a selection of records, leaving out the intercept's direction
+centres the features, so only the scales are computed again, from the matrices.
 """
 
 from __future__ import annotations

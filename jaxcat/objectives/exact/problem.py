@@ -1,4 +1,4 @@
-"""One least-squares problem: targets, weights and groups of its records, and what is known of a penalty."""
+"""One least-squares problem: targets, weights and groups of its records, and the scores that follow from residuals."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class Problem(NamedTuple):
     def scores(self, left_out: np.ndarray, numbers: np.ndarray | slice = slice(None)) -> np.ndarray:
         """What records get from a fit without their group, from their residuals times the root of the weight.
 
-        What rounding decides is made a tie: one output of about 0 is 0, and of more the ones close to a record's
-        largest are equal to it. Otherwise rounding may be right for every record, though there is nothing to learn.
+        Differences of the size of rounding are made ties: a single output of about 0 becomes 0; of several outputs,
+            those close to a record's largest become equal to it. Otherwise rounding could answer every record rightly,
+            although there is nothing to learn.
         """
         scores = self.targets[numbers] - left_out / self.roots[numbers, None]
         largest = scores.max(axis=1, keepdims=True) if scores.shape[1] > 1 else 0.0

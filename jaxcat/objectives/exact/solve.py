@@ -50,7 +50,7 @@ class Solution(NamedTuple):
         candidates: JSON-able rows of the table: `blocks`, `columns` (that are not constant), `penalty`,
             `relative_penalty` (to the mean diagonal of the centred Gram matrix), `squared_error` and `accuracy`
             (leave-one-out, before slope and offsets: with offsets, the answers of `leave_one_out` may be others),
-            `records`. Where a subset of the records ranked the ranges, a last row is the chosen range on all.
+            `records`. If a subset of the records ranked the ranges, the last row is the chosen range on all records.
         notes: sentences to print.
     """
 
@@ -95,7 +95,7 @@ def solve_head(
         class_weights: (classes,), the weight of a record of each class, above 0; None: 1.
         names: of the classes, for notes; empty: their numbers.
         penalty: above 0; 0: chosen.
-        seed: of the subset that ranks ranges where records are many, and of the folds that judge offsets.
+        seed: of the subset that ranks ranges if there are many records, and of the folds that judge offsets.
         processes: this process among those that call this together, with the same arguments.
         progress: called often, with a few words on what is being done.
 
@@ -135,7 +135,7 @@ def _choose(
     progress: Callable[[str], None],
     notes: list[str],
 ) -> tuple[Work, Fit, list[dict[str, Any]], dict[str, Any]]:
-    """What was worked with, the fit, the rows of the table, and the chosen one of them."""
+    """The work, the fit, the rows of the table, and the chosen row."""
     records = len(problem.labels)
     columns = [sum(part.width for part in parts if part.block in blocks) for blocks in ranges]
     named = [part for part in parts if any(part.block in blocks for blocks in ranges)]

@@ -37,7 +37,7 @@ def folds(labels: np.ndarray, groups: Groups, *, number: int, seed: int) -> np.n
 def subset(labels: np.ndarray, groups: Groups, *, most: int, seed: int) -> np.ndarray:
     """Sorted numbers of at most `most` records: whole groups, and of every class the same share, one group at least.
 
-    If large groups make whole groups fill less than half of it, parts of groups are taken.
+    If whole groups are so large that they fill less than half of `most`, parts of groups are taken.
     """
     for candidates in (groups, Groups(None, records=len(labels))):
         ranked = _ranked(labels, candidates, seed)

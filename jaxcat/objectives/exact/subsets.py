@@ -28,8 +28,8 @@ def measure_subsets(
 ) -> Iterator[Measured]:
     """Yields, for each size, the answers of the heads of several subsets for the records that are not in them.
 
-    Blocks, pooling and penalty are chosen by leave-one-out within each subset: chosen on all records they would suit
-    small subsets too well, and the curve would be flat.
+    Blocks, pooling and penalty are chosen by leave-one-out within each subset: if they were chosen on all records, they
+    would suit small subsets too well, and the curve would be too flat.
 
     Args:
         problem: of all records of the matrices.

@@ -1,7 +1,7 @@
 """Many decompositions at a time: one thread of linear algebra for each, as many threads as processors.
 
-Two decompositions side by side take half the time of two by two threads each, and much less if other programs run,
-since threads of one decomposition wait for each other.
+Two decompositions side by side take half the time of one after the other with two threads each, and much less if other
+programs run, because threads of one decomposition wait for each other.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ def _places(item: h5py.Dataset, chunks: list[h5py.h5d.StoreInfo]) -> Iterator[tu
 def _chunks(item: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
     """The stored parts of a data set; empty if it is stored in one piece.
 
-    It takes one walk. If asked for parts by number, libhdf5 walks once for each, which takes minutes for many parts.
+    libhdf5 lists them in one pass. If asked for parts by number, it makes a pass for each, which takes minutes for
+    many.
     """
     chunks: list[h5py.h5d.StoreInfo] = []
 
@@ -202,7 +203,7 @@ def _place(content: bytes, values: np.ndarray, offset: tuple[int, ...], sides: t
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
-    """The unpacked bytes; of a stream that is cut short or has more than `size` bytes, something else than `size`."""
+    """The unpacked bytes; those of a stream that is cut short or too long are never `size` bytes."""
     stream = zlib.decompressobj()
     content = stream.decompress(packed, size + 1)
     return content if stream.eof else b""
