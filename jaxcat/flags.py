@@ -181,7 +181,7 @@ def _check_combinations(config: ConfigDict) -> None:
     if data.min_per_class and data.source in ("digits", "glyphs"):
         raise ConfigError(
             f"--config.data.min_per_class={data.min_per_class} is not for --config.data.source={data.source}, whose "
-            "classes all have as many images; set it to 0"
+            "classes all have the same number of images; set it to 0"
         )
     if data.source == "tfds" and not data.name:
         raise ConfigError("--config.data.name is empty: name the TFDS data set, for example cats_vs_dogs")

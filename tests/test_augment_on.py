@@ -86,7 +86,7 @@ def test_an_engine_that_may_be_chosen_is_one_that_the_device_can_make_views_for(
 def test_an_exact_head_sees_each_image_once(changes, says):
     config = asked(**{"data__augment": "none" if changes else "article", **changes})
     config.optim.name, config.bottleneck.views = "exact", 1
-    with pytest.raises(ConfigError, match=f"--config.{says} does not go with --config.optim.name=exact"):
+    with pytest.raises(ConfigError, match=f"--config.{says} cannot be combined with --config.optim.name=exact"):
         validate(config)
 
 

@@ -88,7 +88,7 @@ def test_an_open_choice_in_a_checkpoint_is_refused(setting):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--config.model.hidden=8"], "--config.model.hidden=8 does not go with .*exact.* set it to 0"),
+        (["--config.model.hidden=8"], "--config.model.hidden=8 cannot be combined with .*exact.* set it to 0"),
         (["--config.model.dropout=0.5"], "--config.model.dropout=0.5"),
         (["--config.model.train_from=mixed10"], "--config.model.train_from=mixed10"),
         (["--config.data.augment=article"], "--config.data.augment=article"),

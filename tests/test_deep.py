@@ -229,7 +229,7 @@ def test_the_first_image_that_16_bits_make_nearly_black_is_named(caplog, monkeyp
     for name in ("dark.png", "darker.png"):
         assert decode(np.full((4, 4), 4095, np.uint16), name).max() == 15
     (message,) = caplog.messages
-    assert message.startswith("dark.png: its values use 12 bits, so it is nearly black by this run's scale of 16 bits")
+    assert message.startswith("dark.png: its values use 12 bits, so it is nearly black on this run's scale of 16 bits")
     decode(np.full((4, 4), 4095, np.uint16), "x", Decoding(grey_bits=12))
     monkeypatch.setattr(deep, "_warned_of_dark", set())
     decode(np.full((4, 4), 4096, np.uint16), "x")

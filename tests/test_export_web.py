@@ -476,7 +476,7 @@ def test_smaller_weights(weights, runtime, classifier, exports, tmp_path):
 
 def test_without_npm_the_error_names_the_flag(classifier, tmp_path, monkeypatch, empty_cache):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"npm, which is not here.*--runtime PATH"):
+    with pytest.raises(ConfigError, match=r"npm, which is not installed.*--runtime PATH"):
         export(classifier, tmp_path / "page", format="web")
     assert not list(tmp_path.iterdir())
 

@@ -535,7 +535,7 @@ def test_a_run_near_its_data_that_cannot_be_taken_for_a_class(tmp_path, monkeypa
     check_place(config, data / "cat" / ".runs" / "first")
     config.data.classes = "cat,dog"
     check_place(config, data / "runs" / "first")
-    with pytest.raises(ConfigError, match="folders of classes are looked for in"):
+    with pytest.raises(ConfigError, match="looks for class folders in"):
         check_place(config, data / "cat" / "first")
     config.data.classes, config.data.train_dir = "", "missing"
     check_place(config, data / "runs")  # that it is missing is said where the data are opened

@@ -192,7 +192,7 @@ def test_images_that_were_added_leave_the_splits_of_the_run_alone(meta, listed, 
     found = own_records.own_split(at(meta, moved), "validation", listed=listed)
     assert found.files == listed["validation"].files
     assert same_content(found, listed["validation"])
-    assert "other names or labels than when the run began: measured are the run's own 4 of validation" in caplog.text
+    assert "other names or labels than when the run began: the run's own 4 of validation are measured" in caplog.text
     caplog.clear()
     by_names = own_records.own_split(at(without_list(meta), moved), "validation", listed=None)
     assert len(by_names) == 12, "the rules hold out other images now"

@@ -356,7 +356,7 @@ def test_corrections_are_bounded(tmp_path):
     kept = Corrections(tmp_path, bounds=Bounds(images=2, size=20_000))
     kept.keep(encoded(seed=0), "PNG", "disc")
     kept.keep(encoded(seed=1), "PNG", "disc")
-    with pytest.raises(Refused, match="2 corrections are kept, which is the most") as refused:
+    with pytest.raises(Refused, match="2 corrections are kept, and no more may be") as refused:
         kept.keep(encoded(seed=2), "PNG", "disc")
     assert refused.value.status == 507
     kept.keep(encoded(seed=1), "PNG", "square")  # the label of one that is there may change

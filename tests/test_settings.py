@@ -203,7 +203,7 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"optim__accumulate": 3}, "accumulate=3 does not divide --config.batch_size=20"),
         (
             {"optim__accumulate": 2, "model__train_from": "mixed9", "model__train_bn": True},
-            "accumulate=2 does not go with --config.model.train_bn",
+            "accumulate=2 cannot be combined with --config.model.train_bn",
         ),
         ({"optim__layer_decay": 0.5}, "layer_decay=0.5 has no effect.*train_from=head"),
         ({"optim__schedule": "cosin"}, "--config.optim.schedule=cosin.*did you mean cosine"),

@@ -483,7 +483,7 @@ def test_columns_of_splits_by_other_words_and_of_yes_and_no(root, caplog):
     table = parquet(root / "t.parquet", Usage=usage, **columns)
     refused_table(table, "'Usage' seems to say which split", "split_column=Usage")
     assert len(opened_table(table, split_column="Usage").splits["test"]) == 2
-    assert "in column 'Usage', these are taken: 'PrivateTest' for test" in caplog.text
+    assert "column 'Usage': words read as splits: 'PrivateTest' for test" in caplog.text
     assert "Training" not in caplog.text
     for name in ("is_valid", "isTest", "train"):
         for cells in (chosen, [int(each) for each in chosen], ["yes" if each else "" for each in chosen]):

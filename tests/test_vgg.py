@@ -128,7 +128,9 @@ def test_every_layout_has_its_top_left_out_or_loaded(tmp_path, vgg, top, layout)
 def test_the_cut_leaves_out_what_comes_after_it(tmp_path, vgg):
     path = write_named(tmp_path / "weights", vgg)
     assert list(load_vgg(path, cut="block3").params) == ["block1", "block2", "block3"]
-    with pytest.raises(WeightsError, match="top stands on block5: set --config.model.cut=block5, not 'block3'"):
+    with pytest.raises(
+        WeightsError, match="top reads the output of block5: set --config.model.cut=block5, not 'block3'"
+    ):
         load_vgg(path, cut="block3", with_top=True)
 
 

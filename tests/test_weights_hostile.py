@@ -258,7 +258,7 @@ def test_a_file_that_the_hdf5_library_breaks_down_over_is_refused(weights, tmp_p
     """Such a file depends on the library's version; the process that reads it first is replaced by one that dies."""
     monkeypatch.setattr("jaxcat.weights.formats.hdf5_file._PROBE", tmp_path / "probe.py")
     (tmp_path / "probe.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    with pytest.raises(WeightsError, match="breaks down over it, with signal 11"):
+    with pytest.raises(WeightsError, match="crashes on it, with signal 11"):
         load(weights)
 
 

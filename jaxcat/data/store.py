@@ -155,8 +155,8 @@ def make_stores(
         needed = memory_needed(split, sizes[name]) / 2**30
         if room < needed <= cache_gb:
             logger.warning(
-                "--config.data.cache_gb=%g: the decoded images of %s would take %.1f GiB, and of the memory left %.1f "
-                "GiB can be used: they are decoded on demand",
+                "--config.data.cache_gb=%g: the decoded images of %s would take %.1f GiB, and only %.1f GiB of memory "
+                "can be used: they are decoded on demand",
                 *(cache_gb, name, needed, room),
             )
         stores[name] = Store(split, size=sizes[name], mode=mode, cache_gb=min(cache_gb, room), workers=workers)

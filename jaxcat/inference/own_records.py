@@ -79,8 +79,8 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     found = find(split, listed, images, where=where, complete=False)
     if not config.data.skip_bad:  # else the list leaves out unreadable images
         logger.warning(
-            "the images for training and validation have other names or labels than when the run began: measured are "
-            "the run's own %s of %s",
+            "the images for training and validation have other names or labels than when the run began: the run's own "
+            "%s of %s are measured",
             *(f"{len(found):,}", split),
         )
     return found

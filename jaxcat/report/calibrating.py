@@ -35,7 +35,7 @@ def check_calibrate(classifier: Classifier, split: str) -> None:
         raise ConfigError(f"{FLAG} needs --workdir: published weights have no directory for a calibration.json")
     check_calibratable(classifier.meta, FLAG)
     if classifier.calibration:
-        raise ConfigError(f"{FLAG}: fits to logits as the head gives them; leave --calibrated out")
+        raise ConfigError(f"{FLAG}: the temperature is fitted to undivided logits; leave --calibrated out")
     if split in NEVER:
         raise ConfigError(f"{FLAG} --split {split}: {NEVER[split]}; give --split validation")
 

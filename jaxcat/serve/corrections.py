@@ -122,7 +122,9 @@ class Corrections:
 
     def _check_room(self, labels: Mapping[str, str], size: int) -> None:
         if len(labels) >= self._bounds.images:
-            raise Refused(507, f"{len(labels):,} corrections are kept, which is the most: learn from them, remove some")
+            raise Refused(
+                507, f"{len(labels):,} corrections are kept, and no more may be: learn from them, then remove some"
+            )
         with _reported():
             sizes = [path.stat().st_size for path in self.folder.iterdir() if path.is_file()]
         if sum(sizes) + size > self._bounds.size:

@@ -194,7 +194,7 @@ def check_host(host: str, *, token: bool) -> None:
         return
     raise ConfigError(
         f"--host {host}: other machines could then reach this server. Whoever has the token sees the classifier's "
-        "answers, uploads images to it and, where that was agreed to, keeps them in the workdir. Nothing is encrypted, "
+        "answers, and can send images that the server keeps in the workdir. Nothing is encrypted, "
         "so whoever sees the network's traffic sees the token too; browsers give no camera to such a page. If that is "
         f"meant, choose the token yourself: --token-file FILE, made with {MAKE_TOKEN}"
     )

@@ -123,7 +123,7 @@ SETTINGS: dict[str, Setting] = {
         before="host",
         meaning="what computes them; pixels differ by at most one grey level",
         choices={
-            "auto": "device on CPU and GPU, host on TPU and where LiteRT makes bottlenecks",
+            "auto": "device on CPU and GPU, host on TPU and if LiteRT makes bottlenecks",
             "host": "TensorFlow, on the processor, beside the steps",
             "device": "JAX, on the devices, as part of the step",
         },

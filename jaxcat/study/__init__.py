@@ -4,7 +4,7 @@
     print(found.accuracy, found.command)
 
 `collect` features of every block · `ranking` ranges of blocks · `curve` more images · `images` labels and copies ·
-`results` all of it · `files`, `pictures`, `summary`, `advice` what is written and said · `command` a study on disk.
+`results` all of it · `files`, `pictures` (plots), `summary`, `advice` what is written and said · `command` on disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Study:
     """A finished study in its directory.
 
     Attributes:
-        workdir: its directory, with the tables and pictures.
+        workdir: its directory, with the tables and plots.
         content: all results, as in study.json.
     """
 
@@ -80,7 +80,7 @@ def study(
     command.check(config, sizes)
     prepare_process()
     if command.execute(config, folder, sizes=sizes):
-        raise KeyboardInterrupt("the features that were computed are kept; the same call goes on with them")
+        raise KeyboardInterrupt("the features that were computed are kept; the same call continues with them")
     content = command.read(folder)
     assert content is not None  # execute has just written it
     return Study(folder, content)

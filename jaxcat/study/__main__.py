@@ -1,6 +1,6 @@
 """Answers, from your images alone: which blocks of the network and which image size to take, how
 sure the accuracy is, whether more images would help, which labels look wrong, and which images are
-nearly the same. The directory --workdir gets study.json, tables (.csv), pictures (.svg, .png) and
+nearly the same. The directory --workdir gets study.json, tables (.csv), plots (.svg, .png) and
 recommended.py, a config file of what the study found best.
 
     python -m jaxcat.study --config configs/folder.py --workdir studies/mine --config.data.dir=DIR

@@ -36,7 +36,8 @@ def check(config: ConfigDict, sizes: Sequence[int]) -> None:
         )
     if config.model.pool_grid != 1:
         raise ConfigError(
-            f"--config.model.pool_grid={config.model.pool_grid}: a study compares whole averages; set it to 1"
+            f"--config.model.pool_grid={config.model.pool_grid}: a study compares averages over the whole image; "
+            "set it to 1"
         )
     least = BACKBONES[config.model.backbone].least_image_size
     for size in sizes:
@@ -115,7 +116,7 @@ def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dic
         try:
             results = run(config, workdir, sizes, mesh=mesh, console=console, stop=interruption.stop)
         except Interrupted as interrupted:
-            console.print("interrupted: the features are kept, and the same command goes on with them")
+            console.print("interrupted: the features are kept, and the same command continues with them")
             return interrupted.status
     try:
         best = advice.recommended(config, results.winner)

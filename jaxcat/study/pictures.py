@@ -1,4 +1,4 @@
-"""The pictures of a study, as SVG and PNG: accuracy by range and cost, and the learning curve."""
+"""The plots of a study, as SVG and PNG: accuracy by range and cost, and the learning curve."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def absolute(path: Path) -> Path:
         whole = os.fspath(path) if path.is_absolute() else os.path.join(os.getcwd(), path)
     except OSError as error:
         raise ConfigError(
-            f"{printable(str(path))}: the working directory is gone ({one_line(error)}): cd anew"
+            f"{printable(str(path))}: the working directory is gone ({one_line(error)}): change to another"
         ) from error
     _check_length(whole)
     short = os.path.normpath(whole)

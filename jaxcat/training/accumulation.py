@@ -35,7 +35,7 @@ def check_parts(config: ConfigDict, *, images: int, mesh: Mesh) -> None:
     if share % parts:
         raise ConfigError(
             f"--config.optim.accumulate={parts}: each of {mesh.size} devices has {share} rows of a batch of "
-            f"{batch_size}, which is no multiple of it: set --config.batch_size to a multiple of "
+            f"{batch_size}, and {share} is no multiple of {parts}: set --config.batch_size to a multiple of "
             f"{parts * mesh.size}, or accumulate to 1"
         )
 

@@ -45,7 +45,7 @@ from jaxcat.training.writers import CANDIDATES
 from jaxcat.wording import first_to_last
 
 ROWS_TOGETHER = 1024  # records whose logits are computed at once
-INTERRUPTED = "interrupted before the head was solved: bottlenecks are kept, and the same command goes on with them"
+INTERRUPTED = "interrupted before the head was solved: bottlenecks are kept, and the same command continues with them"
 
 
 class _Interrupted(Exception):

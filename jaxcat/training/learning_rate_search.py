@@ -137,7 +137,7 @@ def find_rate(
         raise TrainingError("--config.optim.find_learning_rate=True: training diverged with every learning rate tried")
     report.console.print(curve(found, best))
     edge = "; it is the lowest or highest that was tried" if best.rate in (sweep.rates[0], sweep.rates[-1]) else ""
-    report.say(f"learning rate {best.rate:g} has the least loss on what was held out{edge}")
+    report.say(f"learning rate {best.rate:g} has the least loss on the batches held out{edge}")
     return best.rate
 
 
@@ -244,7 +244,7 @@ def at_rate(tx: optax.GradientTransformation, rate: Any) -> optax.GradientTransf
 
 
 def curve(found: Sequence[Outcome], best: Outcome) -> Table:
-    """A table with a row for each rate: loss and accuracy on what was held out, and a bar as long as the loss."""
+    """A table with a row for each rate: loss and accuracy on the batches held out, and a bar of the loss's length."""
     table = Table(box=None, pad_edge=False)
     for name in ("learning rate", "loss held out", "accuracy"):
         table.add_column(name, justify="right")

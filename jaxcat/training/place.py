@@ -25,6 +25,6 @@ def check_place(config: Any, workdir: Path) -> None:
     root = absolute(expanded(config.data.dir))
     if around := class_root_around(workdir, root, config.data):
         raise ConfigError(
-            f"--workdir {workdir}: the folders of classes are looked for in {around}, and a run there would be taken "
-            f"for one when it is continued or evaluated; choose another place, such as {root}-run"
+            f"--workdir {workdir}: jaxcat looks for class folders in {around}, and would take a run there for a class "
+            f"when it is continued or evaluated; choose another place, such as {root}-run"
         )

@@ -58,7 +58,7 @@ def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
     raise ConfigError(
         f"--workdir {workdir}: this run was trained on {before.images} images in batches of {before.batch_size}, now "
         f"there are {records.images} in batches of {records.batch_size}"
-        f"{', and names or labels have changed' if renamed else ''}: its steps no longer count the same images. "
+        f"{', and names or labels have changed' if renamed else ''}: its steps would see other images. "
         "Restore the images, or start from this run in a new --workdir with --config.init_from"
     )
 

@@ -62,7 +62,7 @@ def check_exact(config: ConfigDict) -> None:
     for name, (needed, why) in NEEDED.items():
         if values[name] != needed:
             raise ConfigError(
-                f"--config.{name}={values[name]} does not go with --config.optim.name=exact: {why}; set it to "
+                f"--config.{name}={values[name]} cannot be combined with --config.optim.name=exact: {why}; set it to "
                 f"{needed}, or train a head: the variant :trained of the recipe folder does"
             )
     if chooses_blocks(model) and model.pool == "flatten":
@@ -100,8 +100,8 @@ def check_optim(config: ConfigDict) -> None:
         )
     if optim.accumulate > 1 and model.train_bn:
         raise ConfigError(
-            f"--config.optim.accumulate={optim.accumulate} does not go with --config.model.train_bn=True, which "
-            "normalises by the whole batch: set one of them off"
+            f"--config.optim.accumulate={optim.accumulate} cannot be combined with --config.model.train_bn=True, "
+            "which normalises by the whole batch: switch one of them off"
         )
     if optim.layer_decay != 1.0 and model.train_from == "head":
         raise ConfigError(
@@ -110,7 +110,7 @@ def check_optim(config: ConfigDict) -> None:
         )
     if SCHEDULES[optim.schedule].rises and optim.warmup_epochs:
         raise ConfigError(
-            f"--config.optim.warmup_epochs={optim.warmup_epochs:g} does not go with --config.optim.schedule="
+            f"--config.optim.warmup_epochs={optim.warmup_epochs:g} cannot be combined with --config.optim.schedule="
             f"{optim.schedule}, which begins with a rise of its own: set it to 0, or choose another schedule"
         )
 

@@ -52,7 +52,7 @@ def of_file(contents: Contents, spec: WeightsSpec | None, *, path: Path) -> Desc
         found = _described(contents.description, path=path)
         top = contents.tensors.get("logits/bias")
         if flaw := _flaw(found, backbone=contents.backbone, outputs=top.shape[0] if top and top.shape else 0):
-            raise WeightsError(f"{path}: its metadata say {flaw}; convert it anew with scripts/convert_weights.py")
+            raise WeightsError(f"{path}: its metadata say {flaw}; convert it again with scripts/convert_weights.py")
         return found
     spec = spec or _frameworks_own(contents)
     return Description(spec.conventions, spec.evaluation, imagenet_classes())

@@ -87,7 +87,7 @@ def load_pretrained(
         backbone = spec.backbone
     last = BACKBONES[backbone].stages[-1] if backbone else ""
     if with_top and cut not in ("", last):
-        raise WeightsError(f"the 1000-class top stands on {last}: set --config.model.cut={last}, not {cut!r}")
+        raise WeightsError(f"the 1000-class top reads the output of {last}: set --config.model.cut={last}, not {cut!r}")
     path = _published(spec, width=width, with_top=with_top) if spec else _existing(weights)
     with open_weights(path, backbone=backbone, label_offset=spec.label_offset if spec else 0) as contents:
         if spec and contents.layout != spec.layout:

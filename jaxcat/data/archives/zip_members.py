@@ -82,7 +82,7 @@ def _checked(file: IO[bytes], info: zipfile.ZipInfo, *, where: str) -> int:
         and size in ((info.file_size, large, 0) if after else (info.file_size, large))
     )
     if here != listed or not agree:
-        raise DataError(f"{what}: its own header and the archive's list of members disagree; make the archive anew")
+        raise DataError(f"{what}: its own header and the archive's list of members disagree; make the archive again")
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
         raise DataError(f"{what} is stored, but its two sizes differ: the archive is damaged")
     return info.header_offset + _HEADER.size + name_length + extra_length

@@ -40,7 +40,7 @@ def levels(values: np.ndarray, bits: int, name: str, *, of_alpha: bool = False) 
     if bits == 16 and 0 < largest < 2**_DARK and not of_alpha and not _warned_of_dark:
         _warned_of_dark.add(name)
         logger.warning(
-            "%s: its values use %d bits, so it is nearly black by this run's scale of 16 bits, and so may be others: "
+            "%s: its values use %d bits, so it is nearly black on this run's scale of 16 bits, as others may be: "
             "scale the values up, or train with --config.data.grey_bits=%d",
             *(name, largest.bit_length(), max(largest.bit_length(), 8)),
         )

@@ -242,8 +242,9 @@ def _check_kinds(base: Path, common: Sequence[str], alike: Sequence[Path], *, al
     if len(common) > 1 and any(map(is_part, common)):
         raise DataError(
             f"{shown(base)}: the folders {names(alike)} all hold {', '.join(common[:5])}, which are parts of a data "
-            "set by their names, so not all of them images to train on: move the others elsewhere, or list the images "
-            f"in a table (--config.data.source=table); if all are images of these classes, {flag('train', base)}{also}"
+            "set by their names, so not all of them are images to train on: move the others elsewhere, or list the "
+            "images in a table (--config.data.source=table); if all are images of these classes, "
+            f"{flag('train', base)}{also}"
         )
 
 

@@ -35,8 +35,8 @@ class Pattern:
             raise ConfigError(f"{self._flag}: not a regular expression: {error}") from error
         if self._expression.groups != 1:
             raise ConfigError(
-                f"{self._flag}: it has {self._expression.groups} groups; it must have one, in parentheses, for what is"
-                " taken, such as ^(cat|dog); write other parentheses as (?:…)"
+                f"{self._flag}: it has {self._expression.groups} groups; it must have one, in parentheses, whose text "
+                "is used, such as ^(cat|dog); write other parentheses as (?:…)"
             )
 
     def __str__(self) -> str:

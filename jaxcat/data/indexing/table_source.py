@@ -80,7 +80,7 @@ def _say(table: Table, base: Path) -> None:
         logger.warning("%s: found %s; paths are relative to %s", table.where, columns, printable(str(base)))
     others = sorted({cell.strip() for cell in set(table.cells.get("split", ())) if not split_of_cell(cell, alone=True)})
     if taken := [f"{cell!r} for {split_of_cell(cell)}" for cell in others if split_of_cell(cell)]:
-        logger.warning("%s: in column %r, these are taken: %s", table.where, table.columns["split"], first(taken))
+        logger.warning("%s: column %r: words read as splits: %s", table.where, table.columns["split"], first(taken))
     if table.encoding not in ("", "utf-8", "utf-8-sig"):
         logger.warning("%s: not UTF-8, read as %s; look at the class names", table.where, table.encoding)
 

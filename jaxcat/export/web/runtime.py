@@ -105,7 +105,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
 def _by_npm() -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
-        raise ConfigError(f"--format web gets {PACKAGE} by npm, which is not here: install Node.js, or {BY_HAND}")
+        raise ConfigError(f"--format web gets {PACKAGE} by npm, which is not installed: install Node.js, or {BY_HAND}")
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [npm, "pack", PACKAGE, "--silent"],

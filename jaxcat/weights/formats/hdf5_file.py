@@ -65,7 +65,7 @@ def probe(path: Path, file: Path | BinaryIO, limits: Limits) -> None:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise WeightsError(f"{path} cannot be read as HDF5; it may be incomplete: {reason}")
     if done.returncode < 0:
-        raise WeightsError(f"{path} is damaged: the HDF5 library breaks down over it, with signal {-done.returncode}")
+        raise WeightsError(f"{path} is damaged: the HDF5 library crashes on it, with signal {-done.returncode}")
     if mark is not None:
         with contextlib.suppress(OSError):  # a cache prepared by someone else may be read-only
             mark.parent.mkdir(parents=True, exist_ok=True)
