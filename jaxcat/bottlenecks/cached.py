@@ -46,7 +46,7 @@ def find(split: Split, parts: Callable[[], Parts | None], *, console: Console) -
     """Looks in the cache for the bottlenecks of all records of a split, as a run would compute them.
 
     It decodes nothing: a row under an image's digest was computed from a readable image with the same bytes. It adds
-        nothing to the cache; it removes damaged blocks that have wanted rows, as a run would.
+    nothing to the cache; it removes damaged blocks that have wanted rows, as a run would.
 
     Args:
         split: N records.

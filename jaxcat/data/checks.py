@@ -120,7 +120,7 @@ def check_labels(data: Data, groups: Sequence[twins.Group]) -> None:
     """Raises DataError if most images that are in both train and validation have different classes there.
 
     Call it only if validation has a folder of its own: if it was held out of train, an image in two class folders says
-        nothing about the other labels. Fewer than `SHUFFLED` such images do not count either.
+    nothing about the other labels. Fewer than `SHUFFLED` such images do not count either.
     """
     both, apart = 0, []
     for group in groups:

@@ -38,8 +38,8 @@ def groups_of(split: Split, digests: Sequence[bytes], *, console: Console) -> np
     """The group of every record: records with the same decoded pixels, or of the same of `split.groups`, share one.
 
     Chains count: if A and B have the same pixels, and B and C one group, all three are together. Records whose files
-        have the same bytes have the same pixels. Decodes the images whose pixels have no digest in the cache, and adds
-        the digests.
+    have the same bytes have the same pixels. Decodes the images whose pixels have no digest in the cache, and adds the
+    digests.
 
     Args:
         split: N records, all of them readable.

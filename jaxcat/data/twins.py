@@ -53,7 +53,7 @@ def by_pixels(splits: Mapping[str, Split], pixels: Mapping[str, Sequence[bytes]]
     """Groups of records with the same decoded pixels that `by_bytes` does not find.
 
     Only groups that are worth a warning are looked at: those with two labels, or in two splits. Arrays are in no group:
-        they are drawn or come with a library.
+    they are drawn or come with a library.
 
     Args:
         pixels: for each split, the digest of each record's decoded pixels.

@@ -56,8 +56,8 @@ def candidates(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     """The ranges of blocks among which `model.pool_from=auto` chooses, the widest first; the stem is in none.
 
     They are: all blocks; the first three quarters; from the first quarter, or the first third, to the end of these; the
-        last quarter; the last block. For Inception-v3: mixed0 … mixed10, mixed0 … mixed7, mixed3 … mixed7, mixed4 …
-        mixed7, mixed8 … mixed10 and mixed10.
+    last quarter; the last block. For Inception-v3: mixed0 … mixed10, mixed0 … mixed7, mixed3 … mixed7, mixed4 … mixed7,
+    mixed8 … mixed10 and mixed10.
     """
     blocks = backbone.stages[1:]
     count = len(blocks)

@@ -58,8 +58,8 @@ def reliability(
     """The diagram of N > 0 answers, and the calibration error with its interval.
 
     The interval is a basic bootstrap over records or groups: the error of drawn records exceeds that of all records by
-        about as much as the latter exceeds the true one. It begins at 0 if chance alone explains the error, and
-        includes the error itself.
+    about as much as the latter exceeds the true one. It begins at 0 if chance alone explains the error, and includes
+    the error itself.
 
     Args:
         confidence: (N,), the probability of each answer.

@@ -77,8 +77,8 @@ def open_glyphs(config: Any) -> Data:
     """Printed letters, Greek and symbols: 75 classes in up to 22 fonts, four placements of each.
 
     Whole fonts are held out: `data.validation_fraction` of them, chosen by the seed among those that have every glyph,
-        so validation measures letter shapes that are not in train. (Other weights and slants of the same family may
-        stay in train.) With `data.fold`, each font is in one fold.
+    so validation measures letter shapes that are not in train. (Other weights and slants of the same family may stay in
+    train.) With `data.fold`, each font is in one fold.
     """
     patches = printed()
     available = tuple(GLYPHS)

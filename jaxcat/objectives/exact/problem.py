@@ -37,8 +37,8 @@ class Problem(NamedTuple):
         """What records get from a fit without their group, from their residuals times the root of the weight.
 
         Differences of the size of rounding are made ties: a single output of about 0 becomes 0; of several outputs,
-            those close to a record's largest become equal to it. Otherwise rounding could answer every record rightly,
-            although there is nothing to learn.
+        those close to a record's largest become equal to it. Otherwise rounding could answer every record rightly,
+        although there is nothing to learn.
         """
         scores = self.targets[numbers] - left_out / self.roots[numbers, None]
         largest = scores.max(axis=1, keepdims=True) if scores.shape[1] > 1 else 0.0
