@@ -16,8 +16,8 @@ there are fewer than 300 images. NAME.json has the engine's name as "engine" and
 and version as "interpreter"; with --calibrated also the "temperature".
 
 --average-over averages the probabilities of several views of each image (test-time augmentation), and says what that
-costs; docs/test_time_augmentation.md says what it changed. The cache is not used. The files are NAME-mirrored.json and
-so on; the JSON file names the views as "average_over".
+costs; docs/test_time_augmentation.md says what it changed. Bottlenecks in the cache are not used. The files are
+NAME-mirrored.json and so on; the JSON file names the views as "average_over".
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def divide(splits: Mapping[str, Split], config: Any, classes: Sequence[str]) -> 
     train does (`hold_out`). Then `data.train_size` and `data.validation_size` limit both.
 
     Raises:
-        ConfigError: the data have a validation split besides `data.fold`, or asks for a subset of an empty split.
+        ConfigError: the data have a validation split besides `data.fold`, or a subset of an empty split is asked for.
         DataError: a class has too few images for what is asked, or a group is in two of the data's splits.
     """
     if config.data.group_pattern:

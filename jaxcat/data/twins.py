@@ -33,8 +33,7 @@ def by_bytes(splits: Mapping[str, Split]) -> list[Group]:
     """Groups of records whose files have the same bytes.
 
     It reads only files that have the size and the last bytes of another. Images that are not files are in no group.
-    Empty
-    and unreadable files are left out: decoding reports them.
+    Empty and unreadable files are left out: decoding reports them.
     """
     of_files = [
         Record(name, index)

@@ -37,7 +37,8 @@ class Options:
 class NoKeys(nnx.Rngs):
     """Replaces `nnx.Rngs` for layers that begin with zeros; initialization.py draws the initial values.
 
-    It draws no keys, which would take twice as long as building the layers."""
+    It draws no keys, which would take twice as long as building the layers.
+    """
 
     def params(self) -> None:
         return None

@@ -5,8 +5,8 @@ recommended.py, a config file of what the study found best.
 
     python -m jaxcat.study --config configs/folder.py --workdir studies/mine --config.data.dir=DIR
 
-The images go through the frozen network once. What is cached is not computed again, so after an interruption the same
-command continues.
+The images go through the frozen network once. What is cached is not computed again, so after an
+interruption the same command continues.
 """
 
 from __future__ import annotations
