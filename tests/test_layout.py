@@ -519,7 +519,7 @@ def test_a_new_run_among_the_class_folders_is_refused(tmp_path, splits):
     inside = data / "train" if splits else data
     (tmp_path / "link").symlink_to(inside)
     for place in (inside, inside / "run", inside / "cat" / "run", tmp_path / "link" / "run"):
-        with pytest.raises(ConfigError, match=f"looked for in {inside}, and a run.*{data}-run"):
+        with pytest.raises(ConfigError, match=f"class folders in {inside}, and would take a run.*{data}-run"):
             check_place(config, place)
     for place in (tmp_path / "data-run", tmp_path, *([data / "run"] if splits else [])):
         check_place(config, place)
@@ -564,7 +564,7 @@ def test_a_new_run_beside_the_only_folder_of_the_data_is_refused(split, tmp_path
     config = default()
     config.data.dir, config.bottleneck.views = str(tmp_path / "data"), 0
     for place in ("run", "runs/first"):
-        with pytest.raises(ConfigError, match=f"looked for in {tmp_path}/data, and a run there"):
+        with pytest.raises(ConfigError, match=f"class folders in {tmp_path}/data, and would take a run there"):
             check_place(config, tmp_path / "data" / place)
     check_place(config, tmp_path / "data" / ".run")
     check_place(config, tmp_path / "run")
