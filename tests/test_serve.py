@@ -579,7 +579,7 @@ def test_other_images_of_validation_than_before_are_said_and_data_that_are_gone_
         kept_squares(client, 1)
         state = learned(client)
         assert state["runs"][-1]["validation"]["count"] == 11
-        assert "the images of validation are others than before" in state["runs"][-1]["notes"][1]
+        assert "validation has other images than before" in state["runs"][-1]["notes"][1]
         shutil.rmtree(images)
         state = learned(client)
         assert len(state["runs"]) == 2

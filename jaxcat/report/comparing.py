@@ -122,7 +122,7 @@ def _measured(context: Context, path: Path) -> Other:
 
 def _notes(context: Context, meta: Meta, listed: Mapping[str, Listed] | None) -> Iterator[str]:
     if context.calibrated:
-        yield "The probabilities of this run are with --calibrated, and its own are not."
+        yield "Only the probabilities of the report's run are calibrated (--calibrated)."
     if listed is None:
         yield "It has no list of its images, so it is not known whether it was trained on some of these."
     elif seen := _trained_on(context.digests, listed):

@@ -54,8 +54,8 @@ def _chosen(context: Context) -> Iterator[str]:
         choices.append("when to stop")
     if choices:
         yield (
-            f"These images chose {' and '.join(choices)}: the accuracy is a little too high. Images that had no part "
-            "in it, such as a test split, tell more."
+            f"These images chose {' and '.join(choices)}: the accuracy is a little too high. Measure images that had "
+            "no part in the choice, such as a test split."
         )
 
 

@@ -164,7 +164,7 @@ class Learning:
         notes = [counted(count, "correction")]
         notes += [text.removeprefix(f"{tables.where(config)}: ") for text in warnings.texts]
         if _validation(self._first.classifier, self._first.workdir) != _validation(classifier, workdir):
-            notes.append("the images of validation are others than before, so these accuracies do not compare")
+            notes.append("validation has other images than before, so these accuracies cannot be compared")
         return Run(workdir, classifier, tuple(notes))
 
 

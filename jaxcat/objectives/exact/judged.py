@@ -10,12 +10,12 @@ from jaxcat.objectives.exact.problem import Problem, problem_of
 
 NAMED = 5  # classes that a note names at most
 ONE_GROUP = (
-    "All records of train that share a class are in one group, by the groups of the data or since their images have "
-    "the same pixels, so none can be judged without its group: each was left out alone, and the leave-one-out figures "
+    "Each class has all its records of train in one group, because the data say so or the images have the same "
+    "pixels. Without its group, none could be judged; so each record was left out alone, and the leave-one-out figures "
     "are too good."
 )
 ONE_RECORD = (
-    "No class has more than one record in train: with it left out nothing is left to learn the class from, so the "
+    "No class has more than one record in train: if that is left out, nothing is left to learn the class from, so the "
     "leave-one-out figures say nothing about new images."
 )
 
@@ -58,7 +58,7 @@ def _on_single(counts: np.ndarray, names: Sequence[str]) -> list[str]:
     if len(single) > NAMED:
         named.append(f"{len(single) - NAMED:,} more")
     return [
-        f"Of {len(single):,} of {np.sum(counts > 0):,} classes all records are in one group, or there is one only "
-        f"({', '.join(named)}): with it left out nothing is left to learn the class from, so leave-one-out cannot "
-        "judge it, and counts nearly all its records as wrong."
+        f"{len(single):,} of {np.sum(counts > 0):,} classes have all their records in one group, or a single record "
+        f"({', '.join(named)}): if that is left out, nothing is left to learn the class from. So leave-one-out cannot "
+        "judge these classes, and counts nearly all their records as wrong."
     ]
