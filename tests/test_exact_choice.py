@@ -183,14 +183,14 @@ def test_classes_of_one_group_are_named():
     labels = np.repeat(np.arange(3), 20)
     groups = np.where(labels == 1, 100, np.arange(60) // 2)
     found, notes = _notes(labels, groups=groups, names=["bird", "cat", "dog"])
-    assert "Of 1 of 3 classes" in notes
+    assert "In 1 of 3 classes" in notes
     assert "(cat)" in notes
     assert "too good" not in notes
     assert (found.leave_one_out.argmax(1)[labels == 1] != 1).all()
     assert "(number 1)" in _notes(labels, groups=groups)[1]
     assert "judge" not in _notes(labels, groups=np.arange(60) // 2)[1]
     labels = np.array([*range(9), 9, 9])
-    assert "Of 9 of 10 classes" in _notes(labels)[1]
+    assert "In 9 of 10 classes" in _notes(labels)[1]
     assert "number 4, 4 more)" in _notes(labels)[1]
     alone = _notes(np.array([0, 0, 0, 1]), groups=np.array([0, 0, 0, 1]))[1]
     assert "too good" in alone
