@@ -58,7 +58,7 @@ def _on_single(counts: np.ndarray, names: Sequence[str]) -> list[str]:
     if len(single) > NAMED:
         named.append(f"{len(single) - NAMED:,} more")
     return [
-        f"In {len(single):,} of {np.sum(counts > 0):,} classes, all records are in one group, or there is a single record "
+        f"In {len(single):,} of {np.sum(counts > 0):,} classes, all records are in one group, or there is a single one "
         f"({', '.join(named)}): if that is left out, nothing is left to learn the class from. So leave-one-out cannot "
         "judge such a class, and counts nearly all its records as wrong."
     ]
