@@ -14,7 +14,7 @@ from jaxcat.system.console import progress_of
 from jaxcat.system.files import NoHomeError
 from jaxcat.system.processes import values_of_processes
 
-TRIED = 64  # images: whether the others are worth reading is seen in these
+TRIED = 64  # images that are looked up first: they show whether the others are worth reading
 
 
 class CachedSplit:

@@ -33,7 +33,7 @@ from jaxcat.system.files import cache_dir, flush, replacing, write_bytes
 logger = logging.getLogger(__name__)
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # limits of a block: the most that a killed run can lose
 ABANDONED = 24 * 3600  # seconds; the writer of an older half-written block must have been killed
-IDENTITY = np.dtype("S16")  # compares as bytes, but an item of such an array lacks the zeros that it ends with
+IDENTITY = np.dtype("S16")  # compares as bytes, but an item taken from such an array loses zeros at its end
 OPEN_BYTES = 2**31  # bytes mapped at a time: the pages read through maps count as memory of the process
 
 

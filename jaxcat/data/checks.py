@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 IMBALANCE = 10  # a warning is given if train's largest class is at least so many times its smallest
 EXAMPLES = 3
-SHUFFLED = 5  # at least so many images with another class in the other split are no accident
+SHUFFLED = 5  # so many images with another class in the other split, or more, are no accident
 
 
 def warn(data: Data, config: Any) -> None:

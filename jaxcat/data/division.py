@@ -116,7 +116,9 @@ def folds_of(split: Split, folds: int, classes: Sequence[str], *, seed: int) -> 
     else:
         fold, dealt = np.zeros(len(split), np.int64), 0
         for members in ranked_by_class(split, len(classes), seed=seed):
-            fold[members] = (dealt + np.arange(len(members))) % folds  # goes on where the class before it ended
+            fold[members] = (
+                dealt + np.arange(len(members))
+            ) % folds  # continues after the last fold of the class before
             dealt += len(members)
     present = np.zeros((folds, len(classes)), bool)
     present[fold, split.labels] = True

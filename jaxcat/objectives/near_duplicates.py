@@ -18,9 +18,9 @@ from scipy.linalg import eigh
 from jaxcat.objectives.exact.parts import Part
 
 MOST_DIRECTIONS, RECORDS_PER_DIRECTION = 256, 8
-TAIL = (1e-3, 1e-4)  # shares of pairs above: few enough to be near the threshold, more than there are copies
-LEAST_IMAGES = 64  # with fewer there are fewer than 8 directions, in which unlike images are alike
-LEAST_PAIRS = 20  # above the second quantile: with fewer, the first is taken where so many are
+TAIL = (1e-3, 1e-4)  # shares of pairs with a larger cosine: near the threshold, but more pairs than copies
+LEAST_IMAGES = 64  # with fewer, there are fewer than 8 directions, and unlike images seem alike
+LEAST_PAIRS = 20  # beyond the second quantile, at least; with few pairs, both quantiles move to larger shares
 BINS = 20_000  # of the histogram of cosines, from -1 to 1
 TOGETHER = 1024  # records at a time
 MOST_LISTED = 10_000  # pairs: those with the largest cosines

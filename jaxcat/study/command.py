@@ -19,7 +19,7 @@ from jaxcat.runs.workdir import steps
 from jaxcat.training.optim import is_exact
 
 FILE = "study.json"
-MOST_SIZE = 2048  # pixels a side; larger is taken for a slip
+MOST_SIZE = 2048  # pixels a side; a larger number is probably a typing error
 
 
 def check(config: ConfigDict, sizes: Sequence[int]) -> None:

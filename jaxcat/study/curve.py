@@ -20,7 +20,7 @@ LEAST = 10  # records of a class, or of two classes together, in the smallest su
 OF_CLASS = 50  # records that a class needs for a curve of its own
 MOST_CLASSES = 20  # more have no curves of their own
 FACTORS = (2, 4)  # times as many records, for which accuracy is predicted
-UNSEEN = 0.0005  # a gain whose interval reaches down to this may be none
+UNSEEN = 0.0005  # a gain may be none if its interval reaches down to this
 FLAT = 0.005  # a gain in accuracy that is less than this, by doubling the records, is called none
 
 

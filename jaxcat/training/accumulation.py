@@ -15,7 +15,7 @@ from jaxcat.data.batches import at_most
 from jaxcat.errors import ConfigError
 from jaxcat.system.devices import padded_batch_size
 
-# Of the step's key: what parts draw is independent of what mixing draws, whose constant is in mixing.py.
+# Folded into the step's key, so that the draws of parts are independent of those of mixing (mixing.py).
 OF_PARTS = 2
 
 

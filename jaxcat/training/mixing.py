@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-# Of the step's key: what mixing draws is independent of what dropout draws. Parts of a batch have another constant.
+# Folded into the step's key, so that mixing draws independently of dropout. Parts of a batch have another constant.
 OF_MIXING = 1
 
 Array = Any  # of JAX

@@ -155,7 +155,7 @@ def config_of(config: ConfigDict, number: int) -> ConfigDict:
     if stage.train_from == "head":
         changes |= OF_BLOCKS
     if stage.learning_rate is None:
-        # A hidden layer stays, so that it is refused: the other stages would have it.
+        # A hidden layer is not switched off but refused: the other stages would have it.
         changes |= {name: value for name, (value, _) in NEEDED.items() if name != "model.hidden"}
         changes["optim.name"] = EXACT
     else:

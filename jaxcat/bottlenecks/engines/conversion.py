@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
         config = ConfigDict(request["config"])
         plan = plan_of_run(config, Conventions.from_dict(request["conventions"]))
         file.write_bytes(convert(plan, arrays, quantized=engine_of(config.bottleneck.engine).quantized))
-    except Exception as error:  # of TensorFlow, whatever it is: the run that asked says the reason
+    except Exception as error:  # TensorFlow raises any kind; the run that started this program prints the reason
         print(f"\n{type(error).__name__}: {one_line(error)}" if not isinstance(error, EngineError) else f"\n{error}")
         return 1
     return 0

@@ -41,7 +41,7 @@ def described(encoded: bytes) -> str:
     number, channels, bits, kind = (tags[tag] for tag in (_COMPRESSION, _CHANNELS, _BITS, _FORMAT))
     stored = f"{counted(channels, 'channel')} of {_FORMATS.get(kind, '')}{counted(bits, 'bit')}"
     name = _COMPRESSIONS.get(number, f"number {number}")
-    # Without such a compression it is the pixels that are not read, so as TIFF they would not be read again.
+    # If the compression is one that is read, the kind of pixels is not, so another TIFF would not help.
     ways = "save it as PNG, in grey or RGB" if number in _READ else f"save it as PNG, or as TIFF {_OTHERWISE}"
     return f"({stored}, compression {name}): {ways}"
 

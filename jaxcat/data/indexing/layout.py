@@ -51,7 +51,7 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
         _check_parts(train, here, also)
         if rules >= REFUSE_MIXED:
             _check_mixed(train, here, also, rules=rules)
-            # Where `train` is a split by its name, what its folders hold has not been looked at yet.
+            # If `train` was found by its name, the contents of its folders have not been looked at yet.
             inside = {path: _with_images(path, rules=rules) for path in here}
             _check_kinds(train, *_in_most(inside, here), also=also)
     known = {composed(path.name) for path in here}

@@ -39,8 +39,8 @@ class Reason(enum.Enum):
     OTHER = "files that are no images"
 
 
-# Folders and files that are nobody's photographs: patterns as in a shell, compared in lower case. Names in LEFT_EXACTLY
-# are compared as they are, because a class may be called so in lower case.
+# Folders and files left by systems and programs: patterns as in a shell, compared in lower case. Names in LEFT_EXACTLY
+# are compared as they are, because a class may have such a name in lower case.
 LEFT_FOLDERS = (
     *("__macosx", ".appledouble", ".trash*", ".spotlight-*", ".fseventsd", ".temporaryitems"),  # macOS
     *("network trash folder", "temporary items"),  # old AppleShare

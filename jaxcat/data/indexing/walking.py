@@ -17,12 +17,12 @@ from jaxcat.wording import printable
 
 # The version of the rules that say which files are records, how records and classes are named and which folders are
 # splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
-# Rules 3 are rules 2 with HEIC files as images, rules 5 are rules 4 with them. New runs get these where pi-heif is
-# installed; installing it later changes no run. So are rules 7 of rules 6, which skip more of what programs leave, and
-# refuse a table with a column that says which split a row belongs to and is not used.
+# Rules 3, 5 and 7 are rules 2, 4 and 6 with HEIC files as images. New runs get 7 if pi-heif is installed, else 6;
+# installing it later changes no run. Rules 6 and 7 also skip more of what programs leave, and refuse a table with an
+# unused column that says which split a row belongs to.
 KNOWN_RULES = 7
 INDEX_RULES = KNOWN_RULES if heif.installed() else 6
-REFUSE_MIXED = 4  # from these rules on, folders are refused of which one holds the classes, see layout.py
+REFUSE_MIXED = 4  # from these rules on, a folder of classes beside folders of images is refused, see layout.py
 MORE_IS_LEFT = 6
 _SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3, 4: SUFFIXES_2, 5: SUFFIXES_3, 6: SUFFIXES_2, 7: SUFFIXES_3}
 

@@ -21,7 +21,7 @@ IMBALANCED = 1.5  # largest class / smallest class, by weight, from which on off
 FOLDS = 5  # of the comparison of calibrations with and without offsets
 BLOCK_VALUES = 2**20  # scores at a time
 STEPS = 100  # of Newton's method at most; it takes about 8
-ENOUGH = 1e-7  # a step that promises less for the loss of a record is the last; what is left is about its square
+ENOUGH = 1e-7  # the last step is one that promises a smaller gain in loss per record; the rest is about its square
 
 
 class Calibration(NamedTuple):

@@ -13,8 +13,8 @@ from jaxcat.objectives.exact.room import room_for_ranking
 from jaxcat.objectives.exact.work import Work
 from jaxcat.wording import first_to_last
 
-# Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; from a winner at an end the grid goes on, at most
-# from 1e-8 to 1e6.
+# Relative penalties are 10^(exponent / 2): first from 1e-4 to 1e2; if the best is at an end, the grid continues there,
+# at most from 1e-8 to 1e6.
 FIRST = range(-8, 5)
 ALL = range(-16, 13)
 # Errors that differ by no more, relatively or (of targets 1 and -1) absolutely, are equal, and the fewest blocks win.
