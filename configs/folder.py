@@ -9,12 +9,12 @@ and the standard deviation over positions. It is not trained but solved: least s
 validation images are used only to measure. The weights are downloaded once; without a network connection, name a file:
 --config.model.weights=FILE.h5
 
-On a CPU, and from 300 images on, the frozen blocks are converted for the LiteRT interpreter and computed with 8-bit
-weights, three to four times as fast as with JAX (bottleneck.engine=auto; docs/benchmarks.md has what it costs). The
-float32 of JAX instead: --config.bottleneck.engine=xla
+On a CPU, for 300 images or more, the frozen blocks are converted for the LiteRT interpreter and computed with 8-bit
+weights, three to four times as fast as with JAX (bottleneck.engine=auto; what that changes is in docs/benchmarks.md).
+For JAX in float32: --config.bottleneck.engine=xla
 
-The variant `fast` sees images of 176 px and all blocks but the first up to mixed6, for about a third of the time
-(VGG-19: 160 px, block2 to block4):
+The variant `fast` sees images of 176 px and all blocks but the first up to mixed6; it takes 29 s in place of 76 s on
+3,000 images (VGG-19: 160 px, block2 to block4):
 
     python -m jaxcat.train --config configs/folder.py:fast --workdir runs/mine --config.data.dir=DIR
 
@@ -23,8 +23,8 @@ ImageNet's): 0.944 and 0.935 on 1,000 photographs of cats and dogs (95 % interva
 0.988 ± 0.000 and 0.993 ± 0.003 (3 seeds) on a fifth of 2,062 photographs of hands. With bottleneck.engine=xla 0.948,
 0.933, 0.987 ± 0.002 and 0.993 ± 0.004.
 
-The variant `trained` trains one dense layer on the averages of the last block by steps. Begin with it to augment images
-or to train blocks, which a solved head does not allow:
+The variant `trained` trains one dense layer on the averages of the last block by gradient descent. Begin with it to
+augment images or to train blocks, which a solved head does not allow:
 
     python -m jaxcat.train --config configs/folder.py:trained --workdir runs/mine --config.data.dir=DIR \
         --config.model.train_from=mixed8 --config.optim.learning_rate=1e-4

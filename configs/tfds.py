@@ -4,8 +4,8 @@
 
     python -m jaxcat.train --config configs/tfds.py --workdir runs/flowers --config.data.name=tf_flowers
 
-The variant `fast` takes about a fifth of the time, see folder.py. The variant `cats_vs_dogs` uses 2,000 training and
-1,000 validation images of the 23,262 in that data set, as many as the article of docs/benchmarks.md:
+The variant `fast` takes about 0.4 of the time, see folder.py. The variant `cats_vs_dogs` uses 2,000 training and 1,000
+validation images of the 23,262 in that data set, as many as the article of docs/benchmarks.md:
 
     python -m jaxcat.train --config configs/tfds.py:cats_vs_dogs --workdir runs/cats_vs_dogs
 

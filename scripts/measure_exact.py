@@ -4,9 +4,9 @@
     python scripts/measure_exact.py --records 12000 --classes 200 --first 3 --last 5 --to 200000
 
 Features have the widths of Inception-v3's blocks, average and standard deviation, and are kept in a file that is read
-in blocks. Seconds of the processor are more telling than those of the clock where other programs run; with
-OPENBLAS_NUM_THREADS=1 they are not inflated by threads that wait. With --to, each stage of a primal solution is scaled
-to that many records: sums over records with their number, decompositions not at all. For D columns in place of the
+in blocks. If other programs run, seconds of the processor say more than those of the clock; with
+OPENBLAS_NUM_THREADS=1, threads that wait do not add to them. With --to, each stage of a primal solution is scaled to
+that many records: sums over records with their number, decompositions not at all. For D columns in place of the
 measured, Gram matrix and leave-one-out grow with D², decompositions with D³.
 """
 

@@ -6,10 +6,10 @@
 DIR and DIR2 are folders as `python -m jaxcat.train` takes them, RUN is the run `source` of scripts/digits_demo.py.
 Prints rows in Markdown: accuracy after the last epoch, on validation or the digits' test split, as mean ± standard
 deviation over the seeds; the same of the best epoch, which validation chose; and minutes of the train command. These
-are the seconds of both cores, divided by two and by 60, so that programs that run beside it disturb them little. Rows
-of frozen blocks are kept in OUTPUT/cache: the first run that needs them computes and pays for them. `--against NAME`
-compares the answers with those of another recipe of the same images, seed by seed, by McNemar's exact test. Finished
-runs under OUTPUT are read, not repeated; an interrupted one begins anew, so that its minutes are those of all of it.
+are the processor seconds of both cores ÷ 2 ÷ 60, which other programs disturb little. Rows of frozen blocks are kept in
+OUTPUT/cache: the first run that needs them computes and pays for them. `--against NAME` compares the answers with those
+of another recipe of the same images, seed by seed, by McNemar's exact test. Finished runs under OUTPUT are read, not
+repeated; an interrupted one begins anew, so that its minutes are those of all of it.
 """
 
 from __future__ import annotations

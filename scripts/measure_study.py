@@ -6,9 +6,9 @@
     python scripts/measure_study.py labels --features signs.npz cats.npz
 
 `interval` simulates features whose truth is known: the winner of a study is solved on N records and measured on many
-new ones, and the interval covers that accuracy or not. `curve` fits the learning curve to a half of the records and
-looks whether its interval covers the leave-one-out accuracy of all. `features` writes what `curve` and
-`labels` read: pooled features of all train images, from the cache or computed.
+new ones, whose accuracy the interval covers or not. `curve` fits the learning curve to half of the records, and checks
+whether its interval covers the leave-one-out accuracy of all. `features` writes what `curve` and `labels` read: pooled
+features of all train images, from the cache or computed.
 """
 
 from __future__ import annotations

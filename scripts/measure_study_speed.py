@@ -4,9 +4,8 @@
     python scripts/measure_study_speed.py --records 20000 --classes 200 --blocks 8 --width 500
 
 The first compares with single eigendecompositions of that size, and with scikit-learn's grid search, timed on one range
-and scaled by the number of features. Features are in memory; the passes through the network are not measured. Where
-other programs run, seconds of the processor are more telling, with OPENBLAS_NUM_THREADS=1: threads that wait are not
-counted then.
+and scaled by the number of features. Features are in memory; the passes through the network are not measured. If other
+programs run, seconds of the processor say more, with OPENBLAS_NUM_THREADS=1, so that threads that wait are not counted.
 """
 
 from __future__ import annotations
