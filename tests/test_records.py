@@ -18,7 +18,7 @@ from rich.console import Console
 from small_run import config as run_config
 
 from jaxcat.data import records as data_records
-from jaxcat.data.indexing.walking import INDEX_RULES, KNOWN_RULES
+from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.records import Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Streaming
@@ -240,8 +240,8 @@ def test_a_description_with_other_types_is_refused(finished, length):
 
 def test_rules_of_a_newer_jaxcat_are_refused_by_name(finished):
     meta = last_meta(finished)
-    newer = dataclasses.replace(meta, records=dataclasses.replace(meta.records, rules=KNOWN_RULES + 1))
-    with pytest.raises(CheckpointError, match=rf"version {KNOWN_RULES + 1} of the indexing rules"):
+    newer = dataclasses.replace(meta, records=dataclasses.replace(meta.records, rules=max(RULES) + 1))
+    with pytest.raises(CheckpointError, match=rf"version {max(RULES) + 1} of the indexing rules"):
         records.rules_of(newer)
     assert records.rules_of(meta) == INDEX_RULES
     assert records.rules_of(dataclasses.replace(meta, records=None)) == 1

@@ -10,7 +10,7 @@ from test_data import flat, save
 from jaxcat.config import default
 from jaxcat.data.indexing.folder import open_labelled_folder
 from jaxcat.data.indexing.labelled import open_labelled
-from jaxcat.data.indexing.walking import INDEX_RULES
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.records import Data, fingerprint
 from jaxcat.data.sources import open_data
 from jaxcat.errors import DataError

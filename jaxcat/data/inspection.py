@@ -19,8 +19,9 @@ from jaxcat.data.images import heif
 from jaxcat.data.images.decoding import decoding_of, read_file
 from jaxcat.data.images.formats import SUFFIXES, open_image
 from jaxcat.data.images.grey import deep_files, find_bits
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.skipped import Skipped
-from jaxcat.data.indexing.walking import INDEX_RULES, walk
+from jaxcat.data.indexing.walking import walk
 from jaxcat.data.records import Data, Split
 from jaxcat.data.sources import open_data
 from jaxcat.data.store import refusal

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxcat.data import checks
 from jaxcat.data.corrections import corrected
 from jaxcat.data.images.decoding import decoding_of
-from jaxcat.data.indexing.folder import INDEX_RULES
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.records import Data
 from jaxcat.errors import ConfigError
 

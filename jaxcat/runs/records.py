@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcat.data.indexing.walking import INDEX_RULES, KNOWN_RULES
+from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.records import SPLITS, Split
 from jaxcat.errors import CheckpointError, one_line
 from jaxcat.runs.meta import Meta
@@ -62,10 +62,10 @@ def rules_of(meta: Meta | None) -> int:
     if meta is None:
         return INDEX_RULES
     rules = meta.records.rules if meta.records else 1
-    if not 1 <= rules <= KNOWN_RULES:
+    if rules not in RULES:
         raise CheckpointError(
             f"the records of this run were chosen by version {rules} of the indexing rules, and this jaxcat knows "
-            f"versions 1 to {KNOWN_RULES}: use the version of jaxcat that made the run"
+            f"versions 1 to {max(RULES)}: use the version of jaxcat that made the run"
         )
     return rules
 

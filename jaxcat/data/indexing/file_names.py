@@ -13,10 +13,11 @@ from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, refuse_unknown, split_of
 from jaxcat.data.indexing.patterns import Pattern, suggested
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root
 from jaxcat.data.indexing.split_names import are_numbered, split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, holds_images, image_files
+from jaxcat.data.indexing.walking import entries, folders, holds_images, image_files
 from jaxcat.data.records import SPLITS, Data, Split
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_shell

@@ -19,10 +19,11 @@ from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.class_folders import ClassFolders, class_folders, images_by_class, skip_outside
 from jaxcat.data.indexing.file_names import advice, open_by_names
 from jaxcat.data.indexing.layout import split_roots
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.skipped import Reason, Skipped
 from jaxcat.data.indexing.split_folders import class_root, flag, in_all
 from jaxcat.data.indexing.split_names import split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, entries, folders, folders_left, holds_images
+from jaxcat.data.indexing.walking import entries, folders, folders_left, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell

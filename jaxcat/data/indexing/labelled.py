@@ -8,8 +8,9 @@ from typing import Any
 from jaxcat.data.archives import archives
 from jaxcat.data.indexing.file_names import open_labelled_names
 from jaxcat.data.indexing.folder import open_labelled_folder
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.table_source import open_labelled_table
-from jaxcat.data.indexing.walking import INDEX_RULES, folders
+from jaxcat.data.indexing.walking import folders
 from jaxcat.data.records import Split, composed
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
+from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.indexing.split_folders import (
     class_root,
     flag,
@@ -22,7 +23,7 @@ from jaxcat.data.indexing.split_folders import (
     suggestion,
 )
 from jaxcat.data.indexing.split_names import UNLABELLED, are_parts, is_part, says_nothing, split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, REFUSE_MIXED, folders, holds_images, walk
+from jaxcat.data.indexing.walking import folders, holds_images, walk
 from jaxcat.data.records import SPLITS, composed, named_classes
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system.paths import expanded
@@ -49,7 +50,7 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
     if "train" not in named:
         also = "".join(f" {flag(name, found[name])}" for name in SPLITS[1:] if name in found and name not in named)
         _check_parts(train, here, also)
-        if rules >= REFUSE_MIXED:
+        if RULES[rules].refuse_mixed:
             _check_mixed(train, here, also, rules=rules)
             # If `train` was found by its name, the contents of its folders have not been looked at yet.
             inside = {path: _with_images(path, rules=rules) for path in here}

@@ -11,7 +11,7 @@ from jaxcat.errors import DataError, one_line
 MOST_ROWS = 2**26  # of a Parquet file, where few bytes can say very many rows
 
 
-def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str, more: bool) -> Table:
+def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str, rules: int) -> Table:
     """The rows of a Parquet file, as `read_table` returns them. Raises what `read_table` raises."""
     try:
         import pyarrow as pa
@@ -33,7 +33,7 @@ def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str, more:
         except Exception as error:
             raise DataError(f"{where}: column {name!r} cannot be read: {one_line(error)}") from error
         cells[key] = _as_text(column, pa, what=f"{where}: column {name!r}")
-    refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where, more=more)
+    refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where, rules=rules)
     return Table(where, "row", list(range(1, rows + 1)), cells, columns, found, "")
 
 

@@ -17,6 +17,7 @@ from jaxcat.data.archives import archives
 from jaxcat.data.images import heif
 from jaxcat.data.images.formats import FORMATS, SUFFIXES, UNREAD_SUFFIXES
 from jaxcat.data.images.unread import is_heic, is_image
+from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ LEFT_FILES = (
 LEFT_EXACTLY = frozenset({"RECYCLER", "CANONMSC", "THMBNL", "AVF_INFO"})
 CARD, BESIDE_PHOTOGRAPHS = "dcim", frozenset({"misc", "private"})  # on a camera's card, photographs are in DCIM
 
-# The same for runs by rules 6 and later: FrontPage, macOS's libraries of photographs, NAS, Nextcloud, Kodi, galleries.
+# The same by stricter rules: FrontPage, macOS's libraries of photographs, NAS, Nextcloud, Kodi, galleries.
 ALSO_LEFT_FOLDERS = (
     *("_vti_cnf", "_vti_pvt", "*.photoslibrary", "*.photolibrary", "*.migratedphotolibrary", "*.aplibrary"),
     *("ipod photo cache", "_nas_recycle*", "appdata_oc*", "files_trashbin", "files_versions", "extrathumbs"),
@@ -131,17 +132,14 @@ class Skipped:
             logger.warning("%s", line)
 
 
-def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False, more: bool = True) -> bool:
-    """Whether a file, or a folder, is nobody's photograph by its name and the names beside it.
-
-    Without `more`, as by rules 2 to 5.
-    """
+def left_behind(name: str, *, siblings: Iterable[str] = (), folder: bool = False, rules: int = INDEX_RULES) -> bool:
+    """Whether a file, or a folder, is nobody's photograph by its name and the names beside it."""
     if name in LEFT_EXACTLY:
         return folder
     lower = name.lower()
     if folder and lower in BESIDE_PHOTOGRAPHS:
         return any(sibling.lower() == CARD for sibling in siblings)
-    if more and folder and _also_left_folder.match(lower):
+    if folder and RULES[rules].stricter and _also_left_folder.match(lower):
         return True
     return (_left_folder if folder else _left_file).match(lower) is not None
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from jaxcat.data.archives import archives
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.rules_1 import SPLIT_OF as ALSO_CLASS_NAMES
 from jaxcat.data.indexing.split_names import UNLABELLED, are_numbered, is_part, split_name
-from jaxcat.data.indexing.walking import INDEX_RULES, folders, holds_images
+from jaxcat.data.indexing.walking import folders, holds_images
 from jaxcat.data.records import SPLITS, composed
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_shell

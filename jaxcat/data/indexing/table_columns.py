@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from jaxcat.data.indexing.rules import RULES
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.records import SPLITS
 from jaxcat.errors import ConfigError, DataError
@@ -106,18 +107,18 @@ def refuse_unused_splits(
     wanted: Mapping[str, str],
     *,
     where: str,
-    more: bool,
+    rules: int,
 ) -> None:
     """Raises ConfigError if a column that is not used says which split a row belongs to: train and test would be mixed.
 
-    Its cells say so or, with `more`, its name, such as is_valid, if the cells are like True and False. Runs by rules
-    before 6 are without `more`.
+    Its cells say so or, by stricter `rules`, its name, such as is_valid, if the cells are like True and False.
     """
     if "split" in columns or wanted.get("split", "") == WITHOUT:
         return
+    stricter = RULES[rules].stricter
     for name, values in unused.items():
-        splits = {split_of_cell(value, alone=not more) for value in values}
-        if more and len(values) > 1 and _YES_OR_NO.issuperset(map(str.lower, values)) and _is_split(name):
+        splits = {split_of_cell(value, alone=not stricter) for value in values}
+        if stricter and len(values) > 1 and _YES_OR_NO.issuperset(map(str.lower, values)) and _is_split(name):
             raise ConfigError(
                 f"{where}: column {printable(name)!r} seems to say which rows are of a split: write train, validation "
                 "or test into its cells and name it with --config.data.split_column="

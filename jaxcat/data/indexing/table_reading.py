@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxcat.data.indexing.parquet_table import read_parquet
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.table_columns import Table
 from jaxcat.data.indexing.text_table import read_text
-from jaxcat.data.indexing.walking import INDEX_RULES, MORE_IS_LEFT
 from jaxcat.errors import DataError, one_line
 from jaxcat.wording import printable
 
@@ -54,10 +54,10 @@ def read_table(path: Path, wanted: Mapping[str, str], *, where: str = "", rules:
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: {one_line(error)}") from error
     if content.startswith(b"PAR1"):
-        return read_parquet(content, wanted, where=where, more=rules >= MORE_IS_LEFT)
+        return read_parquet(content, wanted, where=where, rules=rules)
     if not content.strip():
         raise DataError(f"{where}: the table is empty")
     for beginning, what in OTHERS.items():
         if content.lstrip().startswith(beginning):
             raise DataError(f"{where}: no CSV, TSV or Parquet table; it looks like {what}")
-    return read_text(content, wanted, where=where, more=rules >= MORE_IS_LEFT)
+    return read_text(content, wanted, where=where, rules=rules)

@@ -15,9 +15,9 @@ from typing import Any
 from jaxcat.data.archives import archives
 from jaxcat.data.images.formats import SUFFIXES
 from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, refuse_unknown, split_of
+from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
 from jaxcat.data.indexing.table_reading import read_table
-from jaxcat.data.indexing.walking import INDEX_RULES
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
 from jaxcat.wording import is_printable, printable

@@ -23,7 +23,7 @@ from jaxcat.escaping import from_cell
 DELIMITERS = (",", ";", "\t", "|")
 
 
-def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, more: bool) -> Table:
+def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, rules: int) -> Table:
     """The rows of a CSV or TSV file, as `read_table` returns them. Raises what `read_table` raises."""
     text, encoding = _decode_text(content)
     if "\0" in text:
@@ -61,7 +61,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, more: bo
             f" with {delimiter!r} in it needs quotes around it"
         )
     few = {header[place]: values for place, values in unused.items()}
-    refuse_unused_splits(few, columns, wanted, where=where, more=more)
+    refuse_unused_splits(few, columns, wanted, where=where, rules=rules)
     cells = {key: [from_cell(row[place]) for row in rows] for place, key in enumerate(columns)}
     return Table(where, "line", lines, cells, columns, found, encoding)
 

@@ -8,23 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcat.data.archives import archives
-from jaxcat.data.images import heif
-from jaxcat.data.images.formats import SUFFIXES_1, SUFFIXES_2, SUFFIXES_3
 from jaxcat.data.indexing import rules_1
+from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
 from jaxcat.wording import printable
-
-# The version of the rules that say which files are records, how records and classes are named and which folders are
-# splits. A run keeps the rules that it began with, so change none of them: give new rules a new number.
-# Rules 3, 5 and 7 are rules 2, 4 and 6 with HEIC files as images. New runs get 7 if pi-heif is installed, else 6;
-# installing it later changes no run. Rules 6 and 7 also skip more of what programs leave, and refuse a table with an
-# unused column that says which split a row belongs to.
-KNOWN_RULES = 7
-INDEX_RULES = KNOWN_RULES if heif.installed() else 6
-REFUSE_MIXED = 4  # from these rules on, a folder of classes beside folders of images is refused, see layout.py
-MORE_IS_LEFT = 6
-_SUFFIXES_OF = {1: SUFFIXES_1, 2: SUFFIXES_2, 3: SUFFIXES_3, 4: SUFFIXES_2, 5: SUFFIXES_3, 6: SUFFIXES_2, 7: SUFFIXES_3}
 
 _THUMBNAILS = re.compile(r"[_.~]*(thumbs?|thumbnails?|tn)_*")
 _OF_THUMBNAIL = re.compile(r"^(tn|th|thumb|thumbnail)[_-]|[_-](tn|th|thumb|thumbnail)$")
@@ -64,7 +52,7 @@ def _walk(
     for path in here:
         if archives.isdir(path):
             yield from _walk(path, enclosing | {real}, skipped, rules)
-        elif path.suffix.lower() in _SUFFIXES_OF[rules] and (archives.isfile(path) or not archives.exists(path)):
+        elif path.suffix.lower() in RULES[rules].suffixes and (archives.isfile(path) or not archives.exists(path)):
             yield path  # also a broken link: decoding then reports it
         elif reason := _stat_error(path):
             yield DataError(f"{printable(str(path))}: {reason}")  # it may be a directory of images
@@ -98,19 +86,20 @@ def entries(directory: Path, *, rules: int = INDEX_RULES) -> tuple[list[Path], l
         if rules == 1:
             passed_over = rules_1.passed_over(name)
         else:
-            more, folder = rules >= MORE_IS_LEFT, archives.isdir(path)
-            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=folder, more=more)
-            passed_over = passed_over or (more and folder and _holds_thumbnails(path, names, _SUFFIXES_OF[rules]))
+            folder = archives.isdir(path)
+            passed_over = name[0] == "." or left_behind(name, siblings=names, folder=folder, rules=rules)
+            passed_over = passed_over or (folder and _holds_thumbnails(path, names, rules=rules))
         (unseen if passed_over else seen).append(path)
     return seen, unseen
 
 
-def _holds_thumbnails(folder: Path, beside: list[str], suffixes: frozenset[str]) -> bool:
+def _holds_thumbnails(folder: Path, beside: list[str], *, rules: int) -> bool:
     """Whether a folder has a name for thumbnails, and all images in it have names of images beside it.
 
     Some gallery programs keep thumbnails so; the name alone may be that of a class.
     """
-    if not _THUMBNAILS.fullmatch(folder.name.lower()):
+    suffixes = RULES[rules].suffixes
+    if not RULES[rules].stricter or not _THUMBNAILS.fullmatch(folder.name.lower()):
         return False
     shown = {Path(name).stem.lower() for name in beside if Path(name).suffix.lower() in suffixes}
     try:
@@ -151,5 +140,5 @@ def holds_images(directory: Path, *, below: bool = True, rules: int = INDEX_RULE
     """Whether a folder holds an image; with `below` also those in folders in it."""
     if below:
         return any(isinstance(found, Path) for found in walk(directory, None, rules=rules))
-    here, suffixes = entries(directory, rules=rules)[0], _SUFFIXES_OF[rules]
+    here, suffixes = entries(directory, rules=rules)[0], RULES[rules].suffixes
     return any(path.suffix.lower() in suffixes and archives.isfile(path) for path in here)
