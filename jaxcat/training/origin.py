@@ -14,7 +14,7 @@ from jaxcat.models.network import Tree
 from jaxcat.models.preprocessing import ZERO_TO_ONE, Conventions
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.restore import restore
-from jaxcat.system.files import cache_dir
+from jaxcat.weights.download import place_of
 from jaxcat.weights.load import load_pretrained
 from jaxcat.weights.registry import REGISTRY
 
@@ -66,7 +66,7 @@ def beginning(config: ConfigDict, classes: tuple[str, ...]) -> Origin:
 def will_be_downloaded(config: ConfigDict) -> bool:
     """Whether a new run needs published weights that are not in the cache yet."""
     spec = None if config.init_from else REGISTRY.get(config.model.weights)
-    return spec is not None and not (cache_dir() / spec.file).exists()
+    return spec is not None and not place_of(spec).exists()
 
 
 def from_run(config: ConfigDict, classes: tuple[str, ...]) -> Origin:

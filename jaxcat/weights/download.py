@@ -71,7 +71,7 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
         WeightsError: the server cannot be reached, stalls or has no such file; what it sends, or the file in the cache,
             is not the published file; the disk is full or the cache cannot be written.
     """
-    path = cache_dir() / spec.file
+    path = place_of(spec)
     console = Console(stderr=True, quiet=not progress)
     try:
         if path.exists():  # before the lock: a cache prepared by someone else may be read-only
@@ -99,6 +99,11 @@ def fetch(spec: WeightsSpec, *, limit: int, progress: bool = True, patience: Pat
             f"directory. {_by_hand(path)}"
         ) from error
     return path
+
+
+def place_of(spec: WeightsSpec) -> Path:
+    """The path of the file in the cache, where it is or would be."""
+    return cache_dir() / spec.file
 
 
 def remember(spec: WeightsSpec, path: Path, sha256: str) -> None:
