@@ -26,9 +26,18 @@ def first_to_last(names: Sequence[str]) -> str:
 def printable(name: str) -> str:
     """A file's name as it can be shown: undecodable bytes, line breaks and control characters are escaped.
 
-    Spaces of other scripts stay, and the joiners that emoji and words of Persian and Indian languages have.
+    For each name that is put into a message. Spaces of other scripts stay, and the joiners that emoji and words of
+    Persian and Indian languages have.
     """
-    return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode() for c in name)
+    return "".join(c if _is_shown(c) else _escaped(c) for c in name)
+
+
+def without_controls(message: str) -> str:
+    """A whole message with what would control a terminal escaped: only line breaks stay.
+
+    For messages that are printed, as they may quote a name, or another program, without `printable`.
+    """
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: _escaped(found[0]), message)
 
 
 def is_printable(name: str) -> bool:
@@ -39,6 +48,10 @@ def is_printable(name: str) -> bool:
 def as_it_looks(name: str) -> str:
     """A name without what is hardly seen: joiners, spaces at its ends, and which kind of space is between words."""
     return " ".join(re.sub("[\u200c\u200d]", "", name).split())
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _is_shown(character: str) -> bool:

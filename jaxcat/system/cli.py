@@ -8,7 +8,6 @@ import errno
 import gc
 import logging
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -19,6 +18,7 @@ from pathlib import Path
 from jaxcat.errors import ConfigError, JaxcatError
 from jaxcat.system import paths
 from jaxcat.system.console import accept_any_text
+from jaxcat.wording import without_controls
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -71,7 +71,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
                 sys.stdout.flush()
         together = True
     except JaxcatError as error:
-        print(f"error: {_without_controls(str(error))}", file=sys.stderr)
+        print(f"error: {without_controls(str(error))}", file=sys.stderr)
         status = error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -125,12 +125,7 @@ def _warnings_shown() -> Iterator[None]:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {_without_controls(super().format(record))}"
-
-
-def _without_controls(text: str) -> str:
-    """A message without characters that would control the terminal, which names of files may have."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), text)
+        return f"{record.levelname.lower()}: {without_controls(super().format(record))}"
 
 
 def _one_of_several() -> bool:
