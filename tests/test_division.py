@@ -174,7 +174,7 @@ def test_folds_that_cannot_be(tmp_path, caplog):
     flat(tmp_path, cat=6, dog=2)
     refused(tmp_path, "8 images, too few for 9 folds", fold="1/9")
     opened(tmp_path, fold="1/4")
-    assert "in some of the 4 folds, validation has no image of a class: dog" in caplog.text
+    assert "in some of the 4 folds, validation has no image of 1 class: dog" in caplog.text
     flat(tmp_path, fox=1)
     refused(tmp_path, "too few images to divide them into folds: 'fox' (1)", fold="1/2")
 

@@ -115,7 +115,7 @@ def test_blocks_are_swept_one_after_the_other(folder, tmp_path, capsys, monkeypa
     config = small_run.config(folder, **{"optim.find_learning_rate": True, "epochs": 1, "optim.mix": "cutmix"})
     config.model.cut = config.model.train_from = "stem"
     assert train(config, tmp_path) == 0
-    assert "2 rates, 1 × 2 steps each, on 3 batches of train, of which 1 are held out" in capsys.readouterr().out
+    assert "2 rates, 1 × 2 steps each, on 3 batches of train, 1 of them held out" in capsys.readouterr().out
     assert jaxcat.load(tmp_path).config.optim.learning_rate in (1e-4, 1e-2)
 
 

@@ -216,7 +216,7 @@ def test_urls_are_refused_by_name(cell, root):
 
 def test_ragged_rows_and_broken_quotes_name_their_lines(root):
     rows = [*ROWS.items(), ("cat0.png",), ("cat1.png", "cat", "more"), ("cat2.png", "cat", "", "")]
-    refused_table(written(root / "t.csv", rows), "2 rows do not have 2 cells", "line 10 has 1, line 11 has 3")
+    refused_table(written(root / "t.csv", rows), "2 rows with other than the 2 cells", "line 10 has 1, line 11 has 3")
     refused_table(written(root / "t.csv", [*ROWS.items(), ('"cat0.png', "cat")]), "line 10", "quote")
     refused_table(written(root / "t.csv", [*ROWS.items(), ('"cat0.png"x', "cat")]), "line 10", "quote")
     refused_table(written(root / "t.csv", [*ROWS.items(), ("x" * 200_000, "cat")]), "line 10", "field limit")

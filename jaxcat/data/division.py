@@ -19,7 +19,7 @@ from jaxcat.data.grouping import spread
 from jaxcat.data.indexing.patterns import Pattern
 from jaxcat.data.records import SPLITS, Split, rank_key
 from jaxcat.errors import ConfigError, DataError
-from jaxcat.wording import printable
+from jaxcat.wording import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ def _take_fold(splits: Mapping[str, Split], config: Any, classes: Sequence[str])
     if "validation" in splits:
         if config.data.fold_over == "train":
             raise ConfigError(
-                f"--config.data.fold={config.data.fold}: the data have a validation split of"
-                f" {len(splits['validation'])} images; divide both with --config.data.fold_over=train+validation, or"
-                " leave data.fold empty to validate on that split"
+                f"--config.data.fold={config.data.fold}: the data have a validation split of "
+                f"{counted(len(splits['validation']), 'image')}; divide both with "
+                "--config.data.fold_over=train+validation, or leave data.fold empty to validate on that split"
             )
         whole = joined(whole, splits["validation"])
     return _parts(whole, folds_of(whole, folds, classes, seed=config.seed) == number - 1)
@@ -127,7 +127,7 @@ def folds_of(split: Split, folds: int, classes: Sequence[str], *, seed: int) -> 
     if lacking := [name for name, there in zip(classes, present.T, strict=True) if not there.all()]:
         logger.warning(
             "in some of the %d folds, validation has no image of %s: %s",
-            *(folds, "a class" if len(lacking) == 1 else f"{len(lacking)} classes"),
+            *(folds, counted(len(lacking), "class", "classes")),
             ", ".join(lacking[:EXAMPLES]) + (", …" if len(lacking) > EXAMPLES else ""),
         )
     return fold

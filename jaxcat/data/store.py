@@ -241,7 +241,7 @@ def refusal(split: Split, readable: Split, reasons: Sequence[str]) -> str:
         return ""
     example = split.files[int(np.flatnonzero(split.labels == lost[0])[0])]
     return (
-        f"no readable image is left of {len(lost)} {'class' if len(lost) == 1 else 'classes'} in {split.name}, such as "
+        f"no readable image is left of {counted(len(lost), 'class', 'classes')} in {split.name}, such as "
         f"that of {printable(example)}; the first reason: {reasons[0]}"
     )
 

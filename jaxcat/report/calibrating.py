@@ -12,6 +12,7 @@ from jaxcat.inference.classifier import Classifier
 from jaxcat.objectives.temperature import Temperature, fit_temperature
 from jaxcat.report.context import Context
 from jaxcat.runs.calibration import Calibration, arrays_digest, write_calibration
+from jaxcat.wording import counted
 
 FLAG = "--calibrate"
 # Splits that no temperature is fitted to, and why.
@@ -55,7 +56,7 @@ def calibrate(context: Context) -> None:
     classifier, workdir = context.classifier, context.classifier.workdir
     assert workdir is not None
     if len(context) < LEAST:
-        raise ConfigError(f"{FLAG}: {len(context)} images are too few for a temperature; give {LEAST} or more")
+        raise ConfigError(f"{FLAG}: {counted(len(context), 'image')}, too few for a temperature; give {LEAST} or more")
     for name, why in NEVER.items():
         known = frozenset(context.listed[name].digests if context.listed and name in context.listed else ())
         if not context.own and (number := sum(digest in known for digest in context.digests)):

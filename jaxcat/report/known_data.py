@@ -69,11 +69,7 @@ def _not_listed(splits: Mapping[str, Split], listed: Mapping[str, Listed]) -> It
     known = {file for each in listed.values() for file in each.files}
     for name in listed:
         if name in splits and (number := len(set(splits[name].files) - known)):
-            yield (
-                f"{counted(number, 'image')} of {name} not used by the run: it could not be read, or was added later"
-                if number == 1
-                else f"{number:,} images of {name} not used by the run: they could not be read, or were added later"
-            )
+            yield f"{counted(number, 'image')} of {name} not used by the run: not readable then, or added later"
 
 
 class Twin(NamedTuple):

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxcat.data.batches import at_most
 from jaxcat.errors import ConfigError
 from jaxcat.system.devices import padded_batch_size
+from jaxcat.wording import counted
 
 # Folded into the step's key, so that the draws of parts are independent of those of mixing (mixing.py).
 OF_PARTS = 2
@@ -34,7 +35,7 @@ def check_parts(config: ConfigDict, *, images: int, mesh: Mesh) -> None:
     share = padded_batch_size(batch_size, mesh) // mesh.size
     if share % parts:
         raise ConfigError(
-            f"--config.optim.accumulate={parts}: each of {mesh.size} devices has {share} rows of a batch of "
+            f"--config.optim.accumulate={parts}: each of {mesh.size} devices has {counted(share, 'row')} of a batch of "
             f"{batch_size}, and {share} is no multiple of {parts}: set --config.batch_size to a multiple of "
             f"{parts * mesh.size}, or accumulate to 1"
         )

@@ -125,7 +125,7 @@ def find_rate(
     steps = min(sweep.steps, config.epochs * -(-len(source.splits["train"]) // config.batch_size))
     report.say(
         f"looking for the learning rate: {len(sweep.rates)} rates, {sweep.folds} × {steps} steps each, on "
-        f"{len(batches)} batches of train, of which {held_out(len(batches))} are held out"
+        f"{len(batches)} batches of train, {held_out(len(batches))} of them held out"
     )
     copies = Copies(config, network, frozen=frozen, options=options, steps=steps, mesh=mesh)
     state = place_replicated(mesh, copies.first(run.trained))

@@ -30,6 +30,7 @@ from jaxcat.runs.records import (
 )
 from jaxcat.system.console import said_if_long
 from jaxcat.system.processes import values_of_processes
+from jaxcat.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
         return dataclasses.replace(records, rules=before.rules, list_digest=before.list_digest)
     renamed = before.fingerprint not in (None, records.fingerprint)
     raise ConfigError(
-        f"--workdir {workdir}: this run was trained on {before.images} images in batches of {before.batch_size}, now "
-        f"there are {records.images} in batches of {records.batch_size}"
+        f"--workdir {workdir}: this run was trained on {counted(before.images, 'image')} in batches of "
+        f"{before.batch_size}, now there are {records.images} in batches of {records.batch_size}"
         f"{', and names or labels have changed' if renamed else ''}: its steps would see other images. "
         "Restore the images, or start from this run in a new --workdir with --config.init_from"
     )

@@ -159,7 +159,7 @@ def _misfit(name: str, tensor: Tensor) -> str:
 
 def _flaw(name: str, array: np.ndarray) -> str:
     if bad := array.size - int(np.isfinite(array).sum()):
-        return f" with {bad} values that are NaN or infinite"
+        return f" with {counted(bad, 'value')} of NaN or infinity"
     if name.endswith("bn/var") and (bad := int((array < 0).sum())):
-        return f" with {bad} negative variances"
+        return f" with {counted(bad, 'negative variance')}"
     return ""

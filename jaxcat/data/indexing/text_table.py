@@ -19,6 +19,7 @@ from jaxcat.data.indexing.table_columns import (
 )
 from jaxcat.errors import DataError
 from jaxcat.escaping import from_cell
+from jaxcat.wording import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -57,8 +58,8 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, rules: i
         raise DataError(f"{where}: the table is empty")
     if ragged:
         raise DataError(
-            f"{where}: {len(ragged):,} rows do not have {len(header)} cells as the header has: {first(ragged)}; a cell"
-            f" with {delimiter!r} in it needs quotes around it"
+            f"{where}: {counted(len(ragged), 'row')} with other than the {len(header)} cells of the header: "
+            f"{first(ragged)}; a cell with {delimiter!r} in it needs quotes around it"
         )
     few = {header[place]: values for place, values in unused.items()}
     refuse_unused_splits(few, columns, wanted, where=where, rules=rules)

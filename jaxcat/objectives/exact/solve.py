@@ -19,7 +19,7 @@ from jaxcat.objectives.exact.room import room_for_range
 from jaxcat.objectives.exact.scaling import read_rows, rows_at_a_time, scale_parts
 from jaxcat.objectives.exact.stratified import subset
 from jaxcat.objectives.exact.work import Work
-from jaxcat.wording import first_to_last
+from jaxcat.wording import counted, first_to_last
 
 # With more records and more columns, a subset ranks ranges and penalties, and there is no eigendecomposition of all.
 # 3,000 records, 20,096 columns and 6 ranges take 33 s of one core with eigendecompositions of all, 16 s in this way.
@@ -103,7 +103,7 @@ def solve_head(
         DataError: fewer than two records, features that are not finite, or too little memory.
     """
     if len(labels) < 2:
-        raise DataError(f"train has {len(labels)} records; an exact head needs 2 or more")
+        raise DataError(f"train has {counted(len(labels), 'record')}; an exact head needs 2 or more")
     problem, notes = judged_problem(labels, classes=classes, groups=groups, class_weights=class_weights, names=names)
     options: dict[str, Any] = {"penalty": penalty, "processes": processes, "progress": progress}
     work, fit, rows, chosen = _choose(parts, problem, ranges=ranges, seed=seed, notes=notes, **options)
