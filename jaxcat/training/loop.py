@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -35,7 +35,7 @@ from jaxcat.training.augmentation import settle_augmentation
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.ending import finished, following, next_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
-from jaxcat.training.epoch import Plan, checked, compile_steps, run_epoch, step_options
+from jaxcat.training.epoch import Plan, Program, checked, compile_steps, run_epoch, step_options
 from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin, will_be_downloaded
@@ -196,25 +196,14 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
         records = remember(records, workdir, source=source, data=data, before=run.meta, console=report.console)
         meta = dataclasses.replace(run.meta, records=records)
         if config.optim.find_learning_rate and not run.resumed:
-            options = step_options(config, run, labels=source.splits["train"].labels)
-            found = find_rate(
-                config, run, source=source, options=options, mesh=mesh, report=report, stop=interruption.stop
-            )
+            found = settle_learning_rate(config, run, source=source, mesh=mesh, report=report, stop=interruption.stop)
             if found is None:
                 report.say("interrupted in the search for a learning rate: the same command begins it again")
                 return interruption.status
-            meta = settle_learning_rate(config, meta, found=found, report=report)
+            meta = dataclasses.replace(meta, config=found)
 
         plan = Plan(config, images=records.images, validation=len(source.splits["validation"]), history=earlier)
-        tx = make_optimizer(
-            config.optim,
-            run.network.labels,
-            steps=config.epochs * plan.steps,
-            steps_per_epoch=plan.steps,
-            blocks=run.network.blocks,
-        )
-        state = first_state(run, checkpoints, tx=tx, mesh=mesh)
-        program = compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
+        state, program = begin(config, run, plan=plan, source=source, checkpoints=checkpoints, mesh=mesh)
         report.say(f"ready    {source.describe()}")
         report.say(length_of(config, plan.steps, step=int(state.step)))
 
@@ -247,13 +236,34 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
     return 0
 
 
-def settle_learning_rate(config: ConfigDict, meta: Meta, *, found: float, report: Reporter) -> Meta:
-    """Replaces `optim.learning_rate` by the one that was found, in the config of the run; returns the meta with it."""
+def settle_learning_rate(
+    config: ConfigDict, run: Start, *, source: Source, mesh: Mesh, report: Reporter, stop: Callable[[], int]
+) -> ConfigDict | None:
+    """Searches for a learning rate and sets it in `config`; returns the run's config with it, None if interrupted."""
+    options = step_options(config, run, labels=source.splits["train"].labels)
+    found = find_rate(config, run, source=source, options=options, mesh=mesh, report=report, stop=stop)
+    if found is None:
+        return None
     config.optim.learning_rate = found
-    settled = meta.config.copy_and_resolve_references()
+    settled = run.meta.config.copy_and_resolve_references()
     settled.optim.learning_rate = found
     report.settle(settled)
-    return dataclasses.replace(meta, config=settled)
+    return settled
+
+
+def begin(
+    config: ConfigDict, run: Start, *, plan: Plan, source: Source, checkpoints: Checkpoints, mesh: Mesh
+) -> tuple[TrainState, Program]:
+    """The state with which training begins or continues, and the functions that take its steps."""
+    tx = make_optimizer(
+        config.optim,
+        run.network.labels,
+        steps=config.epochs * plan.steps,
+        steps_per_epoch=plan.steps,
+        blocks=run.network.blocks,
+    )
+    state = first_state(run, checkpoints, tx=tx, mesh=mesh)
+    return state, compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
 
 
 def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
