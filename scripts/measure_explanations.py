@@ -38,7 +38,6 @@ from jaxcat.config import default
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.indexing.walking import image_files
 from jaxcat.inference.classifier import Classifier, load
-from jaxcat.inference.explanation import raw_maps
 from jaxcat.models.completion import complete
 from jaxcat.models.network import Network, Tree
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, ZERO_TO_ONE, Conventions
@@ -135,7 +134,7 @@ def parity(name: str, classifier: Classifier, paths: Sequence[Path], *, block: s
         batches = (slice(start, start + 2) for start in range(0, len(paths), 2))
         theirs[dtype] = np.concatenate([oracle.maps(inputs[rows], labels[rows], block=block) for rows in batches])
     ours = {
-        "float32": np.stack(list(raw_maps(classifier, pixels, labels, block=block))),
+        "float32": np.stack(list(classifier.xla.raw_maps(pixels, labels, block=block))),
         "float64": maps_in_float64(classifier, pixels, labels, block=block),
     }
     exact = theirs["float64"]
@@ -185,7 +184,7 @@ def seconds(name: str, classifier: Classifier, paths: Sequence[Path]) -> str:
     pixels, block = prepared(classifier, paths), classifier.config.model.cut
     times = []
     for run in (lambda: list(classifier.predict_pixels(pixels, batch_size=8)),
-                lambda: list(raw_maps(classifier, pixels, [0] * len(pixels)))):  # fmt: skip
+                lambda: list(classifier.xla.raw_maps(pixels, [0] * len(pixels)))):  # fmt: skip
         run()
         begin = time.perf_counter()
         run()

@@ -13,7 +13,7 @@ from small_export import classifier_of
 from jaxcat.data.images.resizing import RESIZES, resize, seen
 from jaxcat.errors import ConfigError
 from jaxcat.inference.classifier import Classifier
-from jaxcat.inference.explanation import colours, normalized, overlay, placed, raw_maps
+from jaxcat.inference.explanation import colours, normalized, overlay, placed
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.plan import folded, plan_of
 
@@ -93,7 +93,7 @@ def test_maps_are_those_of_finite_differences(kind):
         by_differences(classifier, image, label, block=block, top=False)
         for image, label in zip(images, labels, strict=True)
     ]
-    assert_close(list(raw_maps(classifier, images, labels, block=block)), expected)
+    assert_close(list(classifier.xla.raw_maps(images, labels, block=block)), expected)
 
 
 def test_maps_of_a_published_top_are_those_of_finite_differences(monkeypatch):
@@ -105,7 +105,7 @@ def test_maps_of_a_published_top_are_those_of_finite_differences(monkeypatch):
     classifier = classifier_of(classes=THREE, published=True, **settings)
     images = small.images(6, 64)
     expected = [by_differences(classifier, image, i % 3, block="block5", top=True) for i, image in enumerate(images)]
-    assert_close(list(raw_maps(classifier, images, [0, 1, 2] * 2)), expected)
+    assert_close(list(classifier.xla.raw_maps(images, [0, 1, 2] * 2)), expected)
 
 
 def assert_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -124,7 +124,7 @@ def test_on_a_global_average_the_map_is_the_class_activation_map():
     blocks = whole.features(list(images)).reshape(6, -1, channels)
     kernel, labels = np.asarray(classifier.params["logits"]["kernel"]), [0, 1, 2, 2, 1, 0]
     side = int(np.sqrt(blocks.shape[1]))
-    for number, raw in enumerate(raw_maps(classifier, images, labels)):
+    for number, raw in enumerate(classifier.xla.raw_maps(images, labels)):
         activation = np.maximum(blocks[number] @ kernel[:, labels[number]], 0).reshape(side, side)
         np.testing.assert_allclose(normalized(raw), activation / activation.max(), atol=1e-4)
 
@@ -139,7 +139,7 @@ def test_explain_gives_maps_on_the_square_that_the_network_sees():
     assert found.min() >= 0
     assert found.max() <= 1
     labels = classifier.predict(list(images)).argmax(axis=1)
-    for one, raw in zip(found, raw_maps(classifier, images, labels), strict=True):
+    for one, raw in zip(found, classifier.xla.raw_maps(images, labels), strict=True):
         assert one.argmax() == spread(raw, 75).argmax()
         np.testing.assert_allclose(one, spread(normalized(raw), 75), atol=1e-5)
     assert classifier.explain([]).shape == (0, 75, 75)

@@ -7,7 +7,6 @@ import pytest
 import small
 from small_export import classifier_of
 
-from jaxcat.inference.explanation import raw_maps
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, Conventions
 
 pytest.importorskip("keras")
@@ -50,5 +49,5 @@ def test_maps_are_those_of_keras(settings, block, classes):
         return np.abs(found - expected).max(axis=(1, 2)) / np.where(largest > 0, largest, 1)
 
     assert differences(maps_in_float64(classifier, images, labels, block=block)).max() <= TOLERANCE
-    shown = np.stack(list(raw_maps(classifier, images, labels, block=block)))
+    shown = np.stack(list(classifier.xla.raw_maps(images, labels, block=block)))
     assert np.sort(differences(shown))[-2] <= 1e-3  # of all images but one

@@ -16,7 +16,7 @@ from small_export import classifier_of
 from jaxcat import predict
 from jaxcat.errors import ConfigError
 from jaxcat.inference.classifier import Classifier
-from jaxcat.inference.explanation import normalized, overlay, placed, raw_maps
+from jaxcat.inference.explanation import normalized, overlay, placed
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_each_image_is_drawn_with_its_map_and_the_table_says_which_is_which(used
     files = [row["file"] for row in rows]
     labels = used.predict(files).argmax(axis=1)
     assert [row["label"] for row in rows] == [used.classes[label] for label in labels]
-    raws = raw_maps(used, [used.prepare(file) for file in files], labels)
+    raws = used.xla.raw_maps([used.prepare(file) for file in files], labels)
     for row, raw in zip(rows, raws, strict=True):
         image = used.decode(row["file"])
         heat = placed(normalized(raw), shape=image.shape[:2], size=75, mode="center_crop")

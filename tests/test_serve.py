@@ -33,7 +33,7 @@ import jaxcat
 from jaxcat.bottlenecks import source as sources
 from jaxcat.config import default
 from jaxcat.data.sources import open_data
-from jaxcat.inference.explanation import colours, normalized, placed, raw_maps
+from jaxcat.inference.explanation import colours, normalized, placed
 from jaxcat.runs.records import read_list
 from jaxcat.serve import answers, corrections
 from jaxcat.serve import learning as lessons
@@ -87,7 +87,7 @@ def test_the_image_in_small_and_the_heat_map_on_it(client, solved):
     heat = np.asarray(opened(found["heat"], "png"))
     classifier = jaxcat.load(solved)
     prepared = classifier.prepare(body)
-    (raw,) = raw_maps(classifier, [prepared], [classifier.classes.index(found["label"])])
+    (raw,) = classifier.xla.raw_maps([prepared], [classifier.classes.index(found["label"])])
     shape = (round(answers.HEAT / 3), answers.HEAT)
     expected = placed(normalized(raw), shape=(300, 900), size=32, mode="squash", output=shape)
     np.testing.assert_allclose(heat.astype(int), colours(expected).astype(int), atol=1)

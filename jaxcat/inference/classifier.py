@@ -8,6 +8,7 @@ classifier.classes[probabilities[0].argmax()]
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import operator
 import os
@@ -24,6 +25,7 @@ from jaxcat.inference.averaged import AVERAGES, ORIGINAL, Average, average_of
 from jaxcat.inference.calibrated import calibration_of
 from jaxcat.inference.choice import EngineChoice
 from jaxcat.inference.computation import EXPLAINED_TOGETHER
+from jaxcat.inference.explanation import block_to_explain, labels_of, normalized, placed
 from jaxcat.inference.given_images import is_single, readable
 from jaxcat.models.backbone import pooled_blocks
 from jaxcat.objectives.probabilities import probabilities
@@ -244,15 +246,19 @@ class Classifier:
             ConfigError: no such block or class, a block after those that the head reads, or another number of classes.
             DataError: an image cannot be read; the message names it.
         """
-        from jaxcat.inference import explanation
-
         pixels = self._prepared(images, "explain")
-        block = explanation.block_to_explain(self.config.model, block)
-        labels = None if classes is None else explanation.labels_of(classes, self.classes, images=len(images))
-        if labels is None:
+        block = block_to_explain(self.config.model, block)
+        labels: Iterable[int]
+        if classes is not None:
+            labels = labels_of(classes, self.classes, images=len(images))
+        else:
             self.engine.computation(operator.length_hint(images))
-        maps = list(explanation.explain(self, pixels, labels, block=block, batch_size=batch_size))
+            pixels, again = itertools.tee(pixels)
+            rows = self.predict_pixels(again, batch_size=batch_size)
+            labels = (label for each in rows for label in each.argmax(axis=1).tolist())
         size = self.config.data.image_size
+        raws = self.xla.raw_maps(pixels, labels, block=block, batch_size=batch_size)
+        maps = [placed(normalized(raw), shape=(size, size), size=size, mode="squash") for raw in raws]
         return np.stack(maps) if maps else np.zeros((0, size, size), np.float32)
 
     def _prepared(
@@ -278,11 +284,7 @@ class Classifier:
         return decode(image, name, decoding_of(self.config))
 
     def predict_pixels(
-        self,
-        pixels: Iterable[np.ndarray],
-        *,
-        batch_size: int = BATCH_SIZE,
-        average: Average = AVERAGES[ORIGINAL],
+        self, pixels: Iterable[np.ndarray], *, batch_size: int = BATCH_SIZE, average: Average = AVERAGES[ORIGINAL]
     ) -> Iterator[np.ndarray]:
         """Images prepared for `average` → probabilities float32 (b, classes), an array for each `batch_size` images."""
         views = (view for image in pixels for view in average.of(image, self.config.data.image_size))

@@ -4,7 +4,7 @@
 
 For the original image:
 
-    raw, = raw_maps(classifier, [classifier.prepare("cat.jpg")], [label])
+    raw, = classifier.xla.raw_maps([classifier.prepare("cat.jpg")], [label])
     image = classifier.decode("cat.jpg")
     heat = placed(normalized(raw), shape=image.shape[:2], size=data.image_size, mode=data.resize)
     shown = overlay(image, heat)
@@ -13,21 +13,15 @@ For the original image:
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcat.data.images.resizing import seen
 from jaxcat.errors import ConfigError
-from jaxcat.inference.computation import EXPLAINED_TOGETHER
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.wording import counted, did_you_mean, not_one_of, printable
-
-if TYPE_CHECKING:
-    from jaxcat.inference.classifier import Classifier
 
 PALETTE = "turbo"  # of matplotlib: its upper half shows on dark and on bright photographs, the rest is transparent
 
@@ -68,53 +62,6 @@ def labels_of(names: Sequence[str], classes: Sequence[str], *, images: int) -> l
                 f"classifier{did_you_mean(str(name), classes)}"
             )
     return [labels[name] for name in names]
-
-
-def raw_maps(
-    classifier: Classifier,
-    pixels: Iterable[np.ndarray],
-    labels: Iterable[int],
-    *,
-    block: str = "",
-    batch_size: int = EXPLAINED_TOGETHER,
-) -> Iterator[np.ndarray]:
-    """Grad-CAM of each image, float32 (h, w), not negative, not yet divided by its maximum.
-
-    h and w are the sides of the block's output. JAX computes it in float32, with the head of the run, whatever engine
-    computes the answers. Images are read in batches.
-
-    Args:
-        pixels: prepared images, uint8 (image_size, image_size, 3).
-        labels: the class to explain for each image. With two classes, the map of class 0 is that of the negative logit.
-        block: a block of the backbone; "" is the last one that the head reads.
-
-    Raises:
-        ConfigError: no such block, or the head does not depend on it.
-    """
-    block = block_to_explain(classifier.config.model, block)
-    for maps in classifier.xla.block_maps(pixels, labels, block=block, batch_size=batch_size):
-        yield from maps
-
-
-def explain(
-    classifier: Classifier,
-    pixels: Iterable[np.ndarray],
-    labels: Iterable[int] | None = None,
-    *,
-    block: str = "",
-    batch_size: int = EXPLAINED_TOGETHER,
-) -> Iterator[np.ndarray]:
-    """What `Classifier.explain` returns, image by image: float32 (image_size, image_size) in [0, 1].
-
-    Without labels, the class explained is the one that the classifier predicts, with the engine of its answers.
-    """
-    if labels is None:
-        pixels, again = itertools.tee(pixels)
-        rows = itertools.chain.from_iterable(classifier.predict_pixels(again, batch_size=batch_size))
-        labels = (int(row.argmax()) for row in rows)
-    size = classifier.config.data.image_size
-    for raw in raw_maps(classifier, pixels, labels, block=block, batch_size=batch_size):
-        yield placed(normalized(raw), shape=(size, size), size=size, mode="squash")
 
 
 def normalized(raw: np.ndarray) -> np.ndarray:

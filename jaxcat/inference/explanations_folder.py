@@ -21,7 +21,7 @@ from PIL import Image
 from jaxcat.errors import ConfigError, DataError, JaxcatError, one_line
 from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier
-from jaxcat.inference.explanation import normalized, overlay, placed, raw_maps
+from jaxcat.inference.explanation import normalized, overlay, placed
 from jaxcat.inference.prediction import Prediction
 from jaxcat.system.files import replacing
 from jaxcat.wording import printable
@@ -69,8 +69,7 @@ def explained(
     """The same results, each prediction with its raw map, computed a batch at a time."""
     results, again = itertools.tee(results)
     of_pixels, of_labels = itertools.tee(result for result in again if isinstance(result, Prediction))
-    maps = raw_maps(
-        classifier,
+    maps = classifier.xla.raw_maps(
         (prediction.prepared.seen for prediction in of_pixels),
         (int(prediction.probabilities.argmax()) for prediction in of_labels),
         block=block,

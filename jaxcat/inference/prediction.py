@@ -66,7 +66,7 @@ class Prediction(NamedTuple):
         prepared: its pixels.
         probabilities: float32 (classes,).
         features: float32 (features,), what the head sees; None if they were not asked for.
-        raw_map: Grad-CAM of the most probable class, see `explanation.raw_maps`; None unless it was asked for.
+        raw_map: Grad-CAM of the most probable class, see `XLAComputation.raw_maps`; None unless it was asked for.
     """
 
     path: Path

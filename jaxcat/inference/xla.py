@@ -17,7 +17,8 @@ from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import Parts, parts_of
 from jaxcat.bottlenecks.reading import batches_of, evaluated_together
 from jaxcat.data.batches import Batches, at_most, batches
-from jaxcat.inference.computation import Outputs, Records, computed_by, unit_of
+from jaxcat.inference.computation import EXPLAINED_TOGETHER, Outputs, Records, computed_by, unit_of
+from jaxcat.inference.explanation import block_to_explain
 from jaxcat.models.attribution import block_map
 from jaxcat.models.network import Tree
 from jaxcat.runs.restore import Restored
@@ -75,18 +76,30 @@ class XLAComputation:
             else:
                 yield np.asarray(self.evaluate_batch(batch)[0])[:count], None
 
-    def block_maps(
-        self, pixels: Iterable[np.ndarray], labels: Iterable[int], *, block: str, batch_size: int
+    def raw_maps(
+        self,
+        pixels: Iterable[np.ndarray],
+        labels: Iterable[int],
+        *,
+        block: str = "",
+        batch_size: int = EXPLAINED_TOGETHER,
     ) -> Iterator[np.ndarray]:
-        """Grad-CAM of one block, float32 (b, h, w), an array for each `batch_size` images.
+        """Grad-CAM of each image, float32 (h, w), not negative, not yet divided by its maximum.
+
+        h and w are the sides of the block's output. It is computed in float32, with the head of the run.
 
         Args:
-            pixels: prepared images, uint8 (S, S, 3).
-            labels: of the class to explain, one for each image; as many are read as a batch has, after its pixels.
-            block: one of `network.blocks`.
+            pixels: prepared images, uint8 (image_size, image_size, 3).
+            labels: the class to explain of each image; as many are read as a batch has, after its pixels. With two
+                classes, class 0 explains the negative logit.
+            block: a block of the backbone; "" is the last one that the head reads.
+
+        Raises:
+            ConfigError: no such block, or the head does not depend on it.
         """
+        block = block_to_explain(self.run.meta.config.model, block)
         for count, batch in self._padded(pixels, batch_size, labels):
-            yield np.asarray(self._map_step(block)(self._arrays, batch["image"], batch["label"]))[:count]
+            yield from np.asarray(self._map_step(block)(self._arrays, batch["image"], batch["label"]))[:count]
 
     @property
     def _arrays(self) -> Tree:

@@ -12,7 +12,7 @@ from PIL import Image
 from jaxcat.data.images.decoding import decode, decoding_of
 from jaxcat.data.images.formats import open_image
 from jaxcat.errors import DataError
-from jaxcat.inference.explanation import colours, normalized, placed, raw_maps
+from jaxcat.inference.explanation import colours, normalized, placed
 from jaxcat.serve.refused import Refused
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def answer(
     if view:
         found["view"] = _address(Image.fromarray(pixels).resize(_small(width, height, VIEW)), "JPEG", quality=85)
     if heat:
-        (raw,) = raw_maps(classifier, [prepared], [int(best[0])])
+        (raw,) = classifier.xla.raw_maps([prepared], [int(best[0])])
         data, (across, down) = classifier.config.data, _small(width, height, HEAT)
         where = placed(
             normalized(raw), shape=(height, width), size=data.image_size, mode=data.resize, output=(down, across)

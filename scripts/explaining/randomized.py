@@ -72,8 +72,7 @@ def grad_cam_of(
     def maps(params: Tree, stats: Tree) -> np.ndarray:
         frozen, trained = place_replicated(make_mesh(), classifier.network.split(params, stats))
         computation.run = classifier.xla.run._replace(frozen=frozen, trained=trained)
-        batches = computation.block_maps(pixels, labels, block=block, batch_size=8)
-        return np.concatenate(list(batches))
+        return np.stack(list(computation.raw_maps(pixels, labels, block=block)))
 
     return maps
 

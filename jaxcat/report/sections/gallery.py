@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxcat.inference.explanation import colours, normalized, placed, raw_maps
+from jaxcat.inference.explanation import colours, normalized, placed
 from jaxcat.report.context import Context
 from jaxcat.report.section import Section
 
@@ -111,7 +111,7 @@ def heat_maps(context: Context, numbers: list[int]) -> dict[int, str]:
     pixels = (classifier.prepare(context.split.stored(number), context.files[number]) for number in numbers)
     labels = [int(context.predicted[number]) for number in numbers]
     found = {}
-    for number, raw in zip(numbers, raw_maps(classifier, pixels, labels, block=context.block), strict=True):
+    for number, raw in zip(numbers, classifier.xla.raw_maps(pixels, labels, block=context.block), strict=True):
         seen = context.pictures.seen(number)
         scale = HEAT_SIDE / max(seen.height, seen.width)
         output = max(1, round(seen.height * scale)), max(1, round(seen.width * scale))
