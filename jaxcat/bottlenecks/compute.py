@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxcat.bottlenecks.rows import Rows, cannot_write
+from jaxcat.bottlenecks.rows import Rows, writing_to
 from jaxcat.data.augmentation.table import Views
 from jaxcat.data.store import Store
 from jaxcat.system.console import progress_of
@@ -181,10 +181,8 @@ def alone(parts: Sequence[Rows], console: Console, *, stop: Callable[[], int]) -
 
     with contextlib.ExitStack() as stack:
         for rows in sorted(parts, key=lambda rows: rows.folder):
-            try:
+            with writing_to(rows.folder):
                 status = stack.enter_context(locked(rows.folder / ".lock", waiting=waiting, stop=stop))
-            except OSError as error:
-                raise cannot_write(rows.folder, error) from error
             if status:
                 stack.close()
                 yield status

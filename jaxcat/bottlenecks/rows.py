@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from jaxcat.errors import CacheError, one_line
-from jaxcat.system.files import cache_dir, flush, replacing, write_bytes
+from jaxcat.system.files import cache_dir, flush, replacing, write_bytes, write_errors_as
 
 logger = logging.getLogger(__name__)
 BLOCK_ROWS, BLOCK_BYTES = 256, 2**25  # limits of a block: the most that a killed run can lose
@@ -89,13 +89,11 @@ class Rows:
         Raises:
             CacheError: the cache cannot be written.
         """
-        try:
+        with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             if not (self.folder / "key.json").exists():  # a complete cache of another user may be read-only
                 write_bytes(self.folder / "key.json", self._key.encode())
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
         self.refresh()
 
     def _sweep(self) -> None:
@@ -214,7 +212,7 @@ class Rows:
         name = hashlib.blake2b(b"".join(wanted), digest_size=16).hexdigest()
         said = {"rows": [identity.hex() for identity in wanted], "crc32": _checksum(rows)}
         array, marker = self.folder / f"{name}.npy", self.folder / f"{name}.json"
-        try:
+        with writing_to(self.folder):
             _write_array(array, rows)
             try:
                 write_bytes(marker, json.dumps(said).encode())
@@ -223,8 +221,6 @@ class Rows:
                     if not marker.exists():  # if it exists, another run has written the same block
                         array.unlink(missing_ok=True)
                 raise
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
         self._remember(name, _array(wanted))
 
 
@@ -256,10 +252,10 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def cannot_write(folder: Path, error: OSError) -> CacheError:
-    """The error for a cache that cannot be written."""
-    return CacheError(
-        f"{folder}: cannot be written: {one_line(error)}. Free space (python -m jaxcat.cache list), set "
-        "JAXCAT_CACHE to another directory or, if the head is trained, do without bottlenecks: "
-        "--config.bottleneck.views=0"
+def writing_to(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Turns system errors into one about a cache that cannot be written."""
+    advice = (
+        ". Free space (python -m jaxcat.cache list), set JAXCAT_CACHE to another directory or, if the head is trained, "
+        "do without bottlenecks: --config.bottleneck.views=0"
     )
+    return write_errors_as(CacheError, folder, advice)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcat.errors import ConfigError, ExportError, JaxcatError, one_line
 from jaxcat.export.formats import FLOAT32, SINGLE_FILE, Format, format_of
 from jaxcat.system.console import Console, said_if_long
-from jaxcat.system.files import placing
+from jaxcat.system.files import placing, write_errors_as
 from jaxcat.system.paths import typed
 
 if TYPE_CHECKING:
@@ -58,17 +58,14 @@ def export(
     from jaxcat.export.description import description_of, text_of
     from jaxcat.export.network import exported
 
-    try:
-        with placing(target) as aside:
-            network = exported(classifier)
-            with said_if_long(f"writing {format}", console=console), _reported(target):
-                writer.write(aside, network, weights=weights)
-                run = writer.opened(aside, network)
-            parity = _parity(classifier, run, kind, weights=weights, accept=accept, console=console)
-            description = description_of(classifier, format=format, weights=weights, parity=parity)
-            writer.describe(aside, text_of(description), classes=classifier.classes)
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written: {one_line(error)}") from error
+    with write_errors_as(ExportError, target), placing(target) as aside:
+        network = exported(classifier)
+        with said_if_long(f"writing {format}", console=console), _reported(target):
+            writer.write(aside, network, weights=weights)
+            run = writer.opened(aside, network)
+        parity = _parity(classifier, run, kind, weights=weights, accept=accept, console=console)
+        description = description_of(classifier, format=format, weights=weights, parity=parity)
+        writer.describe(aside, text_of(description), classes=classifier.classes)
     return description
 
 

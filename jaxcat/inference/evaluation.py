@@ -34,7 +34,7 @@ from jaxcat.objectives.probabilities import with_zero_logit
 from jaxcat.objectives.reliability import calibration_error
 from jaxcat.runs.records import Listed, rules_of
 from jaxcat.system.console import Console, progress_of
-from jaxcat.system.files import replacing
+from jaxcat.system.files import replacing, write_errors_as
 from jaxcat.wording import counted, printable
 
 MOST_NAME = 100  # bytes of a file's name before its suffix; encrypted file systems take 143 for both, others 255
@@ -174,13 +174,11 @@ def write_evaluation(folder: Path, name: str, *, summary: dict, split: Split, pr
         name: of the files, without their suffixes.
     """
     figures = folder / f"{name}.json"
-    try:
+    with write_errors_as(CheckpointError, folder, f"; {_ELSEWHERE}"):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / f"{name}.predictions.csv") as rows_aside, replacing(figures) as aside:
             write_predictions(rows_aside, split, probabilities, classes=summary["classes"])
             aside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}; {_ELSEWHERE}") from error
     return figures
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcat.errors import ConfigError, DataError, JaxcatError, one_line
+from jaxcat.errors import ConfigError, DataError, JaxcatError
 from jaxcat.escaping import for_cell
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.explanation import normalized, overlay, placed
 from jaxcat.inference.prediction import Prediction
-from jaxcat.system.files import replacing
+from jaxcat.system.files import replacing, write_errors_as
 from jaxcat.wording import printable
 
 TABLE = "explanations.csv"
@@ -87,7 +87,7 @@ def explanations_folder(folder: Path, classifier: Classifier) -> Iterator[Callab
     Raises:
         JaxcatError: the folder cannot be written.
     """
-    try:
+    with _reported(folder):
         folder.mkdir(exist_ok=True)
         # "x": nothing is overwritten, and a link that someone planted is not followed
         with open(folder / TABLE, "x", encoding="utf-8", errors="surrogateescape", newline="", buffering=1) as file:
@@ -106,8 +106,6 @@ def explanations_folder(folder: Path, classifier: Classifier) -> Iterator[Callab
                     table.writerow(row)
 
             yield add
-    except OSError as error:
-        raise _failed(folder, error) from error
 
 
 def _drawn(classifier: Classifier, prediction: Prediction) -> np.ndarray:
@@ -126,14 +124,6 @@ def _name(number: int, path: Path) -> str:
     return f"{number:05}-{readable}.png"
 
 
-@contextlib.contextmanager
-def _reported(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _failed(folder, error) from error
-
-
-def _failed(folder: Path, error: OSError) -> JaxcatError:
-    name, reason = printable(str(folder)), one_line(error)
-    return JaxcatError(f"--explain {name}: cannot be written: {reason}; free space or give another directory")
+def _reported(folder: Path) -> contextlib.AbstractContextManager[None]:
+    where = f"--explain {printable(str(folder))}"
+    return write_errors_as(JaxcatError, where, "; free space or give another directory")

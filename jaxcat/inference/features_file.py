@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxcat.errors import ConfigError, JaxcatError
-from jaxcat.system.files import replacing
+from jaxcat.system.files import replacing, write_errors_as
 
 SUFFIXES = (".npy", ".npz")
 
@@ -44,23 +44,20 @@ def features_file(path: Path, *, count: int) -> Iterator[Callable[[Path, np.ndar
         JaxcatError: the file cannot be written.
     """
     files: list[str] = []
-    try:
-        with replacing(path) as rows_aside:
-            with open(rows_aside, "wb") as file:
-                _header(file, 0, count)
+    with _reported(path), replacing(path) as rows_aside:
+        with open(rows_aside, "wb") as file:
+            _header(file, 0, count)
 
-                def add(image: Path, features: np.ndarray) -> None:
-                    with _reported(path):
-                        file.write(np.ascontiguousarray(features, "<f4").tobytes())
-                    files.append(str(image))
+            def add(image: Path, features: np.ndarray) -> None:
+                with _reported(path):
+                    file.write(np.ascontiguousarray(features, "<f4").tobytes())
+                files.append(str(image))
 
-                yield add
-                file.seek(0)
-                _header(file, len(files), count)
-            if path.suffix.lower() == ".npz":
-                _pack(rows_aside, files)
-    except OSError as error:
-        raise _failed(path, error) from error
+            yield add
+            file.seek(0)
+            _header(file, len(files), count)
+        if path.suffix.lower() == ".npz":
+            _pack(rows_aside, files)
 
 
 def _header(file: BinaryIO, rows: int, count: int) -> None:
@@ -77,13 +74,5 @@ def _pack(rows: Path, files: list[str]) -> None:
             np.lib.format.write_array(member, np.array(files, dtype=np.str_), allow_pickle=False)
 
 
-@contextlib.contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _failed(path, error) from error
-
-
-def _failed(path: Path, error: OSError) -> JaxcatError:
-    return JaxcatError(f"--features {path}: cannot be written: {error.strerror}; free space or give a file elsewhere")
+def _reported(path: Path) -> contextlib.AbstractContextManager[None]:
+    return write_errors_as(JaxcatError, f"--features {path}", "; free space or give a file elsewhere")

@@ -15,13 +15,13 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxcat.errors import CheckpointError, ConfigError, one_line
+from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.escaping import for_json_in_page
 from jaxcat.report.context import Context
 from jaxcat.report.numbers import percent
 from jaxcat.report.origins import shown_path
 from jaxcat.report.section import Section
-from jaxcat.system.files import write_text
+from jaxcat.system.files import write_errors_as, write_text
 from jaxcat.wording import counted, printable
 
 HERE = Path(__file__).parent
@@ -58,11 +58,9 @@ def write(folder: Path, context: Context, sections: Sequence[Section]) -> Path:
         CheckpointError: the folder cannot be written.
     """
     text, path = text_of(context, sections), folder / FILE
-    try:
+    with write_errors_as(CheckpointError, path):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {one_line(error)}") from error
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jaxcat.errors import CheckpointError, one_line
 from jaxcat.objectives.temperature import HIGHEST, LOWEST
 from jaxcat.runs.meta import Meta
-from jaxcat.system.files import json_digest, regular_bytes, write_text
+from jaxcat.system.files import json_digest, regular_bytes, write_errors_as, write_text
 
 FILE, VERSION = "calibration.json", 1
 MOST_BYTES = 2**16
@@ -72,10 +72,8 @@ def divided(params: Mapping[str, Any], temperature: float) -> dict[str, Any]:
 def write_calibration(workdir: Path, calibration: Calibration) -> Path:
     """Writes calibration.json, completely or not at all; returns its path. Raises CheckpointError if it cannot be."""
     path = workdir / FILE
-    try:
+    with write_errors_as(CheckpointError, path):
         write_text(path, json.dumps(calibration.to_json(), indent=1) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 

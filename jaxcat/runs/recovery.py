@@ -20,6 +20,7 @@ from jaxcat.runs import checkpoints
 from jaxcat.runs.meta import Meta, check_digests, digests, read_meta
 from jaxcat.runs.unmerged import readable
 from jaxcat.runs.workdir import DAMAGED, REPLACED, checkpoint, numbered, steps, way_out
+from jaxcat.system.files import write_errors_as
 from jaxcat.system.processes import barrier, values_of_processes
 from jaxcat.wording import counted
 
@@ -105,7 +106,7 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
     for step, error in damaged.items():
         target = workdir / DAMAGED / str(step)
         if jax.process_index() == 0:
-            try:
+            with write_errors_as(CheckpointError, target):
                 numbered(target.parent)  # raises for a link
                 target.parent.mkdir(exist_ok=True)
                 number = 1
@@ -113,8 +114,6 @@ def set_aside(workdir: Path, damaged: dict[int, CheckpointError], *, good: int) 
                     number += 1
                     target = target.with_name(f"{step}.{number}")
                 os.rename(checkpoint(workdir, step), target)
-            except OSError as failure:
-                raise CheckpointError(f"{target}: cannot be written: {failure.strerror}") from failure
             logger.warning("%s; it is now in %s, and the run continues from step %d", error, target, good)
     barrier()  # no process goes on before they are moved
 

@@ -24,7 +24,7 @@ from jaxcat.serve.corrections import Corrections
 from jaxcat.serve.learning import Learning, Run
 from jaxcat.serve.worker import MOST_WAITING, Worker
 from jaxcat.system.console import Console, said_if_long
-from jaxcat.system.files import NoHomeError, cache_dir
+from jaxcat.system.files import NoHomeError, cache_dir, write_errors_as
 
 MOST_CONNECTIONS = 256  # at a time; most of them wait between requests. Further ones get 503
 IDLE_SECONDS = 5  # after which a connection without a request is closed
@@ -155,12 +155,10 @@ def token_file(policy: security.Policy) -> Iterator[Path]:
     except (OSError, NoHomeError):
         folder = Path(tempfile.mkdtemp(prefix="jaxcat-"))  # only this user can read it
     path = folder / f"{policy.port}.token"
-    try:
+    with write_errors_as(CacheError, path, "; set JAXCAT_CACHE to another folder"):
         path.unlink(missing_ok=True)  # of a server that was killed
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(policy.token)
-    except OSError as error:
-        raise CacheError(f"{path}: cannot be written: {one_line(error)}; set JAXCAT_CACHE to another folder") from error
     try:
         yield path
     finally:

@@ -108,7 +108,7 @@ def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dic
     from jaxcat.study.collect import Interrupted
     from jaxcat.study.results import run
     from jaxcat.system.devices import make_mesh
-    from jaxcat.system.files import write_text
+    from jaxcat.system.files import write_errors_as, write_text
     from jaxcat.system.interruption import Interruption
 
     mesh = make_mesh()
@@ -118,17 +118,13 @@ def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dic
         except Interrupted as interrupted:
             console.print("interrupted: the features are kept, and the same command continues with them")
             return interrupted.status
-    try:
+    with write_errors_as(CheckpointError, f"--workdir {workdir}", "; free space or give access"):
         best = advice.recommended(config, results.winner)
         why = f"The blocks that a study of {len(results.collected.splits['train'])} images chose."
         write_text(workdir / advice.CONFIG_FILE, advice.config_file(best, why))
         pictures.draw(workdir, results)
         said = list(summary.lines(results, workdir))
         files.write(workdir / FILE, results, request=asked, summary=said)
-    except OSError as error:
-        raise CheckpointError(
-            f"--workdir {workdir}: cannot be written: {one_line(error)}; free space or give access"
-        ) from error
     summary.show(console, results, workdir)
     return 0
 

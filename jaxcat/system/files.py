@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from jaxcat.errors import ConfigError
+from jaxcat.errors import ConfigError, JaxcatError, one_line
 from jaxcat.system import paths
 
 ASIDE = ".aside"  # suffix of files that are not complete yet
@@ -73,6 +73,18 @@ def _cache_of(wanted: str) -> Path:
 def json_digest(plain: Any) -> str:
     """SHA-256 of plain JSON, as hexadecimal digits; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def write_errors_as(kind: type[JaxcatError], where: Path | str, advice: str = "") -> Iterator[None]:
+    """Turns an OSError of the block into an error of this kind, which says what cannot be written, why and what to do.
+
+    `advice` is what to do, with the punctuation before it; it may be empty.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{where}: cannot be written: {one_line(error)}{advice}") from error
 
 
 @contextlib.contextmanager

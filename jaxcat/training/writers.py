@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxcat.errors import CheckpointError, ConfigError, one_line
 from jaxcat.system.console import Console
-from jaxcat.system.files import write_text
+from jaxcat.system.files import write_errors_as, write_text
 from jaxcat.training.stages import epochs_of
 
 CANDIDATES = "candidates"  # key in the entry of an exact head: the ranges of blocks and penalties compared
@@ -36,16 +36,10 @@ class Writer(Protocol):
         """Closes the writer, also if the run did not finish."""
 
 
-@contextlib.contextmanager
-def writing_to(workdir: Path) -> Iterator[None]:
+def writing_to(workdir: Path) -> contextlib.AbstractContextManager[None]:
     """Turns system errors into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"--workdir {workdir}: cannot be written: {error.strerror}. Its checkpoints stay good: free space or give "
-            "access, and the same command continues"
-        ) from error
+    advice = ". Its checkpoints stay good: free space or give access, and the same command continues"
+    return write_errors_as(CheckpointError, f"--workdir {workdir}", advice)
 
 
 class MetricsFile:

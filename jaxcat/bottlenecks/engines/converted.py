@@ -33,7 +33,7 @@ from jaxcat.errors import CacheError, EngineError, JaxcatError, one_line
 from jaxcat.models.plan import folded
 from jaxcat.models.preprocessing import Conventions
 from jaxcat.system.console import said_if_long
-from jaxcat.system.files import ASIDE, NoHomeError, cache_dir, json_digest, never, write_bytes
+from jaxcat.system.files import ASIDE, NoHomeError, cache_dir, json_digest, never, write_bytes, write_errors_as
 from jaxcat.system.locks import locked
 
 logger = logging.getLogger(__name__)
@@ -143,17 +143,13 @@ class Making:
     def _under_lock(self) -> Converted:
         """What another run has made meanwhile, else a new file."""
         folder = self._wanted.folder
-        try:
+        advice = "; free space (python -m jaxcat.cache list), or set JAXCAT_CACHE to another directory"
+        with write_errors_as(CacheError, folder, advice):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / ".lock", waiting=lambda _: None, stop=lambda: int(self._closed.is_set())) as ended:
                 if ended:
                     raise EngineError("the conversion was given up")
                 return _find(self._wanted) or self._convert()
-        except OSError as error:
-            raise CacheError(
-                f"{folder}: cannot be written: {one_line(error)}; free space (python -m jaxcat.cache list), or set "
-                "JAXCAT_CACHE to another directory"
-            ) from error
 
     def _convert(self) -> Converted:
         folder, arrays = self._wanted.folder, self._arrays()

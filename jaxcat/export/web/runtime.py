@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxcat.errors import CacheError, ConfigError, ExportError, one_line
 from jaxcat.system.console import Console, said_if_long
-from jaxcat.system.files import cache_dir, write_bytes
+from jaxcat.system.files import cache_dir, write_bytes, write_errors_as
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
 PACKAGE = f"{NAME}@{VERSION}"
@@ -58,12 +58,10 @@ def runtime(given: Path | None = None, *, console: Console | None = None) -> dic
         found = _by_npm()
     if problem := _problem(found):
         raise ExportError(f"npm pack {PACKAGE}: {problem}: {BY_HAND}")
-    try:
+    with write_errors_as(CacheError, folder, "; set JAXCAT_CACHE to another"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in found.items():
             write_bytes(folder / name, content)
-    except OSError as error:
-        raise CacheError(f"{folder}: cannot be written: {one_line(error)}; set JAXCAT_CACHE to another") from error
     return found
 
 
