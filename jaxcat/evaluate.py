@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
-from jaxcat.inference.run_flags import add_batch_size_flag, add_data_flags, add_run_flags
+from jaxcat.inference.run_flags import add_batch_size_flag, add_data_flags, add_run_flags, open_run
 from jaxcat.system import cli
 
 
@@ -58,7 +58,6 @@ def measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from jaxcat.inference import own_records
-    from jaxcat.inference.classifier import load
     from jaxcat.inference.evaluation import (
         evaluate,
         name_of,
@@ -75,14 +74,7 @@ def measure(arguments: argparse.Namespace) -> int:
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     console = Console(tables=True, quiet=process_index() != 0)
-    with said_if_long("reading the run", console=console):
-        classifier = load(
-            arguments.workdir,
-            step=arguments.step,
-            engine=arguments.engine,
-            keep_compiled=True,
-            calibrated=arguments.calibrated,
-        )
+    classifier = open_run(arguments, console=console)
     folder, average_over = _results(arguments), arguments.average_over
     if average_over != ORIGINAL:
         console.print(f"average over {average_over}: {average_of(average_over).cost}")

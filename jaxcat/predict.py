@@ -46,7 +46,7 @@ from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_cell
 from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
-from jaxcat.inference.run_flags import add_batch_size_flag, add_run_flags
+from jaxcat.inference.run_flags import add_batch_size_flag, add_run_flags, open_run
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -163,27 +163,17 @@ def _results(
 
 def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
     """The classifier of the run, or of the published weights."""
+    if not arguments.weights:
+        return open_run(arguments, console=console)
+    from jaxcat.inference.published import describe, published_classifier
+    from jaxcat.system.compilation import enable_compilation_cache
     from jaxcat.system.console import said_if_long
 
-    if arguments.weights:
-        from jaxcat.inference.published import describe, published_classifier
-        from jaxcat.system.compilation import enable_compilation_cache
-
-        enable_compilation_cache()
-        with said_if_long("reading weights", console=console):
-            classifier = published_classifier(arguments.weights)
-        print(describe(classifier), file=sys.stderr)
-        return classifier
-    from jaxcat.inference.classifier import load
-
-    with said_if_long("reading the run", console=console):
-        return load(
-            arguments.workdir,
-            step=arguments.step,
-            engine=arguments.engine,
-            keep_compiled=True,
-            calibrated=arguments.calibrated,
-        )
+    enable_compilation_cache()
+    with said_if_long("reading weights", console=console):
+        classifier = published_classifier(arguments.weights)
+    print(describe(classifier), file=sys.stderr)
+    return classifier
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:

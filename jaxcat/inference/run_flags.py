@@ -1,12 +1,17 @@
-"""The flags that several commands which use a run have, in the same words."""
+"""The flags that several commands which use a run have, in the same words, and the run that they name."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
+
+if TYPE_CHECKING:
+    from jaxcat.inference.classifier import Classifier
+    from jaxcat.system.console import Console
 
 SPLITS = ("train", "validation", "test")  # those of `data.records`, which imports what --help can do without
 ENGINE = "what computes; auto (default): the run's engine if it is ready here or images are many, else xla"
@@ -25,6 +30,15 @@ def add_run_flags(parser: argparse.ArgumentParser, *, engine: bool = True) -> No
         action="store_true",
         help="divide the logits by the temperature that python -m jaxcat.report --calibrate fitted (a trained head)",
     )
+
+
+def open_run(flags: Any, *, console: Console) -> Classifier:
+    """The classifier of --workdir, as the flags of `add_run_flags` say. Raises what `classifier.load` raises."""
+    from jaxcat.inference.classifier import load
+    from jaxcat.system.console import said_if_long
+
+    with said_if_long("reading the run", console=console):
+        return load(flags.workdir, flags.step, engine=flags.engine, keep_compiled=True, calibrated=flags.calibrated)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, path: Callable[[str], Path], *, split: str) -> None:

@@ -15,9 +15,10 @@ from jaxcat.data.records import Split
 from jaxcat.data.store import Store
 from jaxcat.errors import ConfigError
 from jaxcat.inference import own_records
-from jaxcat.inference.classifier import Classifier, load
+from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
 from jaxcat.inference.explanation import block_to_explain
+from jaxcat.inference.run_flags import open_run
 from jaxcat.report.calibrating import calibrate, check_calibrate
 from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
@@ -161,20 +162,12 @@ def measured(
 
 def opened(request: Request, console: Console) -> Classifier:
     """The classifier of the run, or of the published weights."""
-    if request.weights:
-        from jaxcat.inference.published import published_classifier
+    if not request.weights:
+        return open_run(request, console=console)
+    from jaxcat.inference.published import published_classifier
 
-        with said_if_long("reading weights", console=console):
-            return published_classifier(request.weights)
-    assert request.workdir is not None
-    with said_if_long("reading the run", console=console):
-        return load(
-            request.workdir,
-            step=request.step,
-            engine=request.engine,
-            keep_compiled=True,
-            calibrated=request.calibrated,
-        )
+    with said_if_long("reading weights", console=console):
+        return published_classifier(request.weights)
 
 
 def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] | None) -> Split:
