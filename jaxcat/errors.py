@@ -53,7 +53,7 @@ class ExportError(JaxcatError):
     """An exported file that cannot be written, or that does not compute what jaxcat computes."""
 
 
-def one_line(error: BaseException, *, most: int = 200) -> str:
-    """The operating system's message for an error, else the text of the error, else its type; in one line."""
+def one_line(error: BaseException) -> str:
+    """The operating system's message for an error, else its text, else its type: one line, cut after 200 characters."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else text[:most] + "…"
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -11,8 +11,6 @@ import re
 import shlex
 from typing import Any
 
-from jaxcat.wording import printable
-
 # JSON in a page ------------------------------------------------------------------------------------------------------
 
 # What would end a script element or begin a comment in one, and the two line ends that old JavaScript does not take in
@@ -27,20 +25,6 @@ def for_json_in_page(value: Any) -> str:
         ValueError: there is a number in it that JSON does not have, such as NaN.
     """
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_IN_PAGES)
-
-
-# plots ---------------------------------------------------------------------------------------------------------------
-
-
-def for_plot(text: str, most: int = 40) -> str:
-    """A text that matplotlib draws as it is: no mathematics, on one line, at most `most` characters.
-
-    Line ends, control characters and marks of writing direction become visible escapes; a longer text ends in `…`.
-    """
-    shown = printable(text)
-    if len(shown) > most:
-        shown = f"{shown[: most - 1]}…"
-    return shown.replace("$", r"\$")  # matplotlib draws \$ as $, and without any other $ there is no mathematics
 
 
 # cells of tables ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,6 @@ SHOWN = """return [...document.querySelectorAll("#answers > .card")].map((card) 
         (row) => [row.querySelector(".class").textContent, Number(row.querySelector("data").value)])),
     card.querySelector(".note")?.textContent ?? "", card.querySelector(".problem")?.textContent ?? ""]);"""
 ANSWERED = "return document.querySelectorAll('#answers .bars, #answers .problem').length;"
-Script = Callable[..., Any]
 
 
 class Firefox:

@@ -16,20 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_names import HOSTILE_NAMES
-from matplotlib.figure import Figure
 from small_export import classifier_of
 
 from jaxcat.config import default, flatten
 from jaxcat.configs import execute
 from jaxcat.data.records import Split
-from jaxcat.escaping import for_cell, for_json_in_page, for_plot, for_python, for_shell, from_cell
+from jaxcat.escaping import for_cell, for_json_in_page, for_python, for_shell, from_cell
 from jaxcat.export.web.page import for_html
 from jaxcat.inference.evaluation import write_predictions
 from jaxcat.predict import _rows
 from jaxcat.report.contents import SECTIONS
 from jaxcat.report.making import Request, measured
 from jaxcat.report.page import text_of
-from jaxcat.report.plots import svg
 from jaxcat.study.advice import command, config_file
 from jaxcat.study.files import _table
 from jaxcat.training.describe import next_command
@@ -65,21 +63,6 @@ def test_json_in_a_page(name):
 def test_json_in_a_page_has_no_number_that_json_lacks():
     with pytest.raises(ValueError, match="JSON"):
         for_json_in_page(float("nan"))
-
-
-@pytest.mark.filterwarnings("ignore:Glyph")  # matplotlib's font lacks it; the reader's may have it
-@each_name
-def test_a_plot_draws_the_text_itself(name):
-    shown = printable(name)
-    expected = shown if len(shown) <= 40 else f"{shown[:39]}…"
-    figure, file = Figure(), io.StringIO()
-    text = figure.text(0, 0, for_plot(name))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("matplotlib").rcParams, "svg.fonttype", "none")
-        figure.savefig(file, format="svg")
-    drawn = [data for tag, data in Parsed(file.getvalue()).texts if tag == "text"]
-    assert "".join(drawn).replace("\xa0", " ").split() == expected.split()
-    assert text.get_text().replace(r"\$", "$") == expected
 
 
 @each_name
@@ -162,19 +145,6 @@ def test_the_report(page, context):
     for name in NAMES:
         assert printable(name) in shown
     assert is_printable(page.replace("\n", ""))
-
-
-@pytest.mark.filterwarnings("ignore:constrained_layout")  # names of 300 characters leave no room
-def test_plots_of_the_report():
-    def draw(figure, colours):
-        axes = figure.subplots()
-        axes.set_yticks(range(len(NAMES)), [for_plot(name, most=500) for name in NAMES])
-
-    plot = svg(draw, alt="names")
-    text = __import__("base64").b64decode(plot.light.partition(",")[2]).decode()
-    drawn = " ".join("".join(data for tag, data in Parsed(text).texts if tag == "text").split())
-    for name in NAMES:
-        assert " ".join(printable(name).split()) in drawn
 
 
 def test_tables_of_evaluate_study_and_predict(tmp_path, capsys):

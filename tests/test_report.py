@@ -366,7 +366,6 @@ def test_the_dark_plot_is_the_one_that_is_drawn_in_its_colours():
         axes.bar([1, 2], [3, 4], color=colours.first, alpha=0.75, label="#2457d6")
         axes.errorbar([1, 2], [3, 4], [1, 1], color=colours.second, ecolor=colours.text, marker="D")
         axes.text(1, 1, "bad", color=colours.bad)
-        axes.set_facecolor(colours.ground)
         axes.legend()
 
     light, dark = (plots._drawn(draw, colours, 4, 3) for colours in (plots.LIGHT, plots.DARK))

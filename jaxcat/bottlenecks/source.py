@@ -258,13 +258,9 @@ class BottleneckSource:
         return self._batches_of(each)(indices=indices, batch_size=config.batch_size, sizes=sizes)
 
     def validation(self) -> Batches:
-        return self.unshuffled("validation")
-
-    def unshuffled(self, split: str) -> Batches:
-        """The batches of one pass over all records of a split, of "train" the first view if it has several."""
-        total = len(self.splits[split])
+        total = len(self.splits["validation"])
         batch_size = evaluated_together(total, row_bytes=self.parts.row_bytes)
-        return self._batches_of(self._first(split))(indices=np.arange(total), batch_size=batch_size)
+        return self._batches_of(self._first("validation"))(indices=np.arange(total), batch_size=batch_size)
 
     def reader_of(self, split: str) -> list[tuple[PooledPart, PartReader]]:
         """Each part of the features of a split, of "train" the first view if it has several, and its reader.

@@ -122,10 +122,10 @@ class StoreOfViews:
         return gathered
 
 
-def average_of(name: str, *, named: str = "average_over=") -> Average:
-    """The row of this name. Raises ConfigError if there is none; `named` is what the message calls the request."""
+def average_of(name: str) -> Average:
+    """The row of this name. Raises ConfigError if there is none."""
     if problem := not_one_of(str(name), AVERAGES):  # a program may pass None
-        raise ConfigError(f"{named}{name}: {problem}")
+        raise ConfigError(f"average_over={name}: {problem}")
     return AVERAGES[name]
 
 

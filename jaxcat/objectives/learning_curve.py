@@ -93,12 +93,12 @@ class Curve(NamedTuple):
         return float(self.law.error(above) - self.law.error(size)), float(edges[0]), float(edges[1])
 
 
-def sizes_of(records: int, *, least: int, most: int = 5) -> list[int]:
+def sizes_of(records: int, *, least: int) -> list[int]:
     """Sizes of subsets, each √2 times the one before, the largest `records` / √2; none is below `least`.
 
-    At most `most` sizes: far below the number of records, error falls at another rate than the law's.
+    At most five: far below the number of records, error falls at another rate than the law's.
     """
-    sizes = [round(records / 2 ** (step / 2)) for step in range(most, 0, -1)]
+    sizes = [round(records / 2 ** (step / 2)) for step in range(5, 0, -1)]
     return [size for size in sizes if size >= least]
 
 

@@ -41,7 +41,7 @@ class Temperature(NamedTuple):
 
 
 def fit_temperature(
-    logits: np.ndarray, labels: np.ndarray, *, groups: np.ndarray | None = None, folds: int = FOLDS, seed: int = 0
+    logits: np.ndarray, labels: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
 ) -> Temperature:
     """Fits the temperature by log loss, to all records and without each fold.
 
@@ -49,7 +49,6 @@ def fit_temperature(
         logits: (N, outputs); one output is the logit of the second of two classes. Log-probabilities serve as logits.
         labels: int (N,).
         groups: int (N,), equal for records that are in one fold; None: each record alone.
-        folds: how many, if there are so many groups.
         seed: of the folds.
     """
     from scipy.special import log_softmax
@@ -58,7 +57,7 @@ def fit_temperature(
     if logits.shape[1] == 1:
         logits = np.hstack([np.zeros_like(logits), logits])
     of_groups = Groups(groups, records=len(labels))
-    fold = folds_of(labels, of_groups, number=min(folds, of_groups.count), seed=seed)
+    fold = folds_of(labels, of_groups, number=min(FOLDS, of_groups.count), seed=seed)
     after, of_folds = log_softmax(logits, axis=1), []
     before = after.copy()
     for number in np.unique(fold) if of_groups.count > 1 else ():

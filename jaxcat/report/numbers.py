@@ -19,6 +19,6 @@ def between(interval: tuple[float, float]) -> str:
     return f"95 % interval {low} to {high} %"
 
 
-def short(name: str, most: int = 40) -> str:
-    """A name among others, with at most so many characters."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def short(name: str) -> str:
+    """A name among others, with at most 40 characters."""
+    return name if len(name) <= 40 else f"{name[:39]}…"

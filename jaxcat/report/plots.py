@@ -19,14 +19,13 @@ class Colours(NamedTuple):
     text: str
     soft: str
     line: str
-    ground: str
     first: str
     second: str
     bad: str
 
 
-LIGHT = Colours("#1b1f27", "#596273", "#d4d9e2", "#ffffff", "#2457d6", "#b35c00", "#a8161c")
-DARK = Colours("#e9ecf1", "#a3adbd", "#343c49", "#1e232b", "#86a9ff", "#f0b266", "#ff9a94")
+LIGHT = Colours("#1b1f27", "#596273", "#d4d9e2", "#2457d6", "#b35c00", "#a8161c")
+DARK = Colours("#e9ecf1", "#a3adbd", "#343c49", "#86a9ff", "#f0b266", "#ff9a94")
 
 
 class Plot(NamedTuple):
@@ -46,7 +45,8 @@ def svg(draw: Draw, *, alt: str, width: float = 6.4, height: float = 3.6) -> Plo
     """Draws a plot in the light scheme, and colours its lines and texts anew for the dark one.
 
     Args:
-        draw: called with a new figure and the colours. Texts from outside go through `escaping.for_plot`.
+        draw: called with a new figure and the colours. It draws no text from outside, in which matplotlib takes `$…$`
+            for mathematics.
         alt: what the plot shows, in words.
         width, height: in inches; at 100 % the page shows 96 pixels for each.
     """

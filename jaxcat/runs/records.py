@@ -166,6 +166,6 @@ def changed_images(split: Split, digests: Sequence[bytes | None], listed: Listed
     ]
 
 
-def some(names: Sequence[str], *, most: int = EXAMPLES) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names, such as `a.jpg, b.jpg, …`."""
-    return ", ".join(map(printable, names[:most])) + (", …" if len(names) > most else "")
+    return ", ".join(map(printable, names[:EXAMPLES])) + (", …" if len(names) > EXAMPLES else "")

@@ -23,7 +23,7 @@ SCALES = (8, 10, 12, 14, 16)
 _MAX_SAMPLE_VALUE, _WHITE_IS_ZERO = 281, 0  # of TIFF
 _PHOTOMETRIC, _BITS, _PLANAR, _SAMPLE_FORMAT, _SIGNED = 262, 258, 284, 339, 2
 # Pillow keeps one byte of a value of two. What reads the other one:
-_NATIVE, _FOREIGN = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+_FOREIGN = "B" if sys.byteorder == "little" else "L"
 _OTHER_BYTE = {"B": "L", "L": "B", "N": _FOREIGN}
 _DARK = 12  # bits; 16-bit images with such values only are nearly black
 _warned: set[str] = set()

@@ -80,9 +80,9 @@ def clean(text: str) -> str:
     return composed(text.strip())
 
 
-def first(items: Sequence[str], *, most: int = EXAMPLES) -> str:
+def first(items: Sequence[str]) -> str:
     """The first few of many, in one line."""
-    return ", ".join(items[:most]) + (", …" if len(items) > most else "")
+    return ", ".join(items[:EXAMPLES]) + (", …" if len(items) > EXAMPLES else "")
 
 
 def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skipped | None = None) -> Data:

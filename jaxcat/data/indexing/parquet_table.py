@@ -33,11 +33,11 @@ def read_parquet(content: bytes, wanted: Mapping[str, str], *, where: str, rules
         except Exception as error:
             raise DataError(f"{where}: column {name!r} cannot be read: {one_line(error)}") from error
         cells[key] = _as_text(column, pa, what=f"{where}: column {name!r}")
-    refuse_unused_splits(_few_texts(file, names, columns, pa), columns, wanted, where=where, rules=rules)
+    refuse_unused_splits(_few_texts(file, names, columns), columns, wanted, where=where, rules=rules)
     return Table(where, "row", list(range(1, rows + 1)), cells, columns, found, "")
 
 
-def _few_texts(file: Any, names: Sequence[str], columns: Mapping[str, str], pa: Any) -> dict[str, list[str]]:
+def _few_texts(file: Any, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, list[str]]:
     """Name → values as text, of the columns of text or whole numbers that are not used and have few values."""
     few = {}
     for name in names:

@@ -43,7 +43,7 @@ def section_of(context: Context) -> Section:
         "suspects": suspects,
         "pairs": _pairs(context, found, copies),
         "compared": compared,
-        "twins": {"words": _of_twins(context, twins), "cards": _twins(context, twins)},
+        "twins": {"words": _of_twins(twins), "cards": _twins(context, twins)},
         "unusual": [_card(context, image.number, f"distance {far:.2f}") for image, far in unusual],
         "counts": counts,
         "without_images": len(context.classes) - len(counts),
@@ -179,7 +179,7 @@ def _image(context: Context, train: Split | None, image: Image) -> dict[str, Any
     }
 
 
-def _of_twins(context: Context, twins: Sequence[Twin]) -> str:
+def _of_twins(twins: Sequence[Twin]) -> str:
     if not twins:
         return ""
     trained = sum(each.split == TRAIN for each in twins)
