@@ -30,7 +30,7 @@ from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system import cli
 from jaxcat.system.console import Console, progress_of
-from jaxcat.wording import counted, printable
+from jaxcat.wording import counted, first_few, printable
 
 MOST = 50  # groups of equal images with one label that are listed
 
@@ -101,10 +101,10 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     for line in found.unreadable:
         say(f"unreadable: {line}")
     if found.renamed:
-        say(f"{len(found.renamed):,} with another format's suffix: {_examples(found.renamed)}")
+        say(f"{len(found.renamed):,} with another format's suffix: {first_few(found.renamed)}")
     if found.deep:
         scale = f"their values become levels as {found.grey_bits} bits (data.grey_bits)"
-        say(f"{counted(len(found.deep), '16-bit image')}, {scale}: {_examples(found.deep)}")
+        say(f"{counted(len(found.deep), '16-bit image')}, {scale}: {first_few(found.deep)}")
     for line in [*_twins(found), *found.skipped.lines()]:
         say(line)
     for line in found.warnings:
@@ -132,10 +132,6 @@ def _classes(found: inspection.Findings) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
-
-
-def _examples(names: Sequence[str]) -> str:
-    return ", ".join(names[: twins.EXAMPLES]) + (", …" if len(names) > twins.EXAMPLES else "")
 
 
 def _formats(found: inspection.Findings) -> str:

@@ -18,6 +18,11 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, in one line: `a, b, c, …`."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def first_to_last(names: Sequence[str]) -> str:
     """Names in their order, such as blocks of a network, by the ends: `mixed0 … mixed10`; a single name as it is."""
     return names[0] if names[0] == names[-1] else f"{names[0]} … {names[-1]}"

@@ -19,7 +19,7 @@ from jaxcat.data.grouping import spread
 from jaxcat.data.indexing.patterns import Pattern
 from jaxcat.data.records import SPLITS, Split, rank_key
 from jaxcat.errors import ConfigError, DataError
-from jaxcat.wording import counted, printable
+from jaxcat.wording import counted, first_few, printable
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def folds_of(split: Split, folds: int, classes: Sequence[str], *, seed: int) -> 
         logger.warning(
             "in some of the %d folds, validation has no image of %s: %s",
             *(folds, counted(len(lacking), "class", "classes")),
-            ", ".join(lacking[:EXAMPLES]) + (", …" if len(lacking) > EXAMPLES else ""),
+            first_few(lacking),
         )
     return fold
 

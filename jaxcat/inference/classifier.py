@@ -33,7 +33,7 @@ from jaxcat.runs.calibration import Calibration, divided
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.head_file import Head, read_head
 from jaxcat.runs.meta import Meta, pixel_changes, read_meta
-from jaxcat.wording import counted, first_to_last, printable
+from jaxcat.wording import counted, first_few, first_to_last, printable
 
 if TYPE_CHECKING:
     from jaxcat.inference.xla import XLAComputation
@@ -129,7 +129,7 @@ class Classifier:
         self.engine = EngineChoice(meta, asked=engine, head=self._head_in_file, xla=lambda: self.xla)
 
     def __repr__(self) -> str:
-        names = ", ".join(printable(name) for name in self.classes[:NAMED]) + (", …" * (len(self.classes) > NAMED))
+        names = first_few([printable(name) for name in self.classes], NAMED)
         return (
             f"<jaxcat classifier: {counted(len(self.classes), 'class', 'classes')} ({names}), "
             f"{first_to_last(pooled_blocks(self.config.model))} of {self.config.model.backbone}, step {self.step}>"

@@ -24,7 +24,7 @@ from jaxcat.runs.meta import Meta
 from jaxcat.training.optim import is_exact
 from jaxcat.training.stages import entries_of, title
 from jaxcat.training.writers import CANDIDATES
-from jaxcat.wording import counted, first_to_last
+from jaxcat.wording import counted, first_few, first_to_last
 
 NAMED = 12  # classes
 SCRATCH = "random numbers"
@@ -52,8 +52,7 @@ def about(context: Context) -> list[tuple[str, str]]:
 def _rows(context: Context) -> Iterator[tuple[str, str]]:
     meta, config = context.classifier.meta, context.classifier.config
     names = [short(context.classes[label]) for label in printed_order(meta.classes)]
-    more = ", …" if len(names) > NAMED else ""
-    yield "Classes", f"{len(names):,}: {', '.join(names[:NAMED])}{more}"
+    yield "Classes", f"{len(names):,}: {first_few(names, NAMED)}"
     if context.workdir is not None:
         yield "Data", _data(context)
     yield from _weights(meta)

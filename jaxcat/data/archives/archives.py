@@ -17,6 +17,7 @@ from typing import IO
 from jaxcat.data.archives import compressed, tar_members, zip_members
 from jaxcat.data.archives.archive import Archive, state_of
 from jaxcat.errors import DataError
+from jaxcat.wording import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,11 @@ def open_archive(path: Path) -> Archive | None:
     if known is None or state_of(os.stat(path)) != known.state:
         known = _opened[os.path.abspath(path)] = Archive(path)
         if known.skipped:
-            shown = ", ".join(f"{name!r} ({reason})" for name, reason in known.skipped[:3])
             logger.warning(
                 "%s: %s never read: %s",
                 path,
                 "1 member is" if len(known.skipped) == 1 else f"{len(known.skipped)} members are",
-                shown + (", …" if len(known.skipped) > 3 else ""),
+                first_few([f"{name!r} ({reason})" for name, reason in known.skipped]),
             )
     return known
 

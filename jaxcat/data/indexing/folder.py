@@ -28,7 +28,7 @@ from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
 from jaxcat.system.paths import expanded
-from jaxcat.wording import as_it_looks, is_printable, printable
+from jaxcat.wording import as_it_looks, first_few, is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +117,7 @@ def open_labelled_folder(root: Path, classes: tuple[str, ...], *, rules: int = I
         are = "is no class" if len(unknown) == 1 else "are no classes"
         raise DataError(
             f"--data {root}: {', '.join(map(repr, unknown))} {are} of this classifier, which knows"
-            f" {', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}; set --data to the folder that holds"
-            f" the class folders{better}"
+            f" {first_few(classes, NAMED)}; set --data to the folder that holds the class folders{better}"
         )
     skipped = Skipped()
     here = ClassFolders(here.root, {known[name]: paths for name, paths in here.of_class.items()})
@@ -170,7 +169,7 @@ def _of_archives(root: Path) -> str:
     packed = [printable(path.name) for path in entries(root)[0] if path.name.lower().endswith(_ARCHIVES + _COMPRESSED)]
     if not packed:
         return ""
-    there = f"{'is' if len(packed) == 1 else 'are'} {', '.join(packed[:3])}{', …' if len(packed) > 3 else ''}"
+    there = f"{'is' if len(packed) == 1 else 'are'} {first_few(packed)}"
     in_place = next((name for name in packed if name.lower().endswith(_ARCHIVES)), "")
     place = for_shell(printable(str(root / in_place)))
     read = f", or, if {in_place} holds the class folders, set --config.data.dir={place}" if in_place else ""

@@ -14,7 +14,7 @@ from jaxcat.data.division import divide
 from jaxcat.data.indexing.skipped import Skipped
 from jaxcat.data.records import SPLITS, Data, Split, choose_classes, composed, frequent_classes, keep_classes
 from jaxcat.errors import DataError
-from jaxcat.wording import printable
+from jaxcat.wording import first_few, printable
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def clean(text: str) -> str:
 
 def first(items: Sequence[str]) -> str:
     """The first few of many, in one line."""
-    return ", ".join(items[:EXAMPLES]) + (", …" if len(items) > EXAMPLES else "")
+    return first_few(items, EXAMPLES)
 
 
 def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skipped | None = None) -> Data:

@@ -14,7 +14,7 @@ from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.records import SPLITS
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.escaping import for_shell
-from jaxcat.wording import printable
+from jaxcat.wording import first_few, printable
 
 WITHOUT = "none"  # in place of a column's name: do without it, though one of the usual names is there
 
@@ -156,7 +156,7 @@ def _of_evaluate(key: str) -> str:
 
 def _no_column(key: str, header: Sequence[str], asked: str, *, where: str) -> str:
     """What is wrong with a header that lacks a column."""
-    shown = ", ".join(printable(name)[:40] for name in header[:8]) + (", …" if len(header) > 8 else "")
+    shown = first_few([printable(name)[:40] for name in header], 8)
     near = difflib.get_close_matches(asked, header, n=1) if asked else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if not asked:

@@ -12,7 +12,7 @@ from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.indexing.skipped import Reason, Skipped, left_behind
 from jaxcat.errors import DataError
-from jaxcat.wording import printable
+from jaxcat.wording import first_few, printable
 
 _THUMBNAILS = re.compile(r"[_.~]*(thumbs?|thumbnails?|tn)_*")
 _OF_THUMBNAIL = re.compile(r"^(tn|th|thumb|thumbnail)[_-]|[_-](tn|th|thumb|thumbnail)$")
@@ -117,12 +117,12 @@ def folders(directory: Path, *, rules: int = INDEX_RULES) -> list[Path]:
 
 def folders_left(directory: Path) -> str:
     """The end of a message about a folder without class folders, if folders in it are skipped by their names; or ""."""
-    unseen = [path for path in entries(directory)[1] if path.name[0] != "." and archives.isdir(path)]
+    here = entries(directory)[1]
+    unseen = [printable(path.name) for path in here if path.name[0] != "." and archives.isdir(path)]
     if not unseen:
         return ""
-    shown = ", ".join(printable(path.name) for path in unseen[:3]) + (", …" if len(unseen) > 3 else "")
     are = "is" if len(unseen) == 1 else "are"
-    return f"; {shown} {are} skipped, as programs call folders of theirs so: rename what you mean"
+    return f"; {first_few(unseen)} {are} skipped, as programs call folders of theirs so: rename what you mean"
 
 
 def skip(unseen: list[Path], skipped: Skipped) -> None:
