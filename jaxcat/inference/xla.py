@@ -90,8 +90,8 @@ class XLAComputation:
 
         Args:
             pixels: prepared images, uint8 (image_size, image_size, 3).
-            labels: the class to explain of each image; as many are read as a batch has, after its pixels. With two
-                classes, class 0 explains the negative logit.
+            labels: the class to explain for each image, read after the pixels of its batch. With two classes, the map
+                of class 0 is that of the negative logit.
             block: a block of the backbone; "" is the last one that the head reads.
 
         Raises:

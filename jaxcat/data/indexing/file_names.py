@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _SEEN = 5000  # names that a pattern is suggested by
 
 
-def open_by_names(config: Any, root: Path, *, rules: int = INDEX_RULES) -> Data:
+def open_by_names(config: Any, root: Path, *, rules: int) -> Data:
     """Indexes the images below `root`, by folders of splits if there are some; `data.label_pattern` gives the classes.
 
     Raises:

@@ -16,9 +16,9 @@ class Rules(NamedTuple):
 
     Attributes:
         suffixes: of the files that are images, in lower case.
-        refuse_mixed: whether folders are refused of which one holds the classes, see `layout.py`.
-        stricter: whether more of what programs leave is skipped, and more tables are refused that have a column of
-            splits which is not used.
+        refuse_mixed: whether a folder of classes beside folders of images is refused, see `layout.py`.
+        stricter: whether more of what programs leave is skipped, and more tables with an unused column of splits are
+            refused.
     """
 
     suffixes: frozenset[str]

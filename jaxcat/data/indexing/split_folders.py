@@ -19,7 +19,7 @@ from jaxcat.wording import printable
 _SEARCHED = 200  # folders that are listed to suggest another one
 
 
-def class_root(folder: Path, known: Collection[str] = (), *, rules: int = INDEX_RULES) -> Path:
+def class_root(folder: Path, known: Collection[str] = (), *, rules: int) -> Path:
     """The folder that holds the class folders of a split: `folder`, or one further down if it holds no other.
 
     A folder whose name is in `known` is a class.
@@ -36,7 +36,7 @@ def class_root(folder: Path, known: Collection[str] = (), *, rules: int = INDEX_
     return folder
 
 
-def only_inner(base: Path, here: Sequence[Path], *, rules: int = INDEX_RULES) -> Path | None:
+def only_inner(base: Path, here: Sequence[Path], *, rules: int) -> Path | None:
     """The one of the folders `here` that holds everything: another level of an unpacked archive."""
     if len(here) == 1:
         inner = folders(here[0], rules=rules)
@@ -68,7 +68,7 @@ def is_split(folder: Path, *, rules: int = INDEX_RULES) -> bool:
         return False
 
 
-def recognized(base: Path, here: Sequence[Path], *, rules: int = INDEX_RULES) -> dict[str, Path]:
+def recognized(base: Path, here: Sequence[Path], *, rules: int) -> dict[str, Path]:
     """The folders `here` that are splits by their names; none if they may also be classes.
 
     Raises:
