@@ -52,7 +52,6 @@ from jaxcat.system import cli
 if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
     from jaxcat.inference.prediction import Found, Prediction
-    from jaxcat.system.console import Console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -106,7 +105,11 @@ def write_rows(arguments: argparse.Namespace) -> int:
     console, average = Console(stderr=True), average_of(arguments.average_over)
     if not average.unchanged:
         console.print(f"average over {arguments.average_over}: {average.cost}")
-    classifier = _classifier(arguments, console)
+    classifier = open_run(arguments, console=console)
+    if arguments.weights:
+        from jaxcat.inference.published import describe
+
+        print(describe(classifier), file=sys.stderr)
     if arguments.explain:
         block_to_explain(classifier.config.model, arguments.block, named="--block ")
         _ = classifier.xla  # reads what JAX needs now, so that damage is reported before the work
@@ -159,21 +162,6 @@ def _results(
     results = predict(classifier, images, batch_size=size, features=features, copies=copies)
     draw = stack.enter_context(explanations_folder.explanations_folder(arguments.explain, classifier))
     return explanations_folder.explained(classifier, results, block=arguments.block), draw
-
-
-def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
-    """The classifier of the run, or of the published weights."""
-    if not arguments.weights:
-        return open_run(arguments, console=console)
-    from jaxcat.inference.published import describe, published_classifier
-    from jaxcat.system.compilation import enable_compilation_cache
-    from jaxcat.system.console import said_if_long
-
-    enable_compilation_cache()
-    with said_if_long("reading weights", console=console):
-        classifier = published_classifier(arguments.weights)
-    print(describe(classifier), file=sys.stderr)
-    return classifier
 
 
 def _rows(output: str, classes: Sequence[str], *, top: int, wide: bool) -> Callable[[Path, np.ndarray], None]:

@@ -33,10 +33,20 @@ def add_run_flags(parser: argparse.ArgumentParser, *, engine: bool = True) -> No
 
 
 def open_run(flags: Any, *, console: Console) -> Classifier:
-    """The classifier of --workdir, as the flags of `add_run_flags` say. Raises what `classifier.load` raises."""
+    """The classifier of --workdir, as the flags of `add_run_flags` say, or of published --weights.
+
+    Raises what `classifier.load` or `published.published_classifier` raises.
+    """
     from jaxcat.inference.classifier import load
     from jaxcat.system.console import said_if_long
 
+    if getattr(flags, "weights", ""):  # not every command has that flag
+        from jaxcat.inference.published import published_classifier
+        from jaxcat.system.compilation import enable_compilation_cache
+
+        enable_compilation_cache()
+        with said_if_long("reading weights", console=console):
+            return published_classifier(flags.weights)
     with said_if_long("reading the run", console=console):
         return load(flags.workdir, flags.step, engine=flags.engine, keep_compiled=True, calibrated=flags.calibrated)
 

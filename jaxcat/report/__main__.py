@@ -55,29 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 def make_page(arguments: argparse.Namespace) -> int:
     """Makes the report that the flags ask for and says where it lies."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notices are no concern of the user
-    from jaxcat.report.making import Request, make
-    from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.report import report
     from jaxcat.system.console import Console
 
-    request = Request(
-        workdir=arguments.workdir,
-        weights=arguments.weights,
-        split=arguments.split,
-        data=arguments.data,
-        moved=arguments.moved_data,
-        top=arguments.top,
-        compare=tuple(arguments.compare),
-        output=arguments.output,
-        step=arguments.step,
-        engine=arguments.engine,
-        calibrated=arguments.calibrated,
-        calibrate=arguments.calibrate,
-        block=arguments.block,
-    )
-    request.check()
-    if request.weights:
-        enable_compilation_cache()
-    path = make(request, console=Console(stderr=True))
+    options = vars(arguments)
+    options["moved"] = options.pop("moved_data")
+    path = report(**options, console=Console(stderr=True))
     print(f"written: {path}")
     return 0
 

@@ -96,7 +96,7 @@ def make(request: Request, *, console: Console | None = None) -> Path:
 
 def context_of(request: Request, *, console: Console) -> Context:
     """Opens what the request names and measures it."""
-    classifier = opened(request, console)
+    classifier = open_run(request, console=console)
     block_to_explain(classifier.config.model, request.block, named="--block ")
     if request.calibrate:
         check_calibrate(classifier, request.split)
@@ -158,16 +158,6 @@ def measured(
         given_features=features,
         console=console,
     )
-
-
-def opened(request: Request, console: Console) -> Classifier:
-    """The classifier of the run, or of the published weights."""
-    if not request.weights:
-        return open_run(request, console=console)
-    from jaxcat.inference.published import published_classifier
-
-    with said_if_long("reading weights", console=console):
-        return published_classifier(request.weights)
 
 
 def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] | None) -> Split:
