@@ -21,6 +21,7 @@ from jaxcat.bottlenecks.key import keys_of
 from jaxcat.bottlenecks.parts import Parts
 from jaxcat.bottlenecks.rows import Rows
 from jaxcat.bottlenecks.source import BottleneckSource
+from jaxcat.data.records import order
 from jaxcat.data.store import Store
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -216,21 +217,22 @@ def test_readers_and_batches_give_the_parts_side_by_side(folder, monkeypatch, in
     monkeypatch.setattr(Rows, "missing", None)
     monkeypatch.setattr(BottleneckSource, "_identify", None)
     for found, network in ((whole, whole._network), (narrow, narrow._network)):
-        for split, number in (("train", 24), ("validation", 12)):
-            parts = found.reader_of(split)
+        shuffled = order(24, seed=found._config.seed, epoch=0)
+        passes = {"train": (found.train(0, first=0), shuffled), "validation": (found.validation(), np.arange(12))}
+        for split, (batches, records) in passes.items():
+            parts, number = found.reader_of(split), len(records)
             assert tuple(part for part, _ in parts) == network.parts
             columns = [read(0, number) for _, read in parts]
             assert {column.dtype for column in columns} == {np.dtype(np.float32)}
             assert [column.shape for column in columns] == [(number, part.width) for part, _ in parts]
             np.testing.assert_array_equal(parts[1][1](3, 11), columns[1][3:11])
-            batches = list(found.unshuffled(split))
-            seen = np.concatenate([batch["bottleneck"][np.asarray(batch["mask"])] for batch in batches])
+            real = [{name: array[np.asarray(batch["mask"])] for name, array in batch.items()} for batch in batches]
+            seen = np.concatenate([batch["bottleneck"] for batch in real])
             assert seen.dtype == dtype
-            np.testing.assert_array_equal(seen.astype(np.float32), np.concatenate(columns, axis=1))
-        labels = np.concatenate([batch["label"] for batch in found.unshuffled("train")])
-        np.testing.assert_array_equal(labels[:24], found.splits["train"].labels)
-    (batch, *_) = narrow.train(0, first=0)
-    assert batch["bottleneck"].shape[-1] == narrow._network.features
+            assert seen.shape[-1] == found._network.features
+            np.testing.assert_array_equal(seen.astype(np.float32), np.concatenate(columns, axis=1)[records])
+            labels = np.concatenate([batch["label"] for batch in real])
+            np.testing.assert_array_equal(labels, found.splits[split].labels[records])
     assert narrow.describe().startswith(f"24 train / 12 validation bottlenecks, 1 view, {narrow._network.features} ")
 
 
