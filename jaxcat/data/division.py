@@ -116,9 +116,8 @@ def folds_of(split: Split, folds: int, classes: Sequence[str], *, seed: int) -> 
     else:
         fold, dealt = np.zeros(len(split), np.int64), 0
         for members in ranked_by_class(split, len(classes), seed=seed):
-            fold[members] = (
-                dealt + np.arange(len(members))
-            ) % folds  # continues after the last fold of the class before
+            # Continues after the last fold of the class before.
+            fold[members] = (dealt + np.arange(len(members))) % folds
             dealt += len(members)
     present = np.zeros((folds, len(classes)), bool)
     present[fold, split.labels] = True

@@ -58,7 +58,7 @@ def check_records(meta: Meta, workdir: Path, *, records: Records) -> Records:
     renamed = before.fingerprint not in (None, records.fingerprint)
     raise ConfigError(
         f"--workdir {workdir}: this run was trained on {counted(before.images, 'image')} in batches of "
-        f"{before.batch_size}, now there are {records.images} in batches of {records.batch_size}"
+        f"{before.batch_size}, now there are {records.images:,} in batches of {records.batch_size}"
         f"{', and names or labels have changed' if renamed else ''}: its steps would see other images. "
         "Restore the images, or start from this run in a new --workdir with --config.init_from"
     )
@@ -116,7 +116,7 @@ def _test(data: Data) -> dict[str, Split]:
 
 
 def _lines(splits: Mapping[str, Split], *, source: Source, classes: tuple[str, ...]) -> Iterator[str]:
-    """The lines of the list; reads the images of the test split, which nothing has read before."""
+    """The lines of the list; reads the images of the test split, which `source` has no digests of."""
     digests = dict(source.digests) | ({"test": digests_of(splits["test"])} if "test" in splits else {})
     yield from lines_of(splits, digests, classes=classes)
 
