@@ -2,8 +2,8 @@
 
 Writes a trained classifier as a file for other programs, which need no jaxcat. The file is run before it gets its name,
 and its answers are compared with jaxcat's; the differences are printed and written into the file. If they are too
-large, or float16 or int8 weights change too many answers, nothing is left; --accept keeps a file of which only answers
-change.
+large, or float16 or int8 weights change too many answers, nothing is left; --accept keeps a float16 or int8 file that
+changes many answers.
 
 docs/export.md has, for each format, the shortest program that uses it.
 """

@@ -4,7 +4,8 @@
     print(found.accuracy, found.command)
 
 `collect` features of every block · `ranking` ranges of blocks · `curve` more images · `images` labels and copies ·
-`results` all of it · `files`, `pictures` (plots), `summary`, `advice` what is written and said · `command` on disk.
+`results` all of it · `files`, `pictures` (plots), `summary`, `advice` what is written and said · `command` a study on
+disk.
 """
 
 from __future__ import annotations

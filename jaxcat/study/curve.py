@@ -52,7 +52,7 @@ class LearningCurve:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval of the gain is above 0."""
+        """Whether the interval of the gain is above 0, by at least `UNSEEN`."""
         return self.gain is not None and self.gain[1] >= UNSEEN
 
     def to_json(self) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def locate(base: Path, cell: str, *, encoding: str = "") -> tuple[str, Path, str
     """The name of the record, the file that a cell means, and what is wrong with it, or "".
 
     If something is wrong, the name is "" or says more about it. If there is no file of exactly this name, it is tried
-    without spaces around it, with Windows's backslashes, in the other Unicode form, as the table's bytes, and with an
-    image's suffix; many tables list images without suffix.
+    without spaces around it, with slashes in place of Windows's backslashes, in the other Unicode form, as the bytes in
+    the table, and with an image's suffix, because many tables list images without one.
     """
     if not cell.strip() or "\0" in cell:
         return "", base, "no path"
@@ -166,7 +166,7 @@ def _with_suffix(base: Path, variants: Sequence[str]) -> list[str]:
 
 
 def _name(base: Path, variant: str, full: str) -> str:
-    """The name of a record: its path relative to `base`, or the whole path if it is elsewhere and so in the table."""
+    """The name of a record: its path relative to `base`, or, if the table has the whole path of a file elsewhere, that."""
     if ".." in Path(variant).parts and not os.path.isabs(variant):
         return Path(os.path.relpath(full, os.path.realpath(base))).as_posix()
     path = Path(full)
