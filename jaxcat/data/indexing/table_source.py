@@ -166,7 +166,7 @@ def _with_suffix(base: Path, variants: Sequence[str]) -> list[str]:
 
 
 def _name(base: Path, variant: str, full: str) -> str:
-    """The name of a record: its path relative to `base`, or, if the table has the whole path of a file elsewhere, that."""
+    """The name of a record: its path relative to `base`, or the whole path if the table has it and it is elsewhere."""
     if ".." in Path(variant).parts and not os.path.isabs(variant):
         return Path(os.path.relpath(full, os.path.realpath(base))).as_posix()
     path = Path(full)
