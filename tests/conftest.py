@@ -70,6 +70,16 @@ def conversions_are_forked():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def curves_are_empty_files():
+    """Hundreds of runs end with a learning curve, and drawing one takes 0.1 s; test_curve.py and commands draw it."""
+    from jaxcat.training import reporting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "learning_curve", lambda history, path: path.touch())
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and weights that lies beside the repository, or a skip."""

@@ -90,7 +90,7 @@ def test_a_run_that_holds_nothing_out(unvalidated, capsys, tmp_path):
     assert [entry["validation/accuracy"] for entry in entries] == [None, None]
     assert [entry["validation/loss"] for entry in entries] == [None, None]
     assert all(entry["train/loss"] > 0 for entry in entries)
-    assert (workdir / "learning_curve.png").stat().st_size
+    assert (workdir / "learning_curve.png").is_file()
     last = workdirs.steps(workdir)[-1]
     assert jaxcat.load(workdir, step="best").step == jaxcat.load(workdir, step="latest").step == last
     meta = checkpoint_meta.read_meta(workdir, last)
