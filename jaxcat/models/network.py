@@ -21,7 +21,8 @@ from jaxcat.models.backbone import BACKBONES, Top, pooled_blocks
 from jaxcat.models.bottleneck import bottleneck_of
 from jaxcat.models.chunks import in_chunks
 from jaxcat.models.initialization import fresh
-from jaxcat.models.modules import modules_of
+from jaxcat.models.layers import Options
+from jaxcat.models.modules import blocks_of, head_of
 from jaxcat.models.pooling import MAP, PooledPart, check_grid, hidden_layers
 from jaxcat.models.preprocessing import Conventions
 
@@ -84,23 +85,21 @@ class Network:
         self._hidden = tuple(hidden_layers(model, top))
         shapes = self._backbone.shapes(model.cut, image_size, width=model.width)
         check_grid(model, shapes[model.cut], image_size=image_size)
-        make = partial(modules_of, model, shapes, conventions=conventions, pooled=self.pooled, outputs=self.outputs)
-        modules = nnx.eval_shape(lambda: make(top=top))
-        self.parts: tuple[PooledPart, ...] = modules["pool"].parts
-        self.features: int = modules["pool"].features
+        options = Options(
+            width=model.width,
+            pool_counts_padding=conventions.pool_counts_padding,
+            bn_momentum=model.bn_momentum,
+            dtype=model.dtype,
+        )
+        pool, head = head_of(model, shapes, pooled=self.pooled, outputs=self.outputs, top=top)
+        self._stages = {**blocks_of(model.backbone, model.cut, options), **head}
+        self.parts: tuple[PooledPart, ...] = pool.parts
+        self.features: int = pool.features
         self.blocks = self._backbone.up_to(model.cut)
-        self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # eval_shape has sorted `modules` by name
+        self.stages = (*self.blocks, "pool", *self._hidden, "logits")  # `head` is sorted by name
         self.boundary = next(stage for stage in self.stages if self.label(stage) != "frozen" and stage != "pool")
         frozen = tuple(stage for stage in self.prefix_stages if stage in self.blocks)
         self.bottleneck = bottleneck_of(self.parts, frozen=frozen, shapes=shapes, only_features=self.prefix_pools)
-        self._graphs: Tree = {}
-        self._parameters: Tree = {}
-        self._statistics: Tree = {}
-        for stage in self.stages:
-            # split raises if the module holds anything else, such as random state
-            graph, *states = nnx.split(modules[stage], nnx.Param, nnx.BatchStat)
-            self._graphs[stage] = graph
-            self._parameters[stage], self._statistics[stage] = map(nnx.to_pure_dict, states)
 
     def in_dtype(self, dtype: str) -> Network:
         """The same network, which computes in another dtype; all parameters and statistics fit both."""
@@ -151,7 +150,8 @@ class Network:
 
     def shapes(self) -> tuple[Tree, Tree]:
         """Parameters and statistics as `jax.ShapeDtypeStruct`s."""
-        return self._parameters, self._statistics
+        stages = [(name, self._stages[name]) for name in self.stages]
+        return {name: stage.params for name, stage in stages}, {name: stage.stats for name, stage in stages}
 
     def initialize(self, seed: int, *, stages: Collection[str] | None = None) -> tuple[Tree, Tree]:
         """Fresh parameters and statistics of these stages, or of all, float32 numpy; see `initialization.fresh`."""
@@ -182,7 +182,7 @@ class Network:
         """What `prefix_parts` gives, of all images at once."""
         blocks = self.blocks[: 1 + max(self.blocks.index(part.block) for part in parts)]
         x, maps = self._prefix(frozen, images, blocks)
-        pool = nnx.merge(self._graphs["pool"], {}, {})
+        pool = nnx.merge(self._stages["pool"].graph, {}, {})
         return tuple(x if part.statistic == MAP else pool.part(part, maps) for part in parts)
 
     def _prefix(self, frozen: Tree, images: Array, stages: Sequence[str]) -> tuple[Array, dict[str, Array]]:
@@ -294,4 +294,4 @@ class Network:
 
     def _merge(self, stage: str, params: Tree, stats: Tree) -> Any:
         statistics = jax.tree.map(jnp.asarray, stats[stage])  # BatchNorm assigns to them; NumPy arrays refuse that
-        return nnx.merge(self._graphs[stage], params[stage], statistics)
+        return nnx.merge(self._stages[stage].graph, params[stage], statistics)

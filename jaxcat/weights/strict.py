@@ -6,18 +6,18 @@ Only the published top may be missing, if nobody asked for it. If part of it is 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from jaxcat.errors import WeightsError
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.layers import Options
+from jaxcat.models.modules import blocks_of
 from jaxcat.weights.formats.contents import Contents, Limits, Tensor
 from jaxcat.weights.registry import TORCH
 from jaxcat.wording import counted
@@ -39,24 +39,14 @@ def expected_top(backbone: str, width: float) -> Shapes:
 
 @functools.lru_cache(maxsize=8)
 def _shapes(backbone: str, width: float) -> tuple[Shapes, Shapes]:
-    table, features = BACKBONES[backbone], 0
-
-    def build() -> dict:
-        nonlocal features
-        modules = table.build(table.stages[-1], Options(width=width))
-        features = modules[table.stages[-1]].features
-        if table.top.pool == "flatten":
-            x = jnp.zeros((1, table.image_size, table.image_size, 3))
-            for module in modules.values():
-                x = module(x)
-            features = x.size
-        return modules
-
-    _, *states = nnx.split(nnx.eval_shape(build), nnx.Param, nnx.BatchStat)
-    shapes: Shapes = {}
-    for state in states:
-        shapes |= {name: leaf.shape for name, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
-    body = dict(sorted(shapes.items(), key=lambda item: table.stages.index(item[0].partition("/")[0])))
+    table = BACKBONES[backbone]
+    last = table.stages[-1]
+    body: Shapes = {}
+    for name, block in blocks_of(backbone, last, Options(width=width)).items():
+        for kind in (block.params, block.stats):
+            body |= {f"{name}/{path}": leaf.shape for path, leaf in flatten_dict(kind, sep="/").items()}
+    output = table.shapes(last, table.image_size, width=width)[last]
+    features = math.prod(output) if table.top.pool == "flatten" else output[-1]
     top: Shapes = {}
     for name, outputs in {**table.top.hidden, "logits": table.top.classes}.items():
         top |= {f"{name}/kernel": (features, outputs), f"{name}/bias": (outputs,)}

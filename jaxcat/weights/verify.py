@@ -17,6 +17,7 @@ from flax import nnx
 from jaxcat.errors import WeightsError
 from jaxcat.models.backbone import BACKBONES
 from jaxcat.models.layers import Options
+from jaxcat.models.modules import blocks_of
 from jaxcat.system.compilation import jit
 from jaxcat.weights.formats import safetensors_file
 from jaxcat.weights.formats.detection import HDF5, KERAS_ARCHIVE, PYTORCH, file_format
@@ -53,15 +54,14 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
     """
     table = BACKBONES[pretrained.backbone]
     options = Options(pool_counts_padding=pretrained.conventions.pool_counts_padding, dtype=dtype)
-    blocks = nnx.eval_shape(lambda: table.build(table.stages[-1], options))
-    graphs = {name: nnx.split(blocks[name], nnx.Param, nnx.BatchStat)[0] for name in table.stages}
+    blocks = blocks_of(pretrained.backbone, table.stages[-1], options)
     with_top = "logits" in pretrained.params and _top_fits(pretrained.backbone, images)
 
     @jit
     def forward(params, stats, x):
         outputs = {}
-        for name, graph in graphs.items():
-            x = outputs[name] = nnx.merge(graph, params[name], stats[name])(x)
+        for name, block in blocks.items():
+            x = outputs[name] = nnx.merge(block.graph, params[name], stats[name])(x)
         outputs["average"] = x.astype(jnp.float32).mean(axis=(1, 2))
         if with_top:
             x = outputs["average"] if table.top.pool == "avg" else x.reshape(len(x), -1)
