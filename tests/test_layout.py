@@ -573,3 +573,70 @@ def test_a_new_run_beside_the_only_folder_of_the_data_is_refused(split, tmp_path
     flat(tmp_path / "other" / "train", cat=3, dog=3)
     config.data.dir, config.data.train_dir = str(tmp_path / "other"), ""
     check_place(config, tmp_path / "other" / "run")
+
+
+# Folders in classes that are groups
+
+PATIENTS = "(patient[0-9]+)/"
+
+
+def patients(root: Path, *, shared: bool) -> Path:
+    """`root/{ill,well}/patientN/…`: the same five patients in both classes, or others in each."""
+    for place, name in enumerate(("ill", "well")):
+        start = 0 if shared else 5 * place
+        flat(root / name, **{f"patient{number}": 2 for number in range(start, start + 5)})
+    return root
+
+
+@pytest.mark.parametrize("split", ["", "train/", "archive/"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_groups_that_the_pattern_finds_are_neither_classes_nor_splits(shared, split, tmp_path, caplog):
+    patients(tmp_path / split, shared=shared)
+    data = opened(tmp_path, group_pattern=PATIENTS)
+    assert data.classes == ("ill", "well")
+    of_split = [{file.split("/")[-2] for file in each.files} for each in data.splits.values()]
+    assert not of_split[0] & of_split[1]
+    assert len(of_split[0] | of_split[1]) == (5 if shared else 10)
+    assert "lie in" not in caplog.text
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_advice_about_folders_in_classes_does_what_it_says(shared, tmp_path, caplog):
+    patients(tmp_path, shared=shared)
+    if shared:
+        said = refused(tmp_path, "the folders ill, well all hold the folders patient0")
+    else:
+        opened(tmp_path)
+        said = caplog.text
+        assert "'ill' lie in 5 folders, such as patient0; " in said
+    setting = {name: shlex.split(value)[0] for name, value in re.findall(r"--config\.data\.(\w+)=('[^']+')", said)}
+    caplog.clear()
+    grouped = opened(tmp_path, group_pattern=setting["group_pattern"])
+    assert grouped.classes == ("ill", "well")
+    assert {*grouped.splits["train"].groups} | {*grouped.splits["validation"].groups} == {
+        f"patient{number}" for number in range(5 if shared else 10)
+    }
+    assert "lie in" not in caplog.text
+    inner = opened(tmp_path, label_pattern=setting["label_pattern"])
+    assert inner.classes == tuple(f"patient{number}" for number in range(5 if shared else 10))
+
+
+@pytest.mark.parametrize("pattern", ["^([^/]+)/", r"/(\d+)\.png$", "(pateint[0-9]+)/"])
+def test_a_group_elsewhere_in_the_path_does_not_say_what_the_folders_are(pattern, tmp_path):
+    refused(splits(tmp_path, "Alpha", "Beta"), "all hold the folders cat, dog", group_pattern=pattern)
+
+
+def test_groups_are_not_suggested_where_the_pattern_would_find_others(tmp_path, caplog):
+    flat(tmp_path / "ill" / "hospital", patient0=3, patient1=3)
+    flat(tmp_path / "ill" / "home", patient2=3)
+    flat(tmp_path / "well" / "school", patient3=3)
+    flat(tmp_path / "well" / "clinic", patient4=3)
+    opened(tmp_path)
+    assert "lie in 2 folders" in caplog.text
+    assert "group_pattern" not in caplog.text
+    assert "label_pattern" not in caplog.text
+
+
+def test_one_class_folder_is_named_with_the_place_of_the_others(tmp_path):
+    flat(tmp_path, cat=3)
+    refused(tmp_path, f"one class folder, cat: put the folder of each other class beside it, into {tmp_path}")

@@ -18,10 +18,11 @@ from jaxcat.data.images.decoding import SUFFIXES
 from jaxcat.data.indexing import rules_1
 from jaxcat.data.indexing.class_folders import ClassFolders, class_folders, images_by_class, skip_outside
 from jaxcat.data.indexing.file_names import advice, open_by_names
+from jaxcat.data.indexing.group_folders import tell_of_nested
 from jaxcat.data.indexing.layout import split_roots
 from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.skipped import Reason, Skipped
-from jaxcat.data.indexing.split_folders import class_root, flag, in_all
+from jaxcat.data.indexing.split_folders import class_root, flag
 from jaxcat.data.indexing.split_names import split_name
 from jaxcat.data.indexing.walking import entries, folders, folders_left, holds_images
 from jaxcat.data.records import Data, Split, choose_classes, composed, frequent_classes
@@ -77,6 +78,7 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         _tell_of_roots(root, roots)
     there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
     available = _available(there["train"])
+    _check_several(there["train"].root, available)
     chosen = choose_classes(available, config.data.classes)
     skipped = Skipped()
     images = {name: images_by_class(each, chosen, skipped, rules=rules) for name, each in there.items()}
@@ -91,7 +93,8 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         splits[name] = _split(name, images[name], classes, base=_base(name, root, each.root))
     _check_names(splits)
     if rules != 1:
-        _tell_of_nested(there["train"], classes)
+        base, pattern = _base("train", root, there["train"].root)[0], config.data.group_pattern
+        tell_of_nested(there["train"], classes, base=base, group_pattern=pattern, rules=rules)
     skip_outside(root, there, available, skipped, rules=rules)
     held_out = "validation" not in splits or bool(config.data.fold)
     return Data(classes, divide(splits, config, classes), skipped=skipped, held_out=held_out)
@@ -150,6 +153,15 @@ def _available(train: ClassFolders) -> list[str]:
         if not is_printable(name):  # class names go into tables, JSON and CSV
             raise DataError(f"{train.root}: class {printable(name)!r} is not printable UTF-8; rename the folder")
     return sorted(train.of_class)
+
+
+def _check_several(root: Path, available: Sequence[str]) -> None:
+    if len(available) == 1:
+        where, name = printable(str(root)), printable(available[0])
+        raise DataError(
+            f"{where}: a classifier needs two classes or more, and there is one class folder, {name}: put the folder "
+            f"of each other class beside it, into {where}"
+        )
 
 
 def _of_parent(root: Path) -> str:
@@ -239,21 +251,6 @@ def _check_names(splits: Mapping[str, Split]) -> None:
                     "folder, and set --config.data.dir to it"
                 )
             seen.add(name)
-
-
-def _tell_of_nested(train: ClassFolders, classes: Sequence[str]) -> None:
-    """Warns of classes whose images all lie in several folders, which may be the classes."""
-    every = [(name, path) for name in classes for path in train.of_class[name]]
-    inside = {path: folders(path) for _, path in every if not holds_images(path, below=False)}
-    below = {path: [each for each in paths if holds_images(each)] for path, paths in inside.items()}
-    if divided := [(name, path) for name, path in every if len(below.get(path, ())) > 1]:
-        name, path = divided[0]
-        of_all = in_all([path for _, path in every]) if len(divided) == len(every) else ""
-        logger.warning(
-            "the images of class %r lie in %d folders, such as %s; if these are the classes, set "
-            "--config.data.train_dir=%s%s",
-            *(name, len(below[path]), printable(below[path][0].name), for_shell(printable(str(path))), of_all),
-        )
 
 
 def _check_filled(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcat.data.archives import archives
+from jaxcat.data.indexing.group_folders import are_groups, or_groups
 from jaxcat.data.indexing.rules import INDEX_RULES, RULES
 from jaxcat.data.indexing.split_folders import (
     class_root,
@@ -44,7 +45,7 @@ def split_roots(root: Path, data: Any, *, rules: int = INDEX_RULES) -> dict[str,
     named = _named(root, data)
     found = dict(named)
     if "train" not in named:
-        found = _by_name(root, taken=list(named.values()), rules=rules) | named
+        found = _by_name(root, data.group_pattern, taken=list(named.values()), rules=rules) | named
     train = class_root(found["train"], rules=rules)
     here = folders(train, rules=rules)
     if "train" not in named:
@@ -119,7 +120,7 @@ def _named(root: Path, data: Any) -> dict[str, Path]:
     return named
 
 
-def _by_name(root: Path, *, taken: Sequence[Path], rules: int) -> dict[str, Path]:
+def _by_name(root: Path, group_pattern: str, *, taken: Sequence[Path], rules: int) -> dict[str, Path]:
     """The splits that are found by their names, in `root` or in the only folder it holds; else {"train": classes}."""
     base, passed, elsewhere = root, set(), {archives.realpath(path) for path in taken}
     while (real := archives.realpath(base)) not in passed:
@@ -131,7 +132,7 @@ def _by_name(root: Path, *, taken: Sequence[Path], rules: int) -> dict[str, Path
         if (inner := only_inner(base, here, rules=rules)) is None:
             break
         base = inner
-    _check_classes(base, here, rules=rules)
+    _check_classes(base, here, root, group_pattern, rules=rules)
     return {"train": base}
 
 
@@ -192,8 +193,11 @@ def _again_in(path: Path, here: Sequence[Path], below: Sequence[Path]) -> list[P
     return again if len(again) > 1 else []
 
 
-def _check_classes(base: Path, here: Sequence[Path], *, rules: int) -> None:
-    """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them."""
+def _check_classes(base: Path, here: Sequence[Path], root: Path, group_pattern: str, *, rules: int) -> None:
+    """Raises DataError if folders that would be classes look like splits, by their names or by the folders in them.
+
+    Folders that `group_pattern` makes groups, such as the same patients in every class, may be in several.
+    """
     deeper = [path for path in here if not holds_images(path, below=False, rules=rules)]
     inside = {path: folders(class_root(path, rules=rules), rules=rules) for path in deeper}
     for path, below in inside.items():
@@ -220,12 +224,15 @@ def _check_classes(base: Path, here: Sequence[Path], *, rules: int) -> None:
     if len(common) < 2:
         return
     _check_kinds(base, common, alike)
+    inner = [each for path in alike for each in inside[path]]
+    if are_groups(inner, root, group_pattern, rules=rules):
+        return
     alike = sorted(alike, key=lambda path: -sum(1 for found in walk(path, None) if isinstance(found, Path)))
     raise DataError(
         f"{shown(base)}: the folders {names(alike)} all hold the folders {', '.join(common[:5])}"
         f"{' …' if len(common) > 5 else ''}. If they are splits, say which is which, such as "
         f"{flag('train', alike[0])} {flag('validation', alike[1])} (or test_dir); if they are the classes, "
-        f"{flag('train', base)}{in_all(alike)}{suggestion(base)}"
+        f"{flag('train', base)}{or_groups(inner, 'the folders in them')}{in_all(alike)}{suggestion(base)}"
     )
 
 

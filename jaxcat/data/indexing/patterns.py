@@ -48,15 +48,26 @@ class Pattern:
         Raises:
             ConfigError: the pattern takes too long.
         """
+        found = self._search(name)
+        return (found[1] or "") if found else ""
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Where the text of `find` begins and ends in a name in Unicode's composed form; (-1, -1) if there is none.
+
+        Raises what `find` raises.
+        """
+        found = self._search(name)
+        return found.span(1) if found else (-1, -1)
+
+    def _search(self, name: str) -> re.Match[str] | None:
         try:
             with _limited():
-                found = self._expression.search(unicodedata.normalize("NFC", name))
+                return self._expression.search(unicodedata.normalize("NFC", name))
         except TimeoutError:
             raise ConfigError(
                 f"{self._flag}: no answer within {SECONDS:g} s for {printable(name)}; a repetition in a repetition,"
                 " such as (a+)+, takes for ever: write it as a+"
             ) from None
-        return (found[1] or "") if found else ""
 
 
 @contextlib.contextmanager

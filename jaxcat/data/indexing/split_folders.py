@@ -166,9 +166,17 @@ def in_all(paths: Sequence[Path]) -> str:
     "" if the class folders hold other folders: the pattern would take those for classes.
     """
     inside = [folders(path) for path in paths]
-    if not all(here and all(holds_images(each, below=False) for each in here) for here in inside):
+    if not all(here and innermost(here) for here in inside):
         return ""
-    return "; to take all, with the class folder as the class: --config.data.label_pattern='([^/]+)/[^/]+$'"
+    return (
+        "; to take all, with the folder that an image lies in as its class: "
+        "--config.data.label_pattern='([^/]+)/[^/]+$'"
+    )
+
+
+def innermost(paths: Sequence[Path]) -> bool:
+    """Whether each of the folders holds images directly, and no folder with images."""
+    return all(holds_images(path, below=False) and not any(map(holds_images, folders(path))) for path in paths)
 
 
 def _flags(group: dict[str, list[Path]]) -> str:
