@@ -2,9 +2,9 @@
 
     python -m jaxcat.check DIR [--jobs N] [--config FILE[:VARIANT]] [--config.data.NAME=VALUE …]
 
-Decodes every image exactly as training would. Prints the classes with their counts, formats and sizes, every image that
-cannot be read, images that are the same (those with two labels first), what was skipped, and why training would refuse
-the folder.
+Decodes every image exactly as training would, unless training would refuse the folder before it reads them. Prints the
+classes with their counts, formats and sizes, every image that cannot be read, images that are the same (those with two
+labels first), what was skipped, and why training would refuse the folder.
 
 Exit status: 0 training would accept the folder, 1 it would refuse it, 2 DIR does not exist, has no images, or a flag is
 wrong.
@@ -26,6 +26,7 @@ from jaxcat import flags
 from jaxcat.config import default
 from jaxcat.data import inspection, twins
 from jaxcat.data.archives import archives
+from jaxcat.data.images.formats import SUFFIXES
 from jaxcat.data.records import printed_order
 from jaxcat.errors import ConfigError, DataError
 from jaxcat.system import cli
@@ -49,9 +50,10 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"--jobs {arguments.jobs}: must be at least 1")
     config = config_of(str(arguments.directory), arguments.config, overrides)
     found = inspection.opened(config)
-    total = sum(map(len, found.data.splits.values()))
-    with progress_of("images decoded", total=total, console=Console(stderr=True)) as progress:
-        inspection.decode_all(found, config, jobs=arguments.jobs, progress=progress)
+    if not found.refusals:  # else decoding, which may take minutes, would not change that
+        total = sum(map(len, found.data.splits.values()))
+        with progress_of("images decoded", total=total, console=Console(stderr=True)) as progress:
+            inspection.decode_all(found, config, jobs=arguments.jobs, progress=progress)
     show(Console(tables=True), found, Path(config.data.table or config.data.dir))
     return 1 if found.refusals else 0
 
@@ -65,6 +67,10 @@ def config_of(directory: str, specification: str | None, overrides: Sequence[str
         )
     archive = archives.open_archive(Path(directory))
     if os.path.isfile(directory) and archive is None:
+        if Path(directory).suffix.lower() in SUFFIXES:
+            raise DataError(
+                f"{printable(directory)}: an image; name the folder of the class folders, DIR of DIR/CLASS/…"
+            )
         config.data.source, config.data.table = "table", directory
     elif config.data.source == "table":
         raise DataError(f"{printable(directory)}: there is no such table")
@@ -72,7 +78,7 @@ def config_of(directory: str, specification: str | None, overrides: Sequence[str
         config.data.dir = directory
     config = flags.resolve_paths(config)
     if config.data.source == "folder" and not archives.isdir(config.data.dir):
-        raise DataError(f"{printable(directory)}: there is no such folder")
+        raise DataError(f"{printable(directory)}: {archives.why_no_folder(Path(directory))}")
     flags.validate(config)
     return config
 
@@ -90,7 +96,10 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
             say(f"{name}: {counted(len(split), 'image')}" + (f", {held_out}" if held_out else ""))
         console.print(_classes(found))
     total = sum(map(len, splits.values()))
-    say(f"{counted(total, 'image')}, {len(found.unreadable):,} unreadable; {_formats(found)}")
+    if classes:
+        say(f"{counted(total, 'image')}, {len(found.unreadable):,} unreadable; {_formats(found)}")
+    else:
+        say(f"{counted(total, 'image')}, not decoded, as train would refuse them unread")
     if found.sizes:
         smallest, largest = (choose(found.sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
         middle = inspection.median_size(found.sizes)
@@ -110,7 +119,8 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     for line in found.warnings:
         say(f"warning: {line}")
     for line in found.refusals:
-        say(f"train would refuse {printable(str(root))}: {line}")
+        where = printable(str(root))
+        say(f"train would refuse {where}: {line.removeprefix(f'{where}: ')}")
     if not found.refusals:
         say("train would accept this folder")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from jaxcat import check
 from jaxcat.config import default
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import decode_all, stores_of
-from jaxcat.errors import JaxcatError
+from jaxcat.errors import DataError, JaxcatError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -229,7 +230,7 @@ def test_layout_problems_and_the_folder_that_is_meant(tmp_path, checked):
     status, lines = checked(tmp_path)
     assert status == 1
     assert f"did you mean --config.data.dir={tmp_path}/a/dataset?" in lines[-1]
-    assert "9 images, 0 unreadable; 9 PNG" in lines
+    assert "9 images, not decoded, as train would refuse them unread" in lines
     status, lines = checked(tmp_path / "a" / "dataset" / "train" / "cat")
     assert status == 1
     assert f"is cat a class? Then set --config.data.dir={tmp_path}/a/dataset/train" in lines[-1]
@@ -278,3 +279,31 @@ def test_archives_and_tables_are_found_as_they_are_typed(tmp_path, checked, monk
     for typed in ("~/a.zip", f"{tmp_path}/a.zip/", f"{tmp_path}/a.zip/train", "~/t.csv", "~/data/"):
         status, lines = checked(typed)
         assert (status, lines.count("6 images, 0 unreadable; 6 PNG")) == (0, 1), typed
+
+
+def test_a_layout_that_train_would_refuse_is_refused_before_images_are_decoded(tmp_path, checked, monkeypatch):
+    def decoded(*_arguments, **_options):
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr("jaxcat.data.inspection.decode_all", decoded)
+    flat(tmp_path, cat=3)
+    status, lines = checked(tmp_path)
+    assert lines[-1].startswith(f"train would refuse {tmp_path}: a classifier needs")
+    assert (status, lines[0]) == (1, "3 images, not decoded, as train would refuse them unread")
+
+
+def test_an_image_in_two_classes_is_named_once(tmp_path, checked):
+    flat(tmp_path, cat=5, dog=5)
+    shutil.copy(tmp_path / "cat/000.png", tmp_path / "dog/same.png")
+    _, lines = checked(tmp_path)
+    assert len([line for line in lines if "same.png" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("cat/000.png", "an image; name the folder of the class folders"), ("a.zip", "there is no such file")],
+)
+def test_a_file_that_is_no_data(name, message, tmp_path, checked):
+    flat(tmp_path, cat=1)
+    with pytest.raises(DataError, match=re.escape(message)):
+        checked(tmp_path / name)

@@ -497,3 +497,8 @@ def test_columns_of_splits_by_other_words_and_of_yes_and_no(root, caplog):
     refused_table(parquet(root / "t.parquet", **columns, split=kept), "6 × a split that is none of train")
     for name, cells in {"is_valid": [True] * len(ROWS), "test": ["pos", "neg"] * 4, "used": chosen}.items():
         opened_table(parquet(root / "t.parquet", **columns, **{name: cells[: len(ROWS)]}))
+
+
+def test_columns_that_are_called_as_readme_calls_them_need_no_warning(root, caplog):
+    assert labelled(opened_table(written(root / "t.csv", ROWS.items(), header=("path", "label")))) == ROWS
+    assert "found" not in caplog.text

@@ -92,6 +92,7 @@ def warn_of_twins(
         logger.warning(
             "%s %s in two classes%s, so at least one label is wrong: %s",
             *(counted(len(two), "image"), "is" if len(two) == 1 else "are", what, _examples(splits, two, classes)),
+            extra={"listed_by_check": True},
         )
     alike = [group for group in groups if len(twins.labels_of(splits, group)) == 1]
     for split, seen in (("validation", {"train"}), ("test", {"train", "validation"})):

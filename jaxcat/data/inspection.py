@@ -113,7 +113,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if not record.name.endswith(".skipped"):
+        if not record.name.endswith(".skipped") and not hasattr(record, "listed_by_check"):
             self.texts.append(text)
 
 

@@ -22,6 +22,7 @@ from jaxcat.wording import first_few
 logger = logging.getLogger(__name__)
 
 _opened: dict[str, Archive] = {}
+_SUFFIXES_OF_FILES = (".zip", ".tar", ".csv", ".tsv", ".parquet")  # of a path that was meant to be a file
 
 
 def open_archive(path: Path) -> Archive | None:
@@ -84,7 +85,7 @@ def read_member(path: Path) -> bytes | None:
 def why_no_folder(path: Path) -> str:
     """What is wrong with a path that is neither a folder nor an archive."""
     if not os.path.isfile(path):
-        return "there is no such folder"
+        return f"there is no such {'file' if path.suffix.lower() in _SUFFIXES_OF_FILES else 'folder'}"
     return (
         "it is a file, and neither a .zip nor a plain .tar archive; unpack those of other kinds, of several parts or "
         "with a program in them, and name the folder"

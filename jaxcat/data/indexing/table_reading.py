@@ -24,7 +24,7 @@ OTHERS = {
     b"ARROW1": "an Arrow or Feather file; save the table as Parquet or CSV",
     b"{": "JSON; save the table as CSV",
     b"[": "JSON; save the table as CSV",
-    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"), "an image; name the folder that it lies in"),
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"), "an image; name the folder of the class folders"),
     b"<": "an HTML or XML page; save the table as CSV",
 }
 

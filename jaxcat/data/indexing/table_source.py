@@ -75,7 +75,7 @@ def open_labelled_table(path: Path, classes: tuple[str, ...], config: Any) -> Sp
 
 def _say(table: Table, base: Path) -> None:
     """Says which columns were found without a setting, and how the text was read."""
-    if table.found:
+    if any(table.columns[key] != key for key in table.found):  # else they are as README names them
         columns = ", ".join(f"{key}s in {table.columns[key]!r}" for key in table.found)
         logger.warning("%s: found %s; paths are relative to %s", table.where, columns, printable(str(base)))
     others = sorted({cell.strip() for cell in set(table.cells.get("split", ())) if not split_of_cell(cell, alone=True)})
