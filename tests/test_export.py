@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from jaxcat.export.formats import FLOAT32, FORMATS
 from jaxcat.export.in_jax import logits_of
 from jaxcat.export.network import ExportedNetwork, exported
 from jaxcat.export.parity import Reference, spread
+from jaxcat.extras import install
 from jaxcat.inference.classifier import Classifier, load, probabilities
 from jaxcat.models.backbone import BACKBONES, Top
 from jaxcat.models.plan import Arrays
@@ -290,7 +292,7 @@ def test_a_missing_package_is_one_line(format, module, extra, tmp_path, monkeypa
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else found(name))
     arguments = ["--workdir", str(tmp_path), "--format", format, "--output", str(tmp_path / "a")]
-    with pytest.raises(ConfigError, match=f"needs the extra {extra}: pip install {module}$"):
+    with pytest.raises(ConfigError, match=f"needs {module}: {re.escape(install(extra))}$"):
         main(arguments)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxcat.errors import ConfigError
+from jaxcat.extras import install
 from jaxcat.serve import security, server
 from jaxcat.serve.__main__ import main
 from jaxcat.serve.security import Policy, entered, refusal
@@ -235,7 +236,7 @@ def test_without_the_extra_one_line_names_it(tmp_path):
     command = [sys.executable, "-c", code, "--workdir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "error: jaxcat.serve needs the extra serve: pip install starlette uvicorn\n"
+    assert done.stderr == f"error: jaxcat.serve needs starlette, uvicorn: {install('serve')}\n"
 
 
 def test_a_port_that_is_taken_or_impossible(tmp_path, capsys):

@@ -81,7 +81,7 @@ def test_without_torch_a_pth_names_the_extra_and_the_way_around(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "torch", None)
     with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({}, 2))
-    with pytest.raises(WeightsError, match="torch extra.*timm/inception_v3.tv_in1k"):
+    with pytest.raises(WeightsError, match="pip install .*torch.*timm/inception_v3.tv_in1k"):
         load(tmp_path / "model.pth")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxcat.errors import ConfigError
+from jaxcat.extras import install
 from jaxcat.wording import not_one_of
 
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
@@ -116,5 +117,5 @@ def format_of(name: str, weights: str, options: Iterable[str] = ()) -> Format:
             takes = ", ".join(each for each, row in FORMATS.items() if option in row.options)
             raise ConfigError(f"--{option.replace('_', '-')}: --format {name} does not take it; {takes or 'none'} does")
     if lacking := [module for module in found.modules if importlib.util.find_spec(module) is None]:
-        raise ConfigError(f"--format {name} needs the extra {found.extra}: pip install {' '.join(lacking)}")
+        raise ConfigError(f"--format {name} needs {', '.join(lacking)}: {install(found.extra)}")
     return found

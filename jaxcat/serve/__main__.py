@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 
 from jaxcat.errors import ConfigError
+from jaxcat.extras import install
 from jaxcat.inference.run_flags import add_run_flags
 from jaxcat.system import cli
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Checks the request before anything is loaded, then serves."""
     if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"jaxcat.serve needs the extra serve: pip install {' '.join(lacking)}")
+        raise ConfigError(f"jaxcat.serve needs {', '.join(lacking)}: {install('serve')}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notices are no concern of the user
     from jaxcat.serve import server
     from jaxcat.serve.answers import Limits

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from jaxcat.errors import CheckpointError, ConfigError, one_line
+from jaxcat.extras import install
 from jaxcat.system.console import Console
 from jaxcat.system.files import write_errors_as, write_text
 from jaxcat.training.stages import epochs_of
@@ -134,7 +135,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise ConfigError(
-                f"--config.log.wandb={project}: Weights & Biases is not installed: pip install wandb"
+                f"--config.log.wandb={project}: Weights & Biases is not installed: {install('wandb')}"
             ) from error
         identity = self._workdir / "wandb-run-id"  # a continued run is the same run there
         with writing_to(self._workdir):

@@ -1,4 +1,4 @@
-"""HEIC and other HEIF files, which phones write: read by pi-heif, an optional package, `pip install pi-heif`.
+"""HEIC and other HEIF files, which phones write: read by pi-heif, the package of the extra `heif`.
 
 pi-heif only decodes: it comes without the GPL encoder that the usual package, pillow-heif, bundles. It is imported when
 the first such file is met, and is not registered with Pillow.
@@ -13,9 +13,10 @@ import io
 from PIL import Image, ImageFile
 
 from jaxcat.errors import one_line
+from jaxcat.extras import install
 
 SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # in lower case
-INSTALL = "pip install pi-heif"
+INSTALL = install("heif")
 _BRANDS = (b"ftyphe", b"ftypmif1", b"ftypmsf1", b"ftypmiaf")  # from byte 4; AVIF may begin with the last three too
 _LONGEST = 400  # bytes of the list of brands
 

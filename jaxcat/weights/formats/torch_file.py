@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxcat.errors import WeightsError, one_line
+from jaxcat.extras import install
 from jaxcat.weights.formats.contents import MAX_TENSORS, Tensor
 
 # The names that a state dict of tensors needs. Only pickles with no other name reach torch's restricted unpickler.
@@ -36,7 +37,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
             import torch
         except ImportError as error:
             raise WeightsError(
-                f"{path} is a PyTorch file, which needs PyTorch to be read: install jaxcat with its torch extra. "
+                f"{path} is a PyTorch file, which needs PyTorch to be read: {install('torch')}. "
                 "Without it, set --config.model.weights=timm/inception_v3.tv_in1k, the same network in a safetensors "
                 "file"
             ) from error
