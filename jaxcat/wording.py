@@ -120,5 +120,15 @@ def not_one_of(value: str, allowed: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message that suggests the most similar known name, or "" if there is none."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    known = list(known)
+    near = _nearest_number(name, known) or difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _nearest_number(name: str, known: Sequence[str]) -> list[str]:
+    """The known name that differs only in the number at its end, by the least: mixed10 for mixed12; [] if none does."""
+    stem = re.sub(r"[0-9]+$", "", name)
+    numbers = {each: each.removeprefix(stem) for each in known if stem and each.startswith(stem)}
+    alike = [each for each, number in numbers.items() if re.fullmatch("[0-9]{1,9}", number)]
+    asked = name.removeprefix(stem)
+    return sorted(alike, key=lambda each: abs(int(numbers[each]) - int(asked)))[:1] if asked else []

@@ -95,7 +95,7 @@ REQUESTS = [
     (["--config.optim.learning_rate=fast"], ["--config.optim.learning_rate=fast: wants a number"]),
     (["--config.data.skip_bad=maybe"], ["--config.data.skip_bad=maybe: wants True or False"]),
     (["--config.epochs=0"], ["--config.epochs=0", "at least 1"]),
-    (["--config.model.cut=mixed11"], ["--config.model.cut=mixed11", "did you mean mixed1"]),
+    (["--config.model.cut=mixed12"], ["--config.model.cut=mixed12", "did you mean mixed10?"]),
 ]
 
 

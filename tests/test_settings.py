@@ -200,7 +200,10 @@ def test_empty_cut_and_weights_are_accepted_and_nothing_is_changed():
         ({"optim__schedule": "one_cycle", "optim__warmup_epochs": 1.0}, "warmup_epochs=1 .*schedule=one_cycle"),
         ({"optim__mix": "mixup", "bottleneck__views": 1}, "mix=mixup mixes images.*views=1.*mixup_bottlenecks"),
         ({"optim__mix": "mixup_bottlenecks"}, "mix=mixup_bottlenecks mixes bottlenecks.*views=0"),
-        ({"optim__accumulate": 3}, "accumulate=3 does not divide --config.batch_size=20"),
+        (
+            {"optim__accumulate": 3},
+            "accumulate=3 does not divide --config.batch_size=20: set batch_size to a multiple of 3, such as 21",
+        ),
         (
             {"optim__accumulate": 2, "model__train_from": "mixed9", "model__train_bn": True},
             "accumulate=2 cannot be combined with --config.model.train_bn",

@@ -86,7 +86,7 @@ def check_optim(config: ConfigDict) -> None:
     if MIXES[optim.mix].mixes == "image" and config.bottleneck.views:
         raise ConfigError(
             f"--config.optim.mix={optim.mix} mixes images; with --config.bottleneck.views={config.bottleneck.views} "
-            "steps see none: set views to 0, or mix to mixup_bottlenecks"
+            "steps see none: add --config.bottleneck.views=0, or --config.optim.mix=mixup_bottlenecks"
         )
     if MIXES[optim.mix].mixes == "bottleneck" and not config.bottleneck.views:
         raise ConfigError(
@@ -96,7 +96,8 @@ def check_optim(config: ConfigDict) -> None:
     if config.batch_size % optim.accumulate:
         raise ConfigError(
             f"--config.optim.accumulate={optim.accumulate} does not divide --config.batch_size={config.batch_size}: "
-            "choose a multiple of it"
+            f"set batch_size to a multiple of {optim.accumulate}, such as "
+            f"{-(-config.batch_size // optim.accumulate) * optim.accumulate}, or accumulate to a number that divides it"
         )
     if optim.accumulate > 1 and model.train_bn:
         raise ConfigError(

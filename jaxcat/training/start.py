@@ -101,6 +101,9 @@ CAN_BE_FORCED = frozenset(
 )
 
 
+MOST_IN_FRONT = 3  # other settings that a message names before the advice
+
+
 def _other_settings(changes: Mapping[str, tuple[Any, Any]], *, exact: bool) -> str:
     """One sentence: the settings that a run was begun with, those that are asked for, and what can be done.
 
@@ -112,8 +115,14 @@ def _other_settings(changes: Mapping[str, tuple[Any, Any]], *, exact: bool) -> s
     force = ", or add --config.resume=force to continue it with what is asked for now"
     if exact or not changes.keys() <= CAN_BE_FORCED:
         force = ""
-    if changes.get("optim.name", ("", ""))[1] == "exact":
+    was_recipe = changes.get("optim.name") == ("rmsprop", "exact") and "data.source" not in changes
+    if was_recipe and "model.cut" not in changes:
         force = ". The recipes folder and tfds solve the head now; folder:trained is what they were"
+    if len(pairs) > MOST_IN_FRONT:
+        return (
+            f"there is a run with {len(pairs)} other settings: choose another --workdir for a new run, or ask for its "
+            f"settings again to continue it{force}. It was begun with {', and '.join(pairs)}"
+        )
     return (
         f"the run there was begun with {', and '.join(pairs)}: ask for {which} again to continue it, or choose another "
         f"--workdir for a new run{force}"
