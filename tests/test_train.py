@@ -87,6 +87,13 @@ def test_another_setting_is_refused_in_one_sentence_with_both_values_and_advice_
         "--config.optim.learning_rate=0.001, not 0.5, and --config.optim.name=rmsprop, not sgd: ask for these values "
         "again to continue it, or choose another --workdir for a new run"
     )
+    config.optim.label_smoothing = 0.1
+    with pytest.raises(ConfigError) as caught:
+        train(config, finished)
+    assert str(caught.value).startswith(
+        f"--workdir {finished}: there is a run with 4 other settings: choose another --workdir for a new run, or ask for "
+        'its settings again to continue it. It was begun with --config.data.classes="", not disc,square, and --config.'
+    )
 
 
 @pytest.mark.slow

@@ -42,8 +42,9 @@ SETTINGS: dict[str, Setting] = {
     "data.group_pattern": Setting(
         "",
         before="",
-        meaning="folder, table: regular expression whose one group finds, in the path below data.dir, the group of an "
-        "image that no division breaks up; empty: none",
+        meaning="folder, table: regular expression whose parentheses match, in the path below data.dir, what an image "
+        "belongs to, such as a patient: no division breaks up such a group; folders in class folders whose names it "
+        "matches are neither classes nor splits; empty: no groups",
     ),
     "data.train": Setting("train", before="train", meaning='tfds: split expression, for example "train[:80%]"'),
     "data.validation": Setting(

@@ -94,10 +94,11 @@ def check_optim(config: ConfigDict) -> None:
             "to 1 or more, or mix to mixup"
         )
     if config.batch_size % optim.accumulate:
+        above = -(-config.batch_size // optim.accumulate) * optim.accumulate
         raise ConfigError(
             f"--config.optim.accumulate={optim.accumulate} does not divide --config.batch_size={config.batch_size}: "
-            f"set batch_size to a multiple of {optim.accumulate}, such as "
-            f"{-(-config.batch_size // optim.accumulate) * optim.accumulate}, or accumulate to a number that divides it"
+            f"set batch_size to a multiple of {optim.accumulate}, such as {above}, or accumulate to a divisor of "
+            f"{config.batch_size}"
         )
     if optim.accumulate > 1 and model.train_bn:
         raise ConfigError(

@@ -159,7 +159,7 @@ def _check_several(root: Path, available: Sequence[str]) -> None:
     if len(available) == 1:
         where, name = printable(str(root)), printable(available[0])
         raise DataError(
-            f"{where}: a classifier needs two classes or more, and there is one class folder, {name}: put the folder "
+            f"{where}: a classifier needs two classes or more, and there is one class folder, {name!r}: put the folder "
             f"of each other class beside it, into {where}"
         )
 
