@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxcat import configs
+from jaxcat import configs, extras
 from jaxcat.__main__ import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -149,3 +149,10 @@ def test_a_wheel_works_from_another_directory(installed, tmp_path, as_users_have
     assert (tmp_path / "run" / "metrics.jsonl").is_file()
     result = python("-c", script, "evaluate", "--workdir", "run", path=installed, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_command_for_an_extra_is_that_of_readme_in_a_clone_and_else_names_the_package(tmp_path, monkeypatch):
+    documented = extras.install("export").replace("'", '"')
+    assert documented.partition("[")[0] in (REPOSITORY / "README.md").read_text()
+    monkeypatch.setattr(extras, "_ROOT", tmp_path)
+    assert extras.install("export") == "pip install 'jaxcat[export]'"

@@ -28,7 +28,7 @@ from jaxcat.training import epoch, loop
 from jaxcat.training.epoch import class_weights
 from jaxcat.training.loop import stop_reason
 from jaxcat.training.origin import from_run
-from jaxcat.training.start import CAN_BE_FORCED
+from jaxcat.training.start import CAN_BE_FORCED, _other_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -94,6 +94,14 @@ def test_another_setting_is_refused_in_one_sentence_with_both_values_and_advice_
         f"--workdir {finished}: there is a run with 4 other settings: choose another --workdir for a new run, or ask for "
         'its settings again to continue it. It was begun with --config.data.classes="", not disc,square, and --config.'
     )
+
+
+@pytest.mark.parametrize("source", ["folder", "digits"])
+def test_only_a_run_of_the_recipe_that_trained_the_head_is_told_of_its_new_name(source):
+    recipe = {"optim.name": ("rmsprop", "exact"), "model.pool": ("avg", "avg_std")}
+    changes = recipe | ({} if source == "folder" else {"data.source": (source, "folder")})
+    said = _other_settings(changes, exact=False)
+    assert ("folder:trained is what they were" in said) == (source == "folder")
 
 
 @pytest.mark.slow
