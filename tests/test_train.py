@@ -92,7 +92,7 @@ def test_another_setting_is_refused_in_one_sentence_with_both_values_and_advice_
         train(config, finished)
     assert str(caught.value).startswith(
         f"--workdir {finished}: there is a run with 4 other settings: choose another --workdir for a new run, or ask "
-        'for its settings again to continue it. It was begun with --config.data.classes="", not disc,square, and --config.'
+        'for its settings again to continue it. It was begun with --config.data.classes="", not disc,square, and '
     )
 
 
