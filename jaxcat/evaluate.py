@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> int:
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and arguments.split == "test"):
-        own_records.warn_of_known(store, listed)
+        own_records.warn_of_known(store, listed, meta=classifier.meta)
     log_probabilities = evaluate(
         classifier, store, batch_size=arguments.batch_size, console=console, average_over=average_over
     )

@@ -131,7 +131,7 @@ def test_a_run_interrupted_while_it_computes_bottlenecks_goes_on_to_the_same_hea
     solved, folder, tmp_path, monkeypatch, empty_cache
 ):
     at = small.InterruptedAt(1)
-    monkeypatch.setattr(exact, "Interruption", at)
+    monkeypatch.setattr(loop, "Interruption", at)
     with pytest.raises(KeyboardInterrupt):
         fit(folder, tmp_path / "run")
     assert events(tmp_path / "run") == []
@@ -149,7 +149,7 @@ def test_a_signal_while_the_head_is_solved_ends_the_run_soon(folder, tmp_path, m
     config = flags.overridden(jaxcat.configs.execute("folder"), [f"--config.data.dir={folder}"])
     config.update_from_flattened_dict(TINY)
     assert loop.train(config, tmp_path / "first") == 0  # the bottlenecks are there from here on
-    monkeypatch.setattr(exact, "Interruption", small.InterruptedAt(3))
+    monkeypatch.setattr(loop, "Interruption", small.InterruptedAt(3))
     assert loop.train(config, tmp_path / "run") == 143
     assert "interrupted before the head was solved: bottlenecks are kept" in capsys.readouterr().out
     assert not (tmp_path / "run" / "checkpoints" / "1").exists()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from jaxcat.models.completion import complete
 from jaxcat.report.origins import _head, train_command
 from jaxcat.runs.meta import read_meta
 from jaxcat.runs.workdir import steps
-from jaxcat.training import loop
+from jaxcat.training import exact, loop
 from jaxcat.training.ending import finished, following, next_stage
 from jaxcat.training.stages import Stage, config_of, entries_of, stages_of
 
@@ -148,7 +149,7 @@ def test_history_and_meta_say_which_stage(whole, folder):
 def test_the_same_command_says_that_it_is_finished_and_another_is_refused(whole, folder, capsys):
     before = outcome(whole)
     assert loop.train(config(folder), whole) == 0
-    assert "this run is finished: 2 epochs; to evaluate it" in capsys.readouterr().out
+    assert "this run is finished: stage 3 of 3 (epochs 3 to 4): 2 epochs; to evaluate it" in capsys.readouterr().out
     assert outcome(whole) == before
     for resume in ("auto", "force"):
         with pytest.raises(ConfigError, match=r"begun with --config.train.stages=head::exact, block3.*, not head::exa"):
@@ -200,15 +201,62 @@ def test_a_stage_begins_with_the_numbers_of_the_one_before(folder, tmp_path):
 def test_interrupted_anywhere_the_run_ends_at_the_same_bits(whole, folder, tmp_path, monkeypatch, look, stage, lost):
     """Also if the frozen tree is lost, which the first stage wrote: it is made again.
 
-    An epoch has 3 steps and 2 batches of validation, a look after each; no signal comes while the head is solved.
+    An epoch has 3 steps and 2 batches of validation, a look after each; looks are counted in this stage only.
     """
+
+    def counted_in_one_stage(*arguments, **named):
+        at.looks, at.at = 0, look if named["stage"] == stage else 0
+        return start(*arguments, **named)
+
+    at, start = small.InterruptedAt(0), loop.start
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Interruption", small.InterruptedAt(look))
+        patch.setattr(loop, "Interruption", at)
+        patch.setattr(loop, "start", counted_in_one_stage)
         assert loop.train(config(folder), tmp_path / "run") == 143
     assert latest(tmp_path / "run").stage == stage
     if lost:
         shutil.rmtree(tmp_path / "run" / "frozen")
     assert loop.train(config(folder), tmp_path / "run") == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+@pytest.mark.slow
+def test_a_signal_after_the_last_look_of_a_stage_ends_the_run(whole, folder, tmp_path, monkeypatch, capsys):
+    """When the head is solved, and at the end of a trained stage; not when nothing is left to do."""
+
+    def run(module, name: str, number: signal.Signals, *, stage: int = 0) -> int:
+        """The status of a run that gets a signal when a function has done its work, perhaps only in one stage."""
+
+        def signalled(*arguments, **named):
+            result = original(*arguments, **named)
+            if stage in (0, named.get("stage"), getattr(arguments[0], "stage", None)):
+                signal.raise_signal(number)
+            return result
+
+        original = getattr(module, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, signalled)
+            return loop.train(config(folder), tmp_path / "run")
+
+    def lost(*_: object) -> None:
+        raise AssertionError("nothing waits for a signal")  # instead of the end of this process
+
+    before = {number: signal.signal(number, lost) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert run(exact, "show_candidates", signal.SIGINT) == 130
+        assert capsys.readouterr().out.endswith(
+            "interrupted between stages: the same command continues with 2 of 3, block3:1:0.001\n"
+        )
+        assert latest(tmp_path / "run").stage == 1
+        assert run(loop, "following", signal.SIGTERM, stage=2) == 143
+        assert "interrupted between stages: the same command continues with 3 of 3" in capsys.readouterr().out
+        assert latest(tmp_path / "run").stage == 2
+        assert run(loop, "following", signal.SIGTERM, stage=3) == 0
+        assert "interrupted" not in capsys.readouterr().out
+        assert signal.getsignal(signal.SIGTERM) is lost
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert outcome(tmp_path / "run") == outcome(whole)
 
 

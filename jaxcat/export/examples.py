@@ -27,7 +27,8 @@ class Examples:
     Attributes:
         few: (n, S, S, 3), at least `FEW` and at most `ENOUGH`.
         generated: how many of them are generated, the last ones.
-        validation: records of validation, evenly spread; None if the run's data cannot be found.
+        validation: records of validation, evenly spread; None if the run's data cannot be found or
+            read.
     """
 
     few: np.ndarray
@@ -47,6 +48,7 @@ def examples_of(classifier: Classifier, *, most: int = MOST) -> Examples:
     few = np.zeros((0, size, size, 3), np.uint8)
     if validation is not None:
         few = np.concatenate([few, *batches(classifier, _spread(validation, ENOUGH))])
+        validation = validation if len(few) else None
     lacking = max(0, FEW - len(few)) if len(few) else ENOUGH
     made = [few, generated(lacking, size)] if lacking else [few]
     return Examples(np.concatenate(made), lacking, validation and _spread(validation, most), classifier)

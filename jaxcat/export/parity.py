@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxcat.bottlenecks.engines.names import LEAST_RECORDS, XLA
-from jaxcat.errors import ExportError
+from jaxcat.errors import DataError, ExportError
 from jaxcat.export.examples import Examples
 from jaxcat.export.formats import FLOAT16, FLOAT32, INT8
 from jaxcat.export.network import reference_of
@@ -147,6 +147,7 @@ class Expected:
         self.classifier, self.examples, self._console = classifier, examples, console
         self._reference = Reference(classifier)
         self.few = self._reference.logits(examples.few)
+        self._read = 0  # validation images that could be read when they were first gone through
 
     @functools.cached_property
     def answers(self) -> np.ndarray:
@@ -167,13 +168,25 @@ class Expected:
         return computation.engine, self.answers_of(run, computation.engine)
 
     def answers_of(self, run: Callable[[np.ndarray], np.ndarray], name: str) -> np.ndarray:
-        """The answers on validation of anything that gives probabilities; `name` is for the line of progress."""
+        """The answers on validation of anything that gives probabilities; `name` is for the line of progress.
+
+        Raises:
+            DataError: another number of images could be read than the time before, or none.
+        """
         total, found = len(self.examples.validation or ()), []
         with progress_of(f"answers of {name}", total=total, console=self._console) as advance:
             for images in self.examples.many():
                 found.append(run(images).argmax(axis=1))
                 advance(len(images))
-        return np.concatenate([np.zeros(0, int), *found])
+        answers = np.concatenate([np.zeros(0, int), *found])
+        self._read = self._read or len(answers)
+        if len(answers) != self._read or (total and not self._read):
+            raise DataError(
+                f"{self.classifier.config.data.dir}: {len(answers)} of {counted(total, 'validation image')} could be "
+                f"read for the answers of {name}, and another number before: put back what was moved or removed, and "
+                "export again"
+            )
+        return answers
 
 
 def measured(expected: Expected, run: Run, *, weights: str) -> Parity:

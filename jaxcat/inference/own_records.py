@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.archives import archives
@@ -21,6 +22,7 @@ from jaxcat.errors import CheckpointError, ConfigError, DataError
 from jaxcat.inference.found_images import find, images_below, images_of
 from jaxcat.runs.meta import Meta
 from jaxcat.runs.records import FILE, Listed, changed_images, read_list, rules_of, some
+from jaxcat.training.optim import is_exact
 from jaxcat.wording import printable
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,11 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
     opened = _opened(meta, listed, split=split)
     if split == "test" or listed is None or split not in listed:
         if split not in opened.splits:
-            raise ConfigError(f"--split {split}: the data have only {', '.join(opened.splits)}")
+            there = f"put images into {config.data.dir}/{split}/CLASS, or " if _takes_folders(config) else ""
+            raise ConfigError(
+                f"--split {split}: the data have only {', '.join(opened.splits)}; {there}measure a folder of other "
+                "images, which has a folder for each class, with --data DIR"
+            )
         if not len(opened.splits[split]):
             raise ConfigError(
                 f"--split {split}: this run holds nothing out (--config.data.validation_fraction=0); measure it on "
@@ -84,6 +90,11 @@ def own_split(meta: Meta, split: str, *, listed: Mapping[str, Listed] | None) ->
             *(f"{len(found):,}", split),
         )
     return found
+
+
+def _takes_folders(config: ConfigDict) -> bool:
+    """Whether a folder of the name of a split would be one of the data: those of the other splits lie there so."""
+    return config.data.source == "folder" and (Path(config.data.dir).expanduser() / "train").is_dir()
 
 
 def _opened(meta: Meta, listed: Mapping[str, Listed] | None, *, split: str) -> Data:
@@ -208,8 +219,15 @@ def warn_of_changes(store: Store | CachedSplit, listed: Mapping[str, Listed]) ->
     )
 
 
-def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | None) -> None:
-    """Warns of images that the run was trained on, or by which its best epoch was chosen; content identifies them."""
+def part_of_validation(meta: Meta) -> str:
+    """What the validation images did while the run was made, after "they are the run's validation images, "."""
+    if is_exact(meta.asked):
+        return "by which nothing was chosen: its head was solved on train alone"
+    return "by which the best of its epochs was chosen"
+
+
+def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | None, *, meta: Meta) -> None:
+    """Warns of images that the run was trained or validated on; content identifies them."""
     if listed is None:
         logger.warning("the run has no usable %s: it may have been trained on some of these images", FILE)
         return
@@ -218,10 +236,7 @@ def warn_of_known(store: Store | CachedSplit, listed: Mapping[str, Listed] | Non
     )
     for known, what in (
         (train, "the run was trained on them, so the figures look better than they are"),
-        (
-            validation - train,
-            "they are the run's validation images, by which the best of its epochs was chosen",
-        ),
+        (validation - train, f"they are the run's validation images, {part_of_validation(meta)}"),
     ):
         names = [name for name, digest in zip(store.split.files, store.digests, strict=True) if digest in known]
         if names:

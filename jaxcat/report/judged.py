@@ -6,16 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxcat.inference.own_records import part_of_validation
 from jaxcat.report.context import Context
 from jaxcat.runs.meta import is_validated
 from jaxcat.runs.records import changed_images
 from jaxcat.training.optim import is_exact
 from jaxcat.wording import counted
-
-BY_CONTENT = {
-    "train": "are images that the run was trained on: the figures look better than they are.",
-    "validation": "are validation images of the run, by which its best step may have been chosen.",
-}
 
 
 def remarks(context: Context) -> Iterator[str]:
@@ -62,7 +58,11 @@ def _chosen(context: Context) -> Iterator[str]:
 def _known(context: Context) -> Iterator[str]:
     """Images of train or validation among those measured, by their bytes."""
     known: set[bytes | None] = {None}
-    for name, text in BY_CONTENT.items():
+    by_content = {
+        "train": "are images that the run was trained on: the figures look better than they are.",
+        "validation": f"are validation images of the run, {part_of_validation(context.classifier.meta)}.",
+    }
+    for name, text in by_content.items():
         of_split = set(context.listed[name].digests if context.listed and name in context.listed else ()) - known
         number = int(np.sum([digest in of_split for digest in context.digests]))
         known |= of_split

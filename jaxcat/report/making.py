@@ -25,6 +25,7 @@ from jaxcat.report.contents import SECTIONS
 from jaxcat.report.context import Context
 from jaxcat.report.page import check_output, write
 from jaxcat.report.pictures import Pictures
+from jaxcat.runs.meta import Meta
 from jaxcat.runs.records import Listed
 from jaxcat.system.console import Console, said_if_long, said_steps
 
@@ -130,7 +131,7 @@ def measured(
     store = open_store(classifier, pictures.watched(), console=console)
     own = request.data is None
     if request.workdir is not None:
-        _warn(store, listed, own=own)
+        _warn(store, listed, own=own, meta=classifier.meta)
     log_probabilities, features = _answers(classifier, store, console=console)
     pictures.settle(store.split, console=console)
     return Context(
@@ -178,12 +179,12 @@ def _split(request: Request, classifier: Classifier, listed: dict[str, Listed] |
     return found(name or VALIDATION)
 
 
-def _warn(store: Store | CachedSplit, listed: dict[str, Listed] | None, *, own: bool) -> None:
+def _warn(store: Store | CachedSplit, listed: dict[str, Listed] | None, *, own: bool, meta: Meta) -> None:
     """Warns as evaluate does."""
     if own and listed:
         own_records.warn_of_changes(store, listed)
     if not own or (listed and store.split.name == TEST):
-        own_records.warn_of_known(store, listed)
+        own_records.warn_of_known(store, listed, meta=meta)
 
 
 def _groups(store: Store | CachedSplit, pictures: Pictures, console: Console) -> np.ndarray | None:

@@ -87,7 +87,7 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
             for line in before["summary"]:
                 console.print(line)
             console.print(f"this study is finished; to make it again, remove {workdir / FILE}")
-        elif status := _make(config, workdir, sizes, asked=asked, console=console):
+        elif status := _make(config, workdir, sizes, asked=asked, console=console, train=train):
             return status
     if train:
         from jaxcat.configs import execute as config_of
@@ -102,8 +102,10 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
     return 0
 
 
-def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dict[str, Any], console: Any) -> int:
-    """Makes a new study; returns the exit status."""
+def _make(
+    config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dict[str, Any], console: Any, train: bool
+) -> int:
+    """Makes a new study; returns the exit status. If `train` follows, that of a signal after all has been computed."""
     from jaxcat.study import advice, files, pictures, summary
     from jaxcat.study.collect import Interrupted
     from jaxcat.study.results import run
@@ -126,7 +128,7 @@ def _make(config: ConfigDict, workdir: Path, sizes: Sequence[int], *, asked: dic
         said = list(summary.lines(results, workdir))
         files.write(workdir / FILE, results, request=asked, summary=said)
     summary.show(console, results, workdir)
-    return 0
+    return interruption.stop() if train else 0
 
 
 def request(config: ConfigDict, sizes: Sequence[int]) -> dict[str, Any]:

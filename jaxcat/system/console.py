@@ -179,7 +179,7 @@ def counting(what: str, *, console: rich.console.Console) -> Iterator[Callable[[
 def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
     """Shows how many of `total` are done and the time left while the block runs: a bar on a terminal, else lines.
 
-    In a notebook it is one line, which changes. Yields a function; the block must call it with the number of items that
+    Lines end with one that all are done. In a notebook it is one line, which changes. Yields a function; the block must call it with the number of items that
     it has just done.
     """
     began = said = time.monotonic()
@@ -203,6 +203,8 @@ def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iter
 
         try:
             yield advance
+            if said > began and not line and not console.is_terminal and done >= total:
+                console.print(f"{what}: {done} of {total}")
         finally:
             if line:
                 line.show("")

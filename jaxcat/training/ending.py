@@ -43,7 +43,16 @@ def finished(config: ConfigDict, meta: Meta) -> str:
     if not meta.stage:
         return stop_reason(config, meta.history)
     own = entries_of(meta.history, meta.stage)
-    return "" if next_stage(config, meta) else stop_reason(config_of(config, meta.stage), own)
+    return "" if next_stage(config, meta) else of_stage(stop_reason(config_of(config, meta.stage), own), meta)
+
+
+def of_stage(reason: str, meta: Meta) -> str:
+    """The reason, after the stage that ends and its epochs as the run counts them; the same if there are no stages."""
+    if not meta.stage:
+        return reason
+    own = [entry["epoch"] for entry in entries_of(meta.history, meta.stage)]
+    epochs = f"epoch {own[0]}" if len(own) == 1 else f"epochs {own[0]} to {own[-1]}"
+    return f"stage {meta.stage} of {len(stages_of(meta.asked))} ({epochs}): {reason}"
 
 
 def next_stage(config: ConfigDict, meta: Meta | None) -> int:

@@ -52,13 +52,23 @@ class _Interrupted(Exception):
     """A signal came while the head was being solved."""
 
 
-def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: BottleneckSource, mesh: Mesh) -> int:
+def solve(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    run: Start,
+    data: Data,
+    source: BottleneckSource,
+    mesh: Mesh,
+    interruption: Interruption,
+) -> int:
     """Solves the head of a new run and saves it as the run's only step.
 
     Args:
         config: as asked for, completed; the blocks that the head sees may still be `auto`.
         run: a start whose network has all blocks among which `config` lets jaxcat choose.
         source: of that network, not prepared.
+        interruption: entered by the caller, who asks it again if another stage follows.
 
     Returns:
         The exit status: 0, or 130 or 143 if a signal came before the head was solved; bottlenecks are kept.
@@ -67,7 +77,6 @@ def solve(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: 
     with (
         Checkpoints(workdir) as checkpoints,
         Reporter(workdir, [], config=run.meta.request or config, leading=leading) as report,
-        Interruption(mesh) as interruption,
     ):
         validated, console = bool(len(source.splits["validation"])), report.console
         describe_run(console, config, run, source=source.describe(), mesh=mesh, validated=validated)

@@ -33,7 +33,7 @@ from jaxcat.training import exact
 from jaxcat.training.accumulation import check_parts
 from jaxcat.training.augmentation import settle_augmentation
 from jaxcat.training.describe import describe_run, length_of, next_command
-from jaxcat.training.ending import finished, following, next_stage, stop_reason
+from jaxcat.training.ending import finished, following, next_stage, of_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
 from jaxcat.training.epoch import Plan, Program, checked, compile_steps, run_epoch, step_options
 from jaxcat.training.learning_rate_search import find_rate
@@ -42,7 +42,7 @@ from jaxcat.training.origin import find_origin, will_be_downloaded
 from jaxcat.training.place import check_place
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports, estimates
-from jaxcat.training.stages import config_of, entries_of, unused
+from jaxcat.training.stages import config_of, entries_of, title, unused
 from jaxcat.training.start import Start, check_pixels, first_state, keep_found, previous_run, start
 from jaxcat.training.steps import TrainState, items_of, new_sums
 
@@ -82,29 +82,45 @@ def train(config: ConfigDict, workdir: Path) -> int:
             if meta is None and not config.data.skip_bad and will_be_downloaded(config):
                 refuse_no_images({name: data.splits[name] for name in ("train", "validation")})
         check_parts(config, images=len(data.splits["train"]), mesh=mesh)
-        if not config.train.stages:
-            return train_once(config, workdir, meta=meta, data=data, mesh=mesh)
-        return train_stages(config, workdir, meta=meta, data=data, mesh=mesh)
+        if config.train.stages:
+            return train_stages(config, workdir, meta=meta, data=data, mesh=mesh)
+        run, source = start_of(config, workdir, meta=meta, data=data, mesh=mesh)
+        with Interruption(mesh) as interruption:
+            return go_on(config, workdir, run=run, data=data, source=source, mesh=mesh, interruption=interruption)
 
 
 def train_stages(config: ConfigDict, workdir: Path, *, meta: Meta | None, data: Data, mesh: Mesh) -> int:
     """Trains the stages of a run that are left, one after the other; returns the exit status.
 
-    Each begins with what is on disk, so an interruption between two makes no difference.
+    Each begins with what is on disk, so an interruption between two makes no difference. Signals are noted from the
+    moment that the first stage has begun; before it, weights may be downloaded, and a signal ends the process.
     """
     if meta is None and (ignored := unused(config)) and jax.process_index() == 0:
         print(f"each stage has its own epochs and learning rate, in place of the recipe's {', '.join(ignored)}")
-    while number := next_stage(config, meta):
-        of_stage = config_of(config, number)
-        if status := train_once(of_stage, workdir, meta=meta, data=data, mesh=mesh, stage=number, request=config):
-            return status
-        barrier()  # every process has seen the last checkpoint of the stage complete
-        meta = read_meta(workdir, steps(workdir)[-1])
-        keep_found(config, meta.asked)
-    return 0
+
+    def begin_stage(number: int, meta: Meta | None) -> tuple[ConfigDict, Start, Source]:
+        own = config_of(config, number)
+        return own, *start_of(own, workdir, meta=meta, data=data, mesh=mesh, stage=number, request=config)
+
+    own, run, source = begin_stage(next_stage(config, meta), meta)
+    with Interruption(mesh) as interruption:
+        while True:
+            status = go_on(own, workdir, run=run, data=data, source=source, mesh=mesh, interruption=interruption)
+            if status:
+                return status
+            barrier()  # every process has seen the last checkpoint of the stage complete
+            meta = read_meta(workdir, steps(workdir)[-1])
+            keep_found(config, meta.asked)
+            if not (number := next_stage(config, meta)):
+                return 0
+            if status := interruption.stop():  # a signal came after the last look of the stage
+                if jax.process_index() == 0:
+                    print(f"interrupted between stages: the same command continues with {title(config, number)}")
+                return status
+            own, run, source = begin_stage(number, meta)
 
 
-def train_once(
+def start_of(
     config: ConfigDict,
     workdir: Path,
     *,
@@ -113,8 +129,8 @@ def train_once(
     mesh: Mesh,
     stage: int = 0,
     request: ConfigDict | None = None,
-) -> int:
-    """Trains a run without stages, or one stage of a run; returns the exit status.
+) -> tuple[Start, Source]:
+    """The start of a run without stages, or of one stage of a run, and its source of batches, not yet prepared.
 
     Args:
         config: of the run, or of the stage.
@@ -134,10 +150,20 @@ def train_once(
             stage=stage,
             request=request,
         )
-    source = open_source(wide, data, run=run, mesh=mesh)
+    return run, open_source(wide, data, run=run, mesh=mesh)
+
+
+def go_on(
+    config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh, interruption: Interruption
+) -> int:
+    """Solves the head or trains the epochs of what `start_of` has given; returns the exit status.
+
+    It is 0 if a signal came when nothing of the stage was left to do.
+    """
+    given = {"run": run, "data": data, "mesh": mesh, "interruption": interruption}
     if isinstance(source, BottleneckSource) and is_exact(config):
-        return exact.solve(config, workdir, run=run, data=data, source=source, mesh=mesh)
-    return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh)
+        return exact.solve(config, workdir, source=source, **given)
+    return train_epochs(config, workdir, source=source, **given)
 
 
 def settle_grey(config: ConfigDict, data: Data) -> Data:
@@ -176,7 +202,9 @@ def bottlenecks_of(
     )
 
 
-def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh) -> int:
+def train_epochs(
+    config: ConfigDict, workdir: Path, *, run: Start, data: Data, source: Source, mesh: Mesh, interruption: Interruption
+) -> int:
     """Trains epochs until there is a reason to stop, each with an exact validation and a checkpoint."""
     history, stage = list(run.meta.history), run.meta.stage
     earlier = history[: len(history) - len(entries_of(history, stage))]
@@ -185,7 +213,6 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
     with (
         Checkpoints(workdir, keep=config.checkpoint.keep, history=history) as checkpoints,
         Reporter(workdir, history, config=run.meta.asked, leading=jax.process_index() == 0) as report,
-        Interruption(mesh) as interruption,
     ):
         validated = bool(len(source.splits["validation"]))
         describe_run(report.console, config, run, source=source.describe(), mesh=mesh, validated=validated)
@@ -232,7 +259,8 @@ def train_epochs(config: ConfigDict, workdir: Path, *, run: Start, data: Data, s
             if entry is None:
                 report.say(f"interrupted at step {plan.step_of(state)}: the same command continues from there")
                 return interruption.status
-        report.finish(history, reason, then=following(dataclasses.replace(meta, history=tuple(history))))
+        meta = dataclasses.replace(meta, history=tuple(history))
+        report.finish(history, of_stage(reason, meta), then=following(meta))
     return 0
 
 
