@@ -35,6 +35,7 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_a_bar(monkeypatch, termin
             "images: 50 of 100, 2 min left",
             "images: 70 of 100, 1 min left",
             "images: 90 of 100, 20 s left",
+            "images: 100 of 100",
         ]
 
 
@@ -46,7 +47,7 @@ def test_a_log_gets_no_line_about_work_of_a_moment(monkeypatch):
         for _ in range(100):
             now += 0.03
             advance(1)
-    assert shown.file.getvalue() == "images: 67 of 100, 1 s left\n"
+    assert shown.file.getvalue() == "images: 67 of 100, 1 s left\nimages: 100 of 100\n"
     shown.file.truncate(0)
     with progress_of("images", total=100, console=shown) as advance:
         for _ in range(100):

@@ -27,19 +27,20 @@ import small
 from hostile_names import HOSTILE_NAMES
 from small_export import classifier_of
 
-from jaxcat.errors import ConfigError, ExportError
+from jaxcat.errors import ConfigError, DataError, ExportError
 from jaxcat.export import export
 from jaxcat.export.__main__ import main
-from jaxcat.export.examples import generated
+from jaxcat.export.examples import examples_of, generated
 from jaxcat.export.formats import FLOAT32, FORMATS
 from jaxcat.export.in_jax import logits_of
 from jaxcat.export.network import ExportedNetwork, exported
-from jaxcat.export.parity import Reference, spread
+from jaxcat.export.parity import Expected, Reference, spread
 from jaxcat.extras import install
 from jaxcat.inference.classifier import Classifier, load, probabilities
 from jaxcat.models.backbone import BACKBONES, Top
 from jaxcat.models.plan import Arrays
 from jaxcat.models.preprocessing import BGR_MINUS_MEANS, Conventions, Preprocessing
+from jaxcat.system.console import Console
 from jaxcat.train import train
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -366,6 +367,23 @@ def test_the_command_compares_on_validation(run, tmp_path, capsys):
     found = described(tmp_path / "a.onnx", "onnx")
     assert found["parity"]["generated"] == 0
     assert found["step"] == load(run).step
+
+
+@pytest.mark.parametrize("moved_after", [False, True])
+def test_a_folder_that_is_moved_meanwhile_is_named(run, moved_after):
+    """Before the first answers on validation, and between those of the file and those of jaxcat."""
+    classifier = load(run)
+    expected, images = Expected(classifier, examples_of(classifier), console=Console()), run.parent / "images"
+    assert expected.examples.generated == 0
+    if moved_after:
+        assert len(expected.answers_of(lambda images: np.zeros((len(images), 2)), "the file")) == 40
+    images.rename(run.parent / "moved")
+    try:
+        with pytest.raises(DataError, match=f"^{images}: 0 of 40 validation images could be read for the answers of"):
+            _ = expected.answers
+        assert examples_of(classifier).validation is None
+    finally:
+        (run.parent / "moved").rename(images)
 
 
 @pytest.mark.slow

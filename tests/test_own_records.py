@@ -298,6 +298,32 @@ def test_another_folder_with_images_of_the_run_is_said_to_have_them(workdir, lis
     assert not caplog.records
 
 
+def test_validation_images_of_a_solved_head_are_said_to_have_chosen_nothing(meta, listed, images, caplog):
+    """A solved head has no epochs among which they could have chosen."""
+    solved = meta.config.copy_and_resolve_references()
+    solved.optim.name = "exact"
+    store = Store(small_split(listed["validation"], images), size=75, mode="squash", cache_gb=0.0)
+    assert store.prepare() == 0
+    for config, says in ((meta.config, "by which the best of its epochs was chosen"), (solved, "nothing was chosen")):
+        caplog.clear()
+        own_records.warn_of_known(store, listed, meta=dataclasses.replace(meta, config=config))
+        assert "they are the run's validation images" in caplog.text
+        assert says in caplog.text
+        assert ("epochs" in caplog.text) == (config is meta.config)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_split_that_the_data_lack_is_said_with_the_place_for_it(meta, listed, images, tmp_path, divided):
+    """Class folders alone take no folder of a split beside them."""
+    if divided:
+        images = tmp_path / "divided"
+        for split in ("train", "validation"):
+            shutil.copytree(meta.config.data.dir, images / split)
+    with pytest.raises(ConfigError, match="--split test: the data have only train, validation; .*--data DIR") as error:
+        own_records.own_split(at(meta, images), "test", listed=listed)
+    assert (f"put images into {images}/test/CLASS" in str(error.value)) == divided
+
+
 def test_results_go_where_they_are_asked_for_and_nowhere_else(workdir, tmp_path):
     before = sorted(str(path) for path in workdir.rglob("*"))
     assert evaluate.main(["--workdir", str(workdir), "--results-dir", str(tmp_path / "a" / "b")]) == 0

@@ -6,6 +6,7 @@ import csv
 import json
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxcat.data.sources import open_data
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.escaping import for_cell, from_cell
 from jaxcat.study import __main__ as command_line
-from jaxcat.study import advice, command
+from jaxcat.study import advice, command, results
 from jaxcat.system import interruption
 
 TINY = {"model.backbone": "vgg19", "model.weights": "none", "model.width": 1 / 8, "data.image_size": 32}
@@ -213,10 +214,25 @@ def test_an_interrupted_study_goes_on(planted, done, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_sizes_share_a_table_and_train_follows(planted, tmp_path, capsys):
+def test_two_sizes_share_a_table_and_train_follows(planted, tmp_path, capsys, monkeypatch):
+    """At the second call: when all of the study was computed, a signal came."""
+
+    def signalled(*arguments, **named):
+        result = run(*arguments, **named)
+        assert callable(signal.getsignal(signal.SIGTERM))  # else it would end this process
+        signal.raise_signal(signal.SIGTERM)
+        return result
+
+    run = results.run
     words = [f"--config.{name}={value}" for name, value in TINY.items()]
     words += [f"--config.data.dir={planted}", "--sizes", "32,48", "--train"]
-    assert command_line.main(["--config", "folder", "--workdir", str(tmp_path / "study"), *words]) == 0
+    words = ["--config", "folder", "--workdir", str(tmp_path / "study"), *words]
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "run", signalled)
+        assert command_line.main(words) == 143
+    assert "to continue: python -m jaxcat.study --config folder" in capsys.readouterr().out
+    assert not (tmp_path / "study" / "run").exists()
+    assert command_line.main(words) == 0
     content = json.loads((tmp_path / "study" / "study.json").read_text())
     assert {row["size"] for row in content["ranges"]} == {32, 48}
     assert len(content["ranges"]) == 40

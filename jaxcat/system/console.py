@@ -179,8 +179,8 @@ def counting(what: str, *, console: rich.console.Console) -> Iterator[Callable[[
 def progress_of(what: str, *, total: int, console: rich.console.Console) -> Iterator[Callable[[int], None]]:
     """Shows how many of `total` are done and the time left while the block runs: a bar on a terminal, else lines.
 
-    Lines end with one that all are done. In a notebook it is one line, which changes. Yields a function; the block must call it with the number of items that
-    it has just done.
+    If there were lines, the last says that all are done. In a notebook it is one line, which changes. Yields a
+    function; the block must call it with the number of items that it has just done.
     """
     began = said = time.monotonic()
     done = 0

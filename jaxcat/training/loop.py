@@ -160,10 +160,9 @@ def go_on(
 
     It is 0 if a signal came when nothing of the stage was left to do.
     """
-    given = {"run": run, "data": data, "mesh": mesh, "interruption": interruption}
     if isinstance(source, BottleneckSource) and is_exact(config):
-        return exact.solve(config, workdir, source=source, **given)
-    return train_epochs(config, workdir, source=source, **given)
+        return exact.solve(config, workdir, run=run, data=data, source=source, mesh=mesh, interruption=interruption)
+    return train_epochs(config, workdir, run=run, data=data, source=source, mesh=mesh, interruption=interruption)
 
 
 def settle_grey(config: ConfigDict, data: Data) -> Data:
