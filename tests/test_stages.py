@@ -245,11 +245,11 @@ def test_a_signal_after_the_last_look_of_a_stage_ends_the_run(whole, folder, tmp
     try:
         assert run(exact, "show_candidates", signal.SIGINT) == 130
         assert capsys.readouterr().out.endswith(
-            "interrupted between stages: the same command continues with 2 of 3, block3:1:0.001\n"
+            "interrupted: the same command continues with stage 2 of 3, block3:1:0.001\n"
         )
         assert latest(tmp_path / "run").stage == 1
         assert run(loop, "following", signal.SIGTERM, stage=2) == 143
-        assert "interrupted between stages: the same command continues with 3 of 3" in capsys.readouterr().out
+        assert "interrupted: the same command continues with stage 3 of 3" in capsys.readouterr().out
         assert latest(tmp_path / "run").stage == 2
         assert run(loop, "following", signal.SIGTERM, stage=3) == 0
         assert "interrupted" not in capsys.readouterr().out

@@ -115,7 +115,7 @@ def train_stages(config: ConfigDict, workdir: Path, *, meta: Meta | None, data: 
                 return 0
             if status := interruption.stop():  # a signal came after the last look of the stage
                 if jax.process_index() == 0:
-                    print(f"interrupted between stages: the same command continues with {title(config, number)}")
+                    print(f"interrupted: the same command continues with stage {title(config, number)}")
                 return status
             own, run, source = begin_stage(number, meta)
 
