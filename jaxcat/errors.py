@@ -54,6 +54,6 @@ class ExportError(JaxcatError):
 
 
 def one_line(error: BaseException) -> str:
-    """The operating system's message for an error, else its text, else its type: one line, cut after 200 characters."""
+    """The operating system's message for an error, else its text, else its type: one line, cut after 300 characters."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= 300 else text[:300] + "…"

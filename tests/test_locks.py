@@ -58,7 +58,7 @@ def test_a_lock_without_the_file_systems_help_is_held_once_and_says_so(tmp_path,
 
 
 def test_a_mark_that_another_host_left_names_the_host_and_the_file_to_delete(tmp_path, without_locks):
-    from jaxcat.training.loop import held
+    from jaxcat.training.place import held
 
     (tmp_path / ".lock.mark").write_text("4711\nnode-7\n")
     about = {"process": 4711, "host": "node-7", "since": "2026-01-01 00:00:00"}

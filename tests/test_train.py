@@ -277,7 +277,7 @@ def test_more_epochs_under_a_schedule_are_spoken_of(tmp_path, folder, caplog):
 
 
 def test_a_workdir_held_by_another_run_is_refused(tmp_path, folder):
-    from jaxcat.training.loop import held
+    from jaxcat.training.place import held
 
     with held(tmp_path), pytest.raises(CheckpointError, match="another run holds it"):
         train(small.tiny_config(folder), tmp_path)

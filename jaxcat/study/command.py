@@ -66,7 +66,7 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
 
     from jaxcat.system.console import Console
     from jaxcat.training import loop
-    from jaxcat.training.place import check_place
+    from jaxcat.training.place import check_place, held
 
     if jax.process_count() > 1:
         raise ConfigError(f"a study runs in one process, and this run has {jax.process_count()}: start it on one host")
@@ -74,7 +74,7 @@ def execute(config: ConfigDict, workdir: Path, *, sizes: Sequence[int] = (), tra
     asked = request(config, sizes)
     if not (workdir / FILE).exists():
         check_place(config, workdir)
-    with loop.held(workdir):
+    with held(workdir):
         before = read(workdir)
         if before is None and steps(workdir):
             raise ConfigError(f"--workdir {workdir}: holds a run; a study needs a directory of its own")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -18,7 +17,6 @@ from jaxcat.data.images.grey import find_bits
 from jaxcat.data.records import Data
 from jaxcat.data.sources import open_data
 from jaxcat.data.streaming import Source, Streaming, check_agreement
-from jaxcat.errors import CheckpointError, one_line
 from jaxcat.models.completion import complete, widest
 from jaxcat.runs.checkpoints import Checkpoints
 from jaxcat.runs.meta import Meta, read_meta
@@ -27,7 +25,6 @@ from jaxcat.runs.workdir import steps
 from jaxcat.system.console import Console, said_if_long
 from jaxcat.system.devices import make_mesh, place_replicated
 from jaxcat.system.interruption import Interruption
-from jaxcat.system.locks import Lock
 from jaxcat.system.processes import barrier, values_of_processes
 from jaxcat.training import exact
 from jaxcat.training.accumulation import check_parts
@@ -39,7 +36,7 @@ from jaxcat.training.epoch import Plan, Program, checked, compile_steps, run_epo
 from jaxcat.training.learning_rate_search import find_rate
 from jaxcat.training.optim import is_exact, make_optimizer
 from jaxcat.training.origin import find_origin, will_be_downloaded
-from jaxcat.training.place import check_place
+from jaxcat.training.place import check_place, held
 from jaxcat.training.records import check_records, records_of, remember
 from jaxcat.training.reporting import Reporter, complete_reports, estimates
 from jaxcat.training.stages import config_of, entries_of, title, unused
@@ -299,22 +296,3 @@ def tidy_finished(config: ConfigDict, workdir: Path, *, meta: Meta) -> None:
         pass  # leaving removes old checkpoints
     if jax.process_index() == 0:
         complete_reports(workdir, meta)
-
-
-@contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
-    """Locks the workdir against a second run, and makes it if missing. Process 0 holds the lock for the whole run."""
-    lock, refusal = Lock(workdir / ".lock"), ""
-    if jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if not lock.acquire():
-                refusal = f"another run holds it: {lock.holder()}; wait until that ends, or use another --workdir"
-        except OSError as error:
-            refusal = f"cannot be written: {one_line(error)}"
-    try:
-        if any(values_of_processes(bool(refusal))):
-            raise CheckpointError(f"--workdir {workdir}: {refusal or 'process 0 cannot use it'}")
-        yield
-    finally:
-        lock.release()
