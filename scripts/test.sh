@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 environment "[dev]"
-# Twice as many as there are processors, up to four: tests also wait, for files, locks and other processes.
+# One more than there are processors, up to four: tests also wait, for files, locks and other processes.
 # A worker that has finished takes tests from the others.
 processors=$("$PY" -c 'import os; print(os.cpu_count())')
-"$PY" -m pytest -n "$((processors < 2 ? 2 : 4))" --dist worksteal "$@"
+"$PY" -m pytest -n "$((processors < 3 ? processors + 1 : 4))" --dist worksteal "$@"

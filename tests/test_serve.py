@@ -458,7 +458,7 @@ def kept_squares(client: Client, count: int = 3) -> None:
 
 
 @pytest.mark.slow
-def test_learning_solves_the_head_again_beside_the_run(own, tmp_path, monkeypatch, folder):
+def test_learning_solves_the_head_again_beside_the_run(own, tmp_path, monkeypatch, folder, empty_cache):
     before = {path: path.read_bytes() for path in (tmp_path / "own").rglob("*") if path.is_file()}
     answer = own.post("/predict", encoded()).json()
     kept_squares(own)
