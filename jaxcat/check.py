@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"--jobs {arguments.jobs}: must be at least 1")
     config = config_of(str(arguments.directory), arguments.config, overrides)
     found = inspection.opened(config)
-    if not found.refusals:  # else decoding, which may take minutes, would not change that
+    if found.labelled:
         total = sum(map(len, found.data.splits.values()))
         with progress_of("images decoded", total=total, console=Console(stderr=True)) as progress:
             inspection.decode_all(found, config, jobs=arguments.jobs, progress=progress)
@@ -89,17 +89,16 @@ def show(console: Console, found: inspection.Findings, root: Path) -> None:
     def say(text: str) -> None:
         console.print(Text(text), soft_wrap=True)
 
-    splits, classes = found.data.splits, found.data.classes
-    if classes:
+    splits = found.data.splits
+    total = counted(sum(map(len, splits.values())), "image")
+    if found.labelled:
         for name, split in splits.items():
             held_out = "held out of train" if name == "validation" and found.data.held_out else _inside(split.files)
             say(f"{name}: {counted(len(split), 'image')}" + (f", {held_out}" if held_out else ""))
         console.print(_classes(found))
-    total = sum(map(len, splits.values()))
-    if classes:
-        say(f"{counted(total, 'image')}, {len(found.unreadable):,} unreadable; {_formats(found)}")
+        say(f"{total}, {len(found.unreadable):,} unreadable; {_formats(found)}")
     else:
-        say(f"{counted(total, 'image')}, not decoded, as train would refuse them unread")
+        say(f"{total}, not decoded, as train would refuse them unread")
     if found.sizes:
         smallest, largest = (choose(found.sizes, key=lambda size: size[0] * size[1]) for choose in (min, max))
         middle = inspection.median_size(found.sizes)

@@ -74,16 +74,20 @@ def measure(arguments: argparse.Namespace) -> int:
         arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id
     )
     console = Console(tables=True, quiet=process_index() != 0)
-    classifier = open_run(arguments, console=console)
+    classifier = open_run(
+        arguments.workdir,
+        step=arguments.step,
+        engine=arguments.engine,
+        calibrated=arguments.calibrated,
+        console=console,
+    )
     folder, average_over = _results(arguments), arguments.average_over
     if average_over != ORIGINAL:
         console.print(f"average over {average_over}: {average_of(average_over).cost}")
     own, name = arguments.data is None, arguments.split if arguments.data is None else name_of(arguments.data)
     listed = own_records.listed_records(arguments.workdir, classifier.meta)
     with said_if_long("looking through the data", console=console):
-        split = open_split(
-            classifier, split=arguments.split, data=arguments.data, moved=arguments.moved_data, listed=listed
-        )
+        split = open_split(classifier, split=arguments.split, data=arguments.data, moved=arguments.moved, listed=listed)
     store = open_store(classifier, split, console=console, average_over=average_over)
     if own and listed:
         own_records.warn_of_changes(store, listed)

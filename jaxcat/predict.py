@@ -46,7 +46,7 @@ from jaxcat.data.indexing.table import class_columns
 from jaxcat.errors import DataError
 from jaxcat.escaping import for_cell
 from jaxcat.inference.averaged import ORIGINAL, add_average_flag, average_of
-from jaxcat.inference.run_flags import add_batch_size_flag, add_run_flags, open_run
+from jaxcat.inference.run_flags import add_batch_size_flag, add_run_flags, open_published, open_run
 from jaxcat.system import cli
 
 if TYPE_CHECKING:
@@ -105,11 +105,19 @@ def write_rows(arguments: argparse.Namespace) -> int:
     console, average = Console(stderr=True), average_of(arguments.average_over)
     if not average.unchanged:
         console.print(f"average over {arguments.average_over}: {average.cost}")
-    classifier = open_run(arguments, console=console)
     if arguments.weights:
         from jaxcat.inference.published import describe
 
+        classifier = open_published(arguments.weights, console=console)
         print(describe(classifier), file=sys.stderr)
+    else:
+        classifier = open_run(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            calibrated=arguments.calibrated,
+            console=console,
+        )
     if arguments.explain:
         block_to_explain(classifier.config.model, arguments.block, named="--block ")
         _ = classifier.xla  # reads what JAX needs now, so that damage is reported before the work

@@ -18,7 +18,7 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def first_few(names: Sequence[str], most: int = 3) -> str:
+def first_few(names: Sequence[str], most: int = 5) -> str:
     """The first of many names, in one line: `a, b, c, …`."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 

@@ -245,13 +245,13 @@ def test_a_config_decides_what_is_looked_at(tmp_path, checked):
 
 def test_16_bit_images_are_named_with_the_scale_that_train_would_choose(tmp_path, checked):
     flat(tmp_path, cat=3, dog=3)
-    for number in range(4):
+    for number in range(6):
         values = np.full((8, 8), 4000 + number, np.uint16)
         Image.fromarray(values).save(tmp_path / "cat" / f"scan{number}.png")
     status, lines = checked(tmp_path)
     assert status == 0
     (line,) = [line for line in lines if "16-bit" in line]
-    assert line.startswith("4 16-bit images, their values become levels as 12 bits (data.grey_bits): cat/scan")
+    assert line.startswith("6 16-bit images, their values become levels as 12 bits (data.grey_bits): cat/scan")
     assert line.endswith(", …")
 
 

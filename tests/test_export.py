@@ -369,21 +369,30 @@ def test_the_command_compares_on_validation(run, tmp_path, capsys):
     assert found["step"] == load(run).step
 
 
-@pytest.mark.parametrize("moved_after", [False, True])
-def test_a_folder_that_is_moved_meanwhile_is_named(run, moved_after):
-    """Before the first answers on validation, and between those of the file and those of jaxcat."""
-    classifier = load(run)
-    expected, images = Expected(classifier, examples_of(classifier), console=Console()), run.parent / "images"
+def test_a_folder_that_is_moved_before_the_first_answer_is_named(run):
+    classifier, images = load(run), run.parent / "images"
+    expected = Expected(classifier, examples_of(classifier), console=Console())
     assert expected.examples.generated == 0
-    if moved_after:
-        assert len(expected.answers_of(lambda images: np.zeros((len(images), 2)), "the file")) == 40
     images.rename(run.parent / "moved")
     try:
-        with pytest.raises(DataError, match=f"^{images}: 0 of 40 validation images could be read for the answers of"):
+        with pytest.raises(DataError, match=f"^{images}: none of 40 validation images could be read: put back"):
             _ = expected.answers
         assert examples_of(classifier).validation is None
     finally:
         (run.parent / "moved").rename(images)
+
+
+def test_images_that_go_between_the_answers_of_jaxcat_and_those_of_the_file_are_missed(run):
+    classifier = load(run)
+    expected = Expected(classifier, examples_of(classifier), console=Console())
+    assert len(expected.answers) == 40
+    gone = expected.examples.validation.stored(0)
+    gone.rename(run.parent / "gone")
+    try:
+        with pytest.raises(DataError, match="39 validation images could be read for the answers of the file, 40 for x"):
+            expected.changed(lambda images: np.zeros((len(images), 2)))
+    finally:
+        (run.parent / "gone").rename(gone)
 
 
 @pytest.mark.slow

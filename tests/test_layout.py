@@ -639,4 +639,4 @@ def test_groups_are_not_suggested_where_the_pattern_would_find_others(tmp_path, 
 
 def test_one_class_folder_is_named_with_the_place_of_the_others(tmp_path):
     flat(tmp_path, cat=3)
-    refused(tmp_path, f"one class folder, 'cat': put the folder of each other class beside it, into {tmp_path}")
+    refused(tmp_path, f"found: 'cat'; put the folder of each other class beside it, into {tmp_path}")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcat.data.images.decoding import decode, decoding_of
-from jaxcat.data.indexing.listed import Problems, clean, first
+from jaxcat.data.indexing.listed import Problems, clean
 from jaxcat.data.indexing.table_columns import WITHOUT
 from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.indexing.table_source import locate
@@ -24,7 +24,7 @@ from jaxcat.data.pixel_groups import pixels_of
 from jaxcat.data.records import Data, Split, digest_of
 from jaxcat.errors import DataError, JaxcatError
 from jaxcat.system.console import Console
-from jaxcat.wording import counted, printable
+from jaxcat.wording import counted, first_few, printable
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,12 @@ def corrected(data: Data, config: Any) -> Data:
     if left_out:
         logger.warning(
             "%s: %s of validation or test %s left out, because accuracy is measured there: %s",
-            *(where(config), counted(len(left_out), "image"), "is" if len(left_out) == 1 else "are", first(left_out)),
+            *(
+                where(config),
+                counted(len(left_out), "image"),
+                "is" if len(left_out) == 1 else "are",
+                first_few(left_out),
+            ),
         )
     changed = _joined(dataclasses.replace(train, labels=labels), added, classes=data.classes)
     if lost := set(range(len(data.classes))) - set(changed.labels.tolist()):

@@ -70,6 +70,11 @@ class Findings:
     grey_bits: int = 16
     groups: list[twins.Group] = field(default_factory=list)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether train accepts how the folder is arranged. If not, no image need be decoded."""
+        return bool(self.data.classes)
+
 
 def opened(config: Any, *, rules: int = INDEX_RULES) -> Findings:
     """Indexes the data; decodes nothing, and logs no warning.
@@ -141,7 +146,7 @@ class _Image:
 
 
 def decode_all(found: Findings, config: Any, *, jobs: int, progress: Callable[[int], object]) -> None:
-    """Decodes every record and completes the findings.
+    """Decodes every record of findings that are `labelled`, and completes them.
 
     Args:
         jobs: threads.
@@ -174,7 +179,7 @@ def decode_all(found: Findings, config: Any, *, jobs: int, progress: Callable[[i
         found.refusals.append(
             f"{len(lines):,} of {total:,} images for training and validation cannot be read (see above)"
         )
-    elif found.data.classes:
+    else:
         for name in trained_on:
             left = splits[name].take(np.array(readable[name], np.int64))
             if text := refusal(splits[name], left, unreadable[name]):

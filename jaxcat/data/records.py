@@ -154,11 +154,13 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
+def choose_classes(
+    available: Sequence[str], wanted: str, *, advice: str = "check that the data are those you mean"
+) -> tuple[str, ...]:
     """The classes named in `data.classes` (all if it is empty), in the order of `available`, not of the flag.
 
     Names are separated by commas; one that has a comma itself is written in double quotes. Unicode's composed and
-    decomposed forms of a name are the same.
+    decomposed forms of a name are the same. `advice` ends the message about fewer than two classes.
 
     Raises:
         ConfigError: a named class is not available.
@@ -175,10 +177,9 @@ def choose_classes(available: Sequence[str], wanted: str) -> tuple[str, ...]:
     chosen = {known.get(name, known[composed(name)]) for name in names}
     classes = tuple(name for name in available if name in chosen or not names)
     if len(classes) < 2:
-        check = f"--config.data.classes={wanted}" if wanted else "that the data are those you mean"
-        raise DataError(
-            f"a classifier needs two classes or more; found: {', '.join(map(repr, classes)) or 'none'}; check {check}"
-        )
+        found = ", ".join(map(repr, classes)) or "none"
+        advice = f"check --config.data.classes={wanted}" if wanted else advice
+        raise DataError(f"a classifier needs two classes or more; found: {found}; {advice}")
     _warn_of_look_alikes(classes)
     return classes
 

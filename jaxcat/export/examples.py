@@ -27,8 +27,7 @@ class Examples:
     Attributes:
         few: (n, S, S, 3), at least `FEW` and at most `ENOUGH`.
         generated: how many of them are generated, the last ones.
-        validation: records of validation, evenly spread; None if the run's data cannot be found or
-            read.
+        validation: records of validation, evenly spread; None if they cannot be found or read.
     """
 
     few: np.ndarray

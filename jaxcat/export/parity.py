@@ -147,7 +147,6 @@ class Expected:
         self.classifier, self.examples, self._console = classifier, examples, console
         self._reference = Reference(classifier)
         self.few = self._reference.logits(examples.few)
-        self._read = 0  # validation images that could be read when they were first gone through
 
     @functools.cached_property
     def answers(self) -> np.ndarray:
@@ -170,23 +169,34 @@ class Expected:
     def answers_of(self, run: Callable[[np.ndarray], np.ndarray], name: str) -> np.ndarray:
         """The answers on validation of anything that gives probabilities; `name` is for the line of progress.
 
-        Raises:
-            DataError: another number of images could be read than the time before, or none.
+        Raises DataError if no image could be read.
         """
         total, found = len(self.examples.validation or ()), []
         with progress_of(f"answers of {name}", total=total, console=self._console) as advance:
             for images in self.examples.many():
                 found.append(run(images).argmax(axis=1))
                 advance(len(images))
-        answers = np.concatenate([np.zeros(0, int), *found])
-        self._read = self._read or len(answers)
-        if len(answers) != self._read or (total and not self._read):
-            raise DataError(
-                f"{self.classifier.config.data.dir}: {len(answers)} of {counted(total, 'validation image')} could be "
-                f"read for the answers of {name}, and another number before: put back what was moved or removed, and "
-                "export again"
-            )
-        return answers
+        if total and not found:
+            raise self._unreadable(f"none of {counted(total, 'validation image')} could be read")
+        return np.concatenate([np.zeros(0, int), *found])
+
+    def changed(self, run: Callable[[np.ndarray], np.ndarray]) -> tuple[Changed, ...]:
+        """How many answers of the file that `run` runs differ from those of XLA, and from those of the run's engine.
+
+        Raises DataError if another number of images could be read for one of them than for the file.
+        """
+        answers, changed = self.answers_of(run, "the file"), []
+        for name, others in [(XLA, self.answers), *([self.own] if self.own else [])]:
+            if len(others) != len(answers):
+                read = counted(len(answers), "validation image")
+                raise self._unreadable(f"{read} could be read for the answers of the file, {len(others)} for {name}'s")
+            changed.append(Changed(name, int((answers != others).sum()), len(answers)))
+        return tuple(changed)
+
+    def _unreadable(self, what: str) -> DataError:
+        return DataError(
+            f"{self.classifier.config.data.dir}: {what}: put back what was moved or removed, and export again"
+        )
 
 
 def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
@@ -195,9 +205,7 @@ def measured(expected: Expected, run: Run, *, weights: str) -> Parity:
     logits, found = run(examples.few)
     changed: tuple[Changed, ...] = ()
     if examples.validation is not None and (weights != FLOAT32 or expected.classifier.engine.wanted != XLA):
-        answers = expected.answers_of(lambda images: run(images)[1], "the file")
-        pairs = [(XLA, expected.answers), *([expected.own] if expected.own else [])]
-        changed = tuple(Changed(name, int((answers != each).sum()), len(answers)) for name, each in pairs)
+        changed = expected.changed(lambda images: run(images)[1])
     elif weights != FLOAT32:
         differ = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
         changed = (Changed(XLA, differ, len(wanted), "generated images"),)

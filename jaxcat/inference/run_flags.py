@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxcat.bottlenecks.engines.names import AUTO, ENGINES
 
@@ -32,23 +32,24 @@ def add_run_flags(parser: argparse.ArgumentParser, *, engine: bool = True) -> No
     )
 
 
-def open_run(flags: Any, *, console: Console) -> Classifier:
-    """The classifier of --workdir, as the flags of `add_run_flags` say, or of published --weights.
-
-    Raises what `classifier.load` or `published.published_classifier` raises.
-    """
+def open_run(workdir: Path, *, step: str | int, engine: str, calibrated: bool, console: Console) -> Classifier:
+    """The classifier of a run, as the flags of `add_run_flags` say. Raises what `classifier.load` raises."""
     from jaxcat.inference.classifier import load
     from jaxcat.system.console import said_if_long
 
-    if getattr(flags, "weights", ""):  # not every command has that flag
-        from jaxcat.inference.published import published_classifier
-        from jaxcat.system.compilation import enable_compilation_cache
-
-        enable_compilation_cache()
-        with said_if_long("reading weights", console=console):
-            return published_classifier(flags.weights)
     with said_if_long("reading the run", console=console):
-        return load(flags.workdir, flags.step, engine=flags.engine, keep_compiled=True, calibrated=flags.calibrated)
+        return load(workdir, step, engine=engine, keep_compiled=True, calibrated=calibrated)
+
+
+def open_published(weights: str, *, console: Console) -> Classifier:
+    """The classifier of published weights. Raises what `published.published_classifier` raises."""
+    from jaxcat.inference.published import published_classifier
+    from jaxcat.system.compilation import enable_compilation_cache
+    from jaxcat.system.console import said_if_long
+
+    enable_compilation_cache()
+    with said_if_long("reading weights", console=console):
+        return published_classifier(weights)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, path: Callable[[str], Path], *, split: str) -> None:
@@ -63,7 +64,11 @@ def add_data_flags(parser: argparse.ArgumentParser, path: Callable[[str], Path],
         help="measure on all of DIR2/CLASS/… (or an archive, or a table), not on the run's data",
     )
     where.add_argument(
-        "--moved-data", type=path, metavar="DIR3", help="the run's own data are now here; every image must be there"
+        "--moved-data",
+        dest="moved",
+        type=path,
+        metavar="DIR3",
+        help="the run's own data are now here; every image must be there",
     )
 
 

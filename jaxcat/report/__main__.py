@@ -58,9 +58,7 @@ def make_page(arguments: argparse.Namespace) -> int:
     from jaxcat.report import report
     from jaxcat.system.console import Console
 
-    options = vars(arguments)
-    options["moved"] = options.pop("moved_data")
-    path = report(**options, console=Console(stderr=True))
+    path = report(**vars(arguments), console=Console(stderr=True))
     print(f"written: {path}")
     return 0
 

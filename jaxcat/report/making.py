@@ -18,7 +18,7 @@ from jaxcat.inference import own_records
 from jaxcat.inference.classifier import Classifier
 from jaxcat.inference.evaluation import evaluate, name_of, open_split, open_store, summary_of
 from jaxcat.inference.explanation import block_to_explain
-from jaxcat.inference.run_flags import open_run
+from jaxcat.inference.run_flags import open_published, open_run
 from jaxcat.report.calibrating import calibrate, check_calibrate
 from jaxcat.report.comparing import check_compared
 from jaxcat.report.contents import SECTIONS
@@ -97,7 +97,16 @@ def make(request: Request, *, console: Console | None = None) -> Path:
 
 def context_of(request: Request, *, console: Console) -> Context:
     """Opens what the request names and measures it."""
-    classifier = open_run(request, console=console)
+    if request.workdir is None:
+        classifier = open_published(request.weights, console=console)
+    else:
+        classifier = open_run(
+            request.workdir,
+            step=request.step,
+            engine=request.engine,
+            calibrated=request.calibrated,
+            console=console,
+        )
     block_to_explain(classifier.config.model, request.block, named="--block ")
     if request.calibrate:
         check_calibrate(classifier, request.split)

@@ -78,8 +78,8 @@ def open_folder(config: Any, *, rules: int = INDEX_RULES) -> Data:
         _tell_of_roots(root, roots)
     there = {name: class_folders(path, rules=rules, apart=list(roots.values())) for name, path in roots.items()}
     available = _available(there["train"])
-    _check_several(there["train"].root, available)
-    chosen = choose_classes(available, config.data.classes)
+    advice = f"put the folder of each other class beside it, into {printable(str(there['train'].root))}"
+    chosen = choose_classes(available, config.data.classes, advice=advice)
     skipped = Skipped()
     images = {name: images_by_class(each, chosen, skipped, rules=rules) for name, each in there.items()}
     classes = frequent_classes({name: len(images["train"][name]) for name in chosen}, config)
@@ -153,15 +153,6 @@ def _available(train: ClassFolders) -> list[str]:
         if not is_printable(name):  # class names go into tables, JSON and CSV
             raise DataError(f"{train.root}: class {printable(name)!r} is not printable UTF-8; rename the folder")
     return sorted(train.of_class)
-
-
-def _check_several(root: Path, available: Sequence[str]) -> None:
-    if len(available) == 1:
-        where, name = printable(str(root)), printable(available[0])
-        raise DataError(
-            f"{where}: a classifier needs two classes or more, and there is one class folder, {name!r}: put the folder "
-            f"of each other class beside it, into {where}"
-        )
 
 
 def _of_parent(root: Path) -> str:

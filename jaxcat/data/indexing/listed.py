@@ -80,11 +80,6 @@ def clean(text: str) -> str:
     return composed(text.strip())
 
 
-def first(items: Sequence[str]) -> str:
-    """The first few of many, in one line."""
-    return first_few(items, EXAMPLES)
-
-
 def data_of(records: Iterable[Listed], config: Any, *, where: str, skipped: Skipped | None = None) -> Data:
     """The data that these records make. Their order does not matter.
 
@@ -133,7 +128,7 @@ def _known(name: str, records: Sequence[Listed], available: Sequence[str], where
         shown = [f"{record.place} ({printable(record.label) or 'no label'})" for record in others]
         logger.warning(
             "%s: %s of %s images of test have no label that train has, and are left out: %s",
-            *(where, f"{len(others):,}", f"{len(records):,}", first(shown)),
+            *(where, f"{len(others):,}", f"{len(records):,}", first_few(shown)),
         )
     return [record for record in records if record.label in labels]
 
@@ -152,5 +147,5 @@ def _check_classes(split: Split, classes: Sequence[str], where: str) -> None:
     counts = np.bincount(split.labels, minlength=len(classes))
     if lacking := [repr(name) for name, count in zip(classes, counts, strict=True) if not count]:
         if split.name == "validation":
-            raise DataError(f"{where}: no image of validation has the label {first(lacking)}, which train has")
-        logger.warning("%s: no image of %s has the label %s", where, split.name, first(lacking))
+            raise DataError(f"{where}: no image of validation has the label {first_few(lacking)}, which train has")
+        logger.warning("%s: no image of %s has the label %s", where, split.name, first_few(lacking))

@@ -14,13 +14,13 @@ from typing import Any
 
 from jaxcat.data.archives import archives
 from jaxcat.data.images.formats import SUFFIXES
-from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, first, refuse_unknown, split_of
+from jaxcat.data.indexing.listed import Listed, Problems, clean, data_of, refuse_unknown, split_of
 from jaxcat.data.indexing.rules import INDEX_RULES
 from jaxcat.data.indexing.table_columns import WITHOUT, Table, split_of_cell
 from jaxcat.data.indexing.table_reading import read_table
 from jaxcat.data.records import Data, Split
 from jaxcat.errors import DataError
-from jaxcat.wording import is_printable, printable
+from jaxcat.wording import first_few, is_printable, printable
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _say(table: Table, base: Path) -> None:
         logger.warning("%s: found %s; paths are relative to %s", table.where, columns, printable(str(base)))
     others = sorted({cell.strip() for cell in set(table.cells.get("split", ())) if not split_of_cell(cell, alone=True)})
     if taken := [f"{cell!r} for {split_of_cell(cell)}" for cell in others if split_of_cell(cell)]:
-        logger.warning("%s: column %r: words read as splits: %s", table.where, table.columns["split"], first(taken))
+        logger.warning("%s: column %r: words read as splits: %s", table.where, table.columns["split"], first_few(taken))
     if table.encoding not in ("", "utf-8", "utf-8-sig"):
         logger.warning("%s: not UTF-8, read as %s; look at the class names", table.where, table.encoding)
 
@@ -191,5 +191,5 @@ def _every_file_once(records: Iterator[Listed], table: Table) -> list[Listed]:
             repeated.append(record.place)
     problems.refuse()
     if repeated:
-        logger.warning("%s: rows that repeat an earlier one count once: %s", table.where, first(repeated))
+        logger.warning("%s: rows that repeat an earlier one count once: %s", table.where, first_few(repeated))
     return list(seen.values())

@@ -8,7 +8,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 
-from jaxcat.data.indexing.listed import first
 from jaxcat.data.indexing.table_columns import (
     MOST_SPLIT_NAMES,
     NEEDED,
@@ -19,7 +18,7 @@ from jaxcat.data.indexing.table_columns import (
 )
 from jaxcat.errors import DataError
 from jaxcat.escaping import from_cell
-from jaxcat.wording import counted
+from jaxcat.wording import counted, first_few
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -59,7 +58,7 @@ def read_text(content: bytes, wanted: Mapping[str, str], *, where: str, rules: i
     if ragged:
         raise DataError(
             f"{where}: {counted(len(ragged), 'row')} with other than the {len(header)} cells of the header: "
-            f"{first(ragged)}; a cell with {delimiter!r} in it needs quotes around it"
+            f"{first_few(ragged)}; a cell with {delimiter!r} in it needs quotes around it"
         )
     few = {header[place]: values for place, values in unused.items()}
     refuse_unused_splits(few, columns, wanted, where=where, rules=rules)
