@@ -130,6 +130,16 @@ def cache_of_this_file(cache, cache_of_its_own, monkeypatch) -> None:
 
 
 @pytest.fixture
+def no_kept_programs() -> Iterator[None]:
+    """For tests that replace what makes programs: none of another test is used, and none of theirs stays."""
+    from jaxcat.runs import restore
+
+    restore._network.cache_clear()  # programs are kept by network
+    yield
+    restore._network.cache_clear()
+
+
+@pytest.fixture
 def rows_written(monkeypatch) -> dict[str, int]:
     """How many bottlenecks have been added to each part, by block and statistic; clear it in between."""
     from jaxcat.bottlenecks.rows import Rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import small
 import jaxcat
 from jaxcat.system import compilation
 from jaxcat.train import train
+from jaxcat.training import epoch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -42,7 +44,9 @@ def test_convolutions_stay_out_of_the_slower_library():
 
 
 @pytest.mark.slow
-def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_path, empty_cache, monkeypatch):
+def test_whatever_computes_convolutions_is_compiled_with_the_option(
+    folder, tmp_path, empty_cache, monkeypatch, no_kept_programs
+):
     """The prefix alone, and the steps of training, validation and prediction."""
     options, jit = {}, jax.jit
 
@@ -57,12 +61,36 @@ def test_whatever_computes_convolutions_is_compiled_with_the_option(folder, tmp_
         assert train(config, tmp_path / str(views)) == 0
     jaxcat.load(tmp_path / "0").predict(list(small.images(1)))
     for name in (
-        "XLA._compiled.<locals>.compute",
+        "_compiled.<locals>.compute",
         "make_train_step.<locals>.step",
         "make_eval_step.<locals>.step",
     ):
         assert options[name]
         assert all(given == compilation.CPU_OPTIONS for given in options[name])
+
+
+def test_runs_of_one_process_share_their_steps_if_nothing_of_them_differs(folder, tmp_path, monkeypatch):
+    """Other images, the same settings: nothing is traced anew. Another seed, or another learning rate: all is."""
+    made, make = [], epoch.make_train_step
+    monkeypatch.setattr(epoch, "make_train_step", lambda *given, **options: made.append(1) or make(*given, **options))
+    others = small.image_folder(tmp_path / "others")
+
+    def steps_made(name: str, images: Path = folder, **changes: object) -> int:
+        made.clear()
+        config = small.tiny_config(images)
+        config.seed, config.epochs, config.model.dropout = 17, 1, 0.25
+        config.update_from_flattened_dict(changes)
+        assert train(config, tmp_path / name) == 0
+        return len(made)
+
+    assert steps_made("first") == 1
+    assert steps_made("second", others) == 0
+    assert steps_made("seed", seed=18) == 1
+    assert steps_made("rate", **{"optim.learning_rate": 0.017}) == 1
+    assert steps_made("network", **{"model.dropout": 0.26}) == 1
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "seed", "rate", "network")]
+    losses = {json.loads(text)["train/loss"] for text in metrics}
+    assert len(losses) == len(metrics), "each has steps of its own"
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_another_recipe_computes_only_what_is_missing(folder, rows_written, monk
     wider.prepare(SILENT)
     assert rows_written == dict.fromkeys(("mixed1-avg", "mixed1-std"), NUMBER)
     monkeypatch.setattr(Store, "prepare", None)
-    monkeypatch.setattr(xla, "jit", None)
+    monkeypatch.setattr(xla, "_compiled", None)
     for config in (
         pooling(folder, "mixed0", "stem"),
         pooling(folder, "mixed1", "mixed0"),
@@ -294,7 +294,7 @@ def test_runs_with_parts_in_common_never_wait_for_each_other(folder):
 
 
 @pytest.mark.slow
-def test_a_part_is_computed_by_the_blocks_up_to_it(folder, monkeypatch):
+def test_a_part_is_computed_by_the_blocks_up_to_it(folder, monkeypatch, no_kept_programs):
     """What is compiled for averages of the first block has no parameters of the second."""
     prepared(pooling(folder, "mixed1", "mixed1"))
     seen, compiled = [], xla.jit

@@ -253,7 +253,7 @@ def test_not_a_number_stops_names_the_step_and_keeps_the_last_good(tmp_path, fol
         assert np.isfinite(checkpoint_meta.read_meta(tmp_path / "run", step).history[-1]["train/loss"])
 
 
-def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, monkeypatch):
+def test_a_step_that_leaves_infinite_parameters_is_not_saved(tmp_path, folder, monkeypatch, no_kept_programs):
 
     def step(state, frozen, batch):  # its loss is finite, what it leaves is not
         return state._replace(step=state.step + 1, trained=jax.tree.map(lambda leaf: leaf + np.inf, state.trained))

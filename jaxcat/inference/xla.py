@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxcat.bottlenecks.cached import CachedSplit
@@ -20,13 +21,13 @@ from jaxcat.data.batches import Batches, at_most, batches
 from jaxcat.inference.computation import EXPLAINED_TOGETHER, Outputs, Records, computed_by, unit_of
 from jaxcat.inference.explanation import block_to_explain
 from jaxcat.models.attribution import block_map
-from jaxcat.models.network import Tree
+from jaxcat.models.network import Network, Tree
 from jaxcat.runs.restore import Restored
-from jaxcat.system.compilation import jit
+from jaxcat.system.compilation import PROGRAMS_KEPT, jit
 from jaxcat.system.console import progress_of
 from jaxcat.system.devices import make_mesh, padded_batch_size, replicated, to_global
 from jaxcat.training.queue import InLine
-from jaxcat.training.steps import boundary_input, make_eval_step
+from jaxcat.training.steps import boundary_input, jitted_eval_step
 
 
 class XLAComputation:
@@ -43,29 +44,16 @@ class XLAComputation:
     def __init__(self, run: Restored):
         self.run, self.mesh = run, make_mesh()
         self.features = run.network.features
-        self._map_steps: dict[str, Callable[[Tree, Array, Array], Array]] = {}
-
-    @functools.cached_property
-    def _step(self) -> Callable[..., tuple[Array, dict[str, Array]]]:
-        step = make_eval_step(self.run.network, self.run.meta.metrics)
-        return jit(step, out_shardings=replicated(self.mesh))
-
-    @functools.cached_property
-    def _feature_step(self) -> Callable[..., tuple[Array, Array]]:
-        network = self.run.network
-
-        def step(trained: Tree, stats: Tree, frozen: Tree, batch: dict[str, Array]) -> tuple[Array, Array]:
-            return network.logits_and_features(trained, stats, boundary_input(network, frozen, batch))
-
-        return jit(step, out_shardings=replicated(self.mesh))
 
     def evaluate_batch(self, batch: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         """A global batch, as data.batches makes it → (logits (B, outputs), masked sums)."""
-        return self._step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
+        step = jitted_eval_step(self.run.network, self.run.meta.metrics, self.mesh)
+        return step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
 
     def _features_of_batch(self, batch: dict[str, Array]) -> tuple[Array, Array]:
         """A global batch → (logits (B, outputs), features (B, features))."""
-        return self._feature_step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
+        step = _feature_step(self.run.network, self.mesh)
+        return step(self.run.trained["params"], self.run.trained["stats"], self.run.frozen, batch)
 
     def outputs(self, pixels: Iterable[np.ndarray], *, batch_size: int, features: bool) -> Iterator[Outputs]:
         """See `Computation.outputs`."""
@@ -99,22 +87,13 @@ class XLAComputation:
         """
         block = block_to_explain(self.run.meta.config.model, block)
         for count, batch in self._padded(pixels, batch_size, labels):
-            yield from np.asarray(self._map_step(block)(self._arrays, batch["image"], batch["label"]))[:count]
+            step = _map_step(self.run.network, block, self.mesh)
+            yield from np.asarray(step(self._arrays, batch["image"], batch["label"]))[:count]
 
     @property
     def _arrays(self) -> Tree:
         """`{"params", "stats"}` of all stages."""
         return {kind: {**self.run.frozen[kind], **self.run.trained[kind]} for kind in ("params", "stats")}
-
-    def _map_step(self, block: str) -> Callable[[Tree, Array, Array], Array]:
-        if block not in self._map_steps:
-            network = self.run.network.in_dtype("float32")
-
-            def step(arrays: Tree, images: Array, labels: Array) -> Array:
-                return block_map(network, arrays, images, labels, block=block)
-
-            self._map_steps[block] = jit(step, out_shardings=replicated(self.mesh))
-        return self._map_steps[block]
 
     def _padded(
         self, pixels: Iterable[np.ndarray], batch_size: int, labels: Iterable[int] = itertools.repeat(0)
@@ -185,3 +164,21 @@ class XLAComputation:
     def host_arrays(self, tree: Tree) -> Tree:
         """A tree of arrays on the devices → the same tree of NumPy arrays."""
         return jax.tree.map(np.asarray, tree)
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _feature_step(network: Network, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    def step(trained: Tree, stats: Tree, frozen: Tree, batch: dict[str, Array]) -> tuple[Array, Array]:
+        return network.logits_and_features(trained, stats, boundary_input(network, frozen, batch))
+
+    return jit(step, out_shardings=replicated(mesh))
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _map_step(network: Network, block: str, mesh: Mesh) -> Callable[[Tree, Array, Array], Array]:
+    precise = network.in_dtype("float32")
+
+    def step(arrays: Tree, images: Array, labels: Array) -> Array:
+        return block_map(precise, arrays, images, labels, block=block)
+
+    return jit(step, out_shardings=replicated(mesh))

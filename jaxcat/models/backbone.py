@@ -39,7 +39,7 @@ class Top:
     """
 
     pool: str = "avg"
-    hidden: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    hidden: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)  # a dictionary has no hash
     image_size: int | None = None
     classes: int = 1000
 

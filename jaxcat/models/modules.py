@@ -36,7 +36,7 @@ def stage_of(module: nnx.Module) -> Stage:
     return Stage(graph, *map(nnx.to_pure_dict, states))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def blocks_of(backbone: str, cut: str, options: Options) -> Mapping[str, Stage]:
     """The blocks of a backbone up to the cut. Do not change them: the same arguments give the same object."""
     modules = nnx.eval_shape(lambda: BACKBONES[backbone].build(cut, options))

@@ -103,7 +103,7 @@ class Network:
 
     def in_dtype(self, dtype: str) -> Network:
         """The same network, which computes in another dtype; all parameters and statistics fit both."""
-        model = self.config.copy_and_resolve_references()
+        model = ConfigDict(self.config)
         model.dtype = dtype
         return Network(model, **self._arguments)
 

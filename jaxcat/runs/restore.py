@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_collections import FrozenConfigDict
+
 from jaxcat.errors import CheckpointError, ConfigError
 from jaxcat.models.backbone import Top
 from jaxcat.models.network import Network, Tree
+from jaxcat.models.preprocessing import Conventions
 from jaxcat.runs import checkpoints
 from jaxcat.runs.choice import choose, existing
 from jaxcat.runs.meta import Meta, read_meta
+from jaxcat.system.compilation import PROGRAMS_KEPT
 from jaxcat.system.devices import make_mesh, replicated
 
 
@@ -55,11 +60,16 @@ def restore_step(folder: Path, meta: Meta) -> Restored:
 
 
 def network_of(meta: Meta, *, top: Top | None = None) -> Network:
-    """The network that a meta describes, with the head or the published `top`. Raises ConfigError if impossible."""
-    return Network(
-        meta.config.model,
-        classes=len(meta.classes),
-        image_size=meta.config.data.image_size,
-        conventions=meta.conventions,
-        top=top,
-    )
+    """The network that a meta describes, with the head or the published `top`. Raises ConfigError if impossible.
+
+    The same network comes back as the same object, so that programs which are kept for it need not be traced again.
+    """
+    size = meta.config.data.image_size
+    return _network(FrozenConfigDict(meta.config.model), len(meta.classes), size, meta.conventions, top)
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _network(
+    model: FrozenConfigDict, classes: int, image_size: int, conventions: Conventions, top: Top | None
+) -> Network:
+    return Network(model, classes=classes, image_size=image_size, conventions=conventions, top=top)

@@ -24,6 +24,11 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDI
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
+# How many networks, train steps and so on a process keeps, so that it need not trace and compile them again: a second
+# run with the same settings on other images, such as the next fold, uses those of the first.
+PROGRAMS_KEPT = 8
+
+
 @functools.cache
 def compiler_options() -> dict[str, str]:
     """The options for this backend: `CPU_OPTIONS` on CPU if this jaxlib knows them, else none."""

@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxcat.data.streaming import Source
 from jaxcat.errors import TrainingError
+from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import averages
-from jaxcat.system.compilation import jit
+from jaxcat.system.compilation import PROGRAMS_KEPT, jit
 from jaxcat.system.devices import replicated
+from jaxcat.training.optim import make_optimizer
 from jaxcat.training.queue import InLine
 from jaxcat.training.reporting import Pace, Reporter
 from jaxcat.training.start import Start
-from jaxcat.training.steps import Batch, TrainState, make_eval_step, make_train_step, repeated, steps_in
+from jaxcat.training.steps import Batch, TrainState, jitted_eval_step, make_train_step, repeated, steps_in
 
 SMALLER_STEPS = (
     "the last good checkpoint is kept. Start a new --workdir with a smaller --config.optim.learning_rate, or "
@@ -71,18 +73,25 @@ class Program(NamedTuple):
     metrics: tuple[str, ...]
 
 
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def optimizer_of(
+    network: Network, optim: FrozenConfigDict, *, steps: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The optimizer of a run of so many steps; equal arguments give the same object, as `compile_steps` needs it."""
+    return make_optimizer(optim, network.labels, steps=steps, steps_per_epoch=steps_per_epoch, blocks=network.blocks)
+
+
 def compile_steps(
     config: ConfigDict, run: Start, *, tx: optax.GradientTransformation, labels: np.ndarray, mesh: Mesh
 ) -> Program:
-    """The program of one run; `labels` are those of train, for `optim.class_weight`."""
-    metrics = run.meta.metrics
-    step = make_train_step(run.network, tx, **step_options(config, run, labels=labels))
-    one, several = (
-        jit(function, keep_barriers=saves_memory(config), donate_argnums=0, out_shardings=replicated(mesh))
-        for function in (step, repeated(step))
-    )
-    evaluated = jit(make_eval_step(run.network, metrics), out_shardings=replicated(mesh))
-    line = InLine()
+    """The program of one run; `labels` are those of train, for `optim.class_weight`.
+
+    A run whose network, `optimizer_of` and options another run of this process has had gets that one's compiled steps.
+    """
+    metrics, line = run.meta.metrics, InLine()
+    options = step_options(config, run, labels=labels)
+    one, several = _train_steps(run.network, tx, mesh, keep_barriers=saves_memory(config), **options)
+    evaluated = jitted_eval_step(run.network, metrics, mesh)
 
     def take(state: TrainState, batch: Batch) -> TrainState:
         state = (several if steps_in(batch) > 1 else one)(state, run.frozen, batch)
@@ -97,6 +106,18 @@ def compile_steps(
     return Program(take, evaluate, metrics)
 
 
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _train_steps(
+    network: Network, tx: optax.GradientTransformation, mesh: Mesh, *, keep_barriers: bool, **options: Any
+) -> tuple[Callable[[TrainState, Tree, Batch], TrainState], ...]:
+    """The train step, and the same over several batches, with the options of `make_train_step`."""
+    step = make_train_step(network, tx, **options)
+    return tuple(
+        jit(function, keep_barriers=keep_barriers, donate_argnums=0, out_shardings=replicated(mesh))
+        for function in (step, repeated(step))
+    )
+
+
 def saves_memory(config: ConfigDict) -> bool:
     """Whether the step computes values again, or goes through a batch in parts, in order to save memory."""
     return config.model.remat or config.optim.accumulate > 1
@@ -104,7 +125,9 @@ def saves_memory(config: ConfigDict) -> bool:
 
 def step_options(config: ConfigDict, run: Start, *, labels: np.ndarray) -> dict[str, Any]:
     """The options of `make_train_step` for a run whose train has these labels."""
-    balanced = class_weights(labels, run.network.classes) if config.optim.class_weight == "balanced" else None
+    balanced = None
+    if config.optim.class_weight == "balanced":
+        balanced = tuple(class_weights(labels, run.network.classes).tolist())
     names = ("label_smoothing", "average", "accumulate", "mix", "mix_alpha")
     options = {name: config.optim[name] for name in names}
     return {"seed": config.seed, "metrics": run.meta.metrics, "class_weights": balanced, **options}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -46,6 +44,8 @@ from jaxcat.wording import first_to_last
 
 ROWS_TOGETHER = 1024  # records whose logits are computed at once
 INTERRUPTED = "interrupted before the head was solved: bottlenecks are kept, and the same command continues with them"
+
+_sums_of = jax.jit(masked_sums, static_argnums=2)  # one program, not one for each operation
 
 
 class _Interrupted(Exception):
@@ -200,7 +200,7 @@ def _entry(
         logits = solution.leave_one_out if left_out else logits_of(source, of, meta=meta, head=head["logits"])
         measured[name] = _measured(logits, labels, metrics=meta.metrics)
         if name != "train":
-            hits = np.asarray(predictions(jnp.asarray(logits))) == labels
+            hits = predictions(logits.astype(np.float32)) == labels
             measured[name] |= {"interval": list(accuracy_interval(hits, groups[of])), "count": len(labels)}
     return {
         **epoch_entry(1, step=1, **measured),
@@ -230,12 +230,10 @@ def logits_of(source: BottleneckSource, split: str, *, meta: Meta, head: Tree) -
     return logits
 
 
-def _measured(logits: np.ndarray, labels: np.ndarray, *, metrics: Sequence[str]) -> dict[str, Any]:
+def _measured(logits: np.ndarray, labels: np.ndarray, *, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Loss and metrics of all rows."""
-    batch = {"label": jnp.asarray(labels), "mask": jnp.ones(len(labels), bool)}
-    sums_of = jax.jit(functools.partial(masked_sums, metrics=metrics))  # one program, not one for each operation
-    sums = jax.device_get(sums_of(jnp.asarray(logits, jnp.float32), batch))
-    return averages(sums, metrics)
+    batch = {"label": labels, "mask": np.ones(len(labels), bool)}
+    return averages(jax.device_get(_sums_of(logits.astype(np.float32), batch, metrics)), metrics)
 
 
 def show_candidates(console: Console, solution: Solution) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.checks import refuse_no_images
@@ -32,9 +32,9 @@ from jaxcat.training.augmentation import settle_augmentation
 from jaxcat.training.describe import describe_run, length_of, next_command
 from jaxcat.training.ending import finished, following, next_stage, of_stage, stop_reason
 from jaxcat.training.engine import check_engine, settle_engine
-from jaxcat.training.epoch import Plan, Program, checked, compile_steps, run_epoch, step_options
+from jaxcat.training.epoch import Plan, Program, checked, compile_steps, optimizer_of, run_epoch, step_options
 from jaxcat.training.learning_rate_search import find_rate
-from jaxcat.training.optim import is_exact, make_optimizer
+from jaxcat.training.optim import is_exact
 from jaxcat.training.origin import find_origin, will_be_downloaded
 from jaxcat.training.place import check_place, held
 from jaxcat.training.records import check_records, records_of, remember
@@ -279,13 +279,8 @@ def begin(
     config: ConfigDict, run: Start, *, plan: Plan, source: Source, checkpoints: Checkpoints, mesh: Mesh
 ) -> tuple[TrainState, Program]:
     """The state with which training begins or continues, and the functions that take its steps."""
-    tx = make_optimizer(
-        config.optim,
-        run.network.labels,
-        steps=config.epochs * plan.steps,
-        steps_per_epoch=plan.steps,
-        blocks=run.network.blocks,
-    )
+    steps = config.epochs * plan.steps
+    tx = optimizer_of(run.network, FrozenConfigDict(config.optim), steps=steps, steps_per_epoch=plan.steps)
     state = first_state(run, checkpoints, tx=tx, mesh=mesh)
     return state, compile_steps(config, run, tx=tx, labels=source.splits["train"].labels, mesh=mesh)
 

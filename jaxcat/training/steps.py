@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxcat.data.augmentation.device import views, with_views
 from jaxcat.models.head import features_dtype
 from jaxcat.models.network import Network, Tree
 from jaxcat.objectives.sums import masked_sums, zero_sums
+from jaxcat.system.compilation import PROGRAMS_KEPT, jit
+from jaxcat.system.devices import replicated
 from jaxcat.training.accumulation import added
 from jaxcat.training.averaging import moved_average, start_of_average
 from jaxcat.training.mixing import MIXES, mixed
@@ -102,7 +105,7 @@ def make_train_step(
     *,
     seed: int,
     metrics: Sequence[str] = ("accuracy",),
-    class_weights: np.ndarray | None = None,
+    class_weights: Sequence[float] | np.ndarray | None = None,
     label_smoothing: float = 0.0,
     average: float = 0.0,
     accumulate: int = 1,
@@ -220,3 +223,11 @@ def make_eval_step(
         return logits, masked_sums(logits, batch, metrics)
 
     return step
+
+
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def jitted_eval_step(
+    network: Network, metrics: tuple[str, ...], mesh: Mesh
+) -> Callable[[Tree, Tree, Tree, Batch], tuple[Array, dict[str, Array]]]:
+    """The evaluation step, which is compiled once for equal arguments."""
+    return jit(make_eval_step(network, metrics), out_shardings=replicated(mesh))

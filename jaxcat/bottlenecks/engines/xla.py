@@ -18,7 +18,7 @@ from jaxcat.bottlenecks.compute import Output, Request
 from jaxcat.data.augmentation.device import inputs, views
 from jaxcat.data.batches import batches
 from jaxcat.models.network import Network, Tree
-from jaxcat.system.compilation import jit
+from jaxcat.system.compilation import PROGRAMS_KEPT, jit
 from jaxcat.system.devices import replicated
 from jaxcat.wording import counted
 
@@ -41,7 +41,6 @@ class XLA:
     def __init__(self, config: ConfigDict, *, network: Network, frozen: Tree, mesh: Mesh):
         self._size, self._seed, self._mesh = config.data.image_size, config.seed, mesh
         self._network, self._frozen = network, frozen
-        self._prefix = functools.cache(self._compiled)
 
     def begin(self) -> None:
         pass
@@ -50,14 +49,14 @@ class XLA:
         return 0
 
     def close(self) -> None:
-        self._prefix.cache_clear()
+        pass
 
     def outputs(self, request: Request, *, report: Callable[[int], None]) -> Iterator[Output]:
         """Yields the prefix's output batch by batch; the devices compute one batch ahead.
 
         If the devices have no memory for a batch, it is tried again at half the size, but only in a run of one process.
         """
-        prefix = self._prefix(tuple(request.lacking))
+        prefix = functools.partial(_compiled(self._network, tuple(request.lacking), self._mesh), self._frozen)
         per_device, done = IMAGES_PER_DEVICE.get(jax.default_backend(), IMAGES_PER_ACCELERATOR), 0
         while done < len(request.records):
             left = request._replace(records=request.records[done:])
@@ -94,11 +93,12 @@ class XLA:
                 left -= count
             ahead = following
 
-    def _compiled(self, parts: tuple[int, ...]) -> Prefix:
-        """The function that computes these parts of a batch of images."""
-        network = self._network
 
-        def compute(frozen: Tree, batch: Mapping[str, Array]) -> tuple[Array, ...]:
-            return network.prefix_parts(frozen, views(batch), [network.bottleneck.parts[part] for part in parts])
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _compiled(network: Network, parts: tuple[int, ...], mesh: Mesh) -> Callable[..., tuple[Array, ...]]:
+    """The function that computes these parts of a batch of images."""
 
-        return functools.partial(jit(compute, out_shardings=replicated(self._mesh)), self._frozen)
+    def compute(frozen: Tree, batch: Mapping[str, Array]) -> tuple[Array, ...]:
+        return network.prefix_parts(frozen, views(batch), [network.bottleneck.parts[part] for part in parts])
+
+    return jit(compute, out_shardings=replicated(mesh))
