@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @functools.cache
 def context() -> BaseContext:
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tensorflow", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
+    found.set_forkserver_preload(["preloaded", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
     return found
 
 

@@ -69,11 +69,21 @@ def test_commands_that_compute_nothing_import_no_framework(module, arguments, st
 
 
 @pytest.mark.slow
-def test_importing_brings_no_tensorflow():
+def test_importing_brings_no_tensorflow_and_that_no_keras():
     modules = "jaxcat, jaxcat.train, jaxcat.training.loop, jaxcat.evaluate, jaxcat.inference.evaluation"
     modules += ", jaxcat.predict, jaxcat.inference.prediction"
-    result = run("-c", f"import {modules}; import sys; sys.exit('tensorflow' in sys.modules)")
+    program = f"""
+import sys, {modules}
+slow = ("tensorflow", "keras", "sklearn", "matplotlib")
+print([name for name in slow if name in sys.modules])
+tf = jaxcat.system.tensorflow_import.import_tensorflow()
+print([name for name in slow if name in sys.modules])
+import keras, tensorflow.keras.layers
+print(keras.layers.Dense is tf.keras.layers.Dense is tensorflow.keras.layers.Dense)
+"""
+    result = run("-c", "import jaxcat.system.tensorflow_import\n" + program)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["[]", "['tensorflow']", "True"]
 
 
 REQUESTS = [

@@ -15,7 +15,6 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 from scipy.special import log_softmax
-from sklearn import metrics
 
 from jaxcat.bottlenecks.cached import CachedSplit
 from jaxcat.data.images.decoding import decoding_of
@@ -79,6 +78,8 @@ def summarize(log_probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
     classes as the positive one, or macro one-vs-rest for more; null if a class has no image. `calibration_error` is the
     expected difference between confidence and accuracy over 15 bins. The rows of `confusion` are the true classes.
     """
+    from sklearn import metrics  # takes a second to import, which exports and predictions need not wait for
+
     probabilities, every = np.exp(log_probabilities), list(range(len(classes)))
     predicted = probabilities.argmax(axis=1)
     confusion = metrics.confusion_matrix(labels, predicted, labels=every)
@@ -121,6 +122,8 @@ def measured(log_probabilities: np.ndarray, labels: np.ndarray) -> dict[str, flo
 
 
 def area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    from sklearn import metrics
+
     if len(np.unique(labels)) < probabilities.shape[1]:
         return None
     if probabilities.shape[1] == 2:

@@ -23,6 +23,7 @@ from jaxcat.bottlenecks.engines.names import engine_of
 from jaxcat.errors import EngineError, one_line
 from jaxcat.models.plan import Arrays, Plan, plan_of
 from jaxcat.models.preprocessing import Conventions
+from jaxcat.system.tensorflow_import import import_tensorflow
 
 # The least share of what the parameters take in a file that has all of them: an 8-bit weight has one byte.
 LEAST_SHARE = 0.9
@@ -71,7 +72,7 @@ def convert(plan: Plan, arrays: Mapping[str, Arrays], *, quantized: bool) -> byt
     Raises:
         EngineError: the converter has left weights out.
     """
-    import tensorflow as tf
+    tf = import_tensorflow()
 
     from jaxcat.bottlenecks.engines.tensorflow_graph import outputs_of
 
@@ -102,7 +103,7 @@ def file_of(
         optimized: 8-bit weights.
         half: float16 weights.
     """
-    import tensorflow as tf
+    tf = import_tensorflow()
 
     def named(*arguments: Any) -> None:
         values = function(*arguments)

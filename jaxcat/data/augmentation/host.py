@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxcat.data.augmentation.pixels import ERASED, LUMA, SHARPNESS, SMOOTH_CENTRE, SMOOTH_SUM, tables
 from jaxcat.system.console import without_lines
+from jaxcat.system.tensorflow_import import import_tensorflow
 
 
 @functools.cache
@@ -17,8 +18,7 @@ def tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides start-up notices, which do not help a user of jaxcat
     # One notice comes at every level. Only turning oneDNN off would stop it, and makes `inception` 1.4 times as slow.
     with without_lines("oneDNN custom operations are on", "before absl::InitializeLog() is called"):
-        import tensorflow as tf
-
+        tf = import_tensorflow()
     if tf.config.get_visible_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
     return tf

@@ -22,6 +22,7 @@ from jaxcat.export.joined import joined
 from jaxcat.export.network import LOGITS, PROBABILITIES, ExportedNetwork
 from jaxcat.models.plan import IMAGE, Dense, Features
 from jaxcat.system.console import without_lines
+from jaxcat.system.tensorflow_import import import_tensorflow
 
 OUTPUTS = (LOGITS, PROBABILITIES)
 
@@ -52,7 +53,7 @@ def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple
 
 def with_probabilities(logits: Any) -> Any:
     """Logits (N, outputs) → probabilities (N, classes), as TensorFlow operations."""
-    import tensorflow as tf
+    tf = import_tensorflow()
 
     return tf.nn.softmax(tf.pad(logits, [[0, 0], [1, 0]]) if logits.shape[1] == 1 else logits)
 
@@ -63,7 +64,7 @@ def _answers(outputs: dict[str, Any]) -> dict[str, Any]:
 
 def _whole(network: ExportedNetwork, *, half: bool) -> bytes:
     """The network as one conversion."""
-    import tensorflow as tf
+    tf = import_tensorflow()
 
     side = network.image_size
     image = tf.TensorSpec([1, side, side, 3], tf.uint8, name=IMAGE)
@@ -76,7 +77,7 @@ def _whole(network: ExportedNetwork, *, half: bool) -> bytes:
 
 def _quantized(network: ExportedNetwork) -> bytes:
     """The prefix with 8-bit weights, and the head."""
-    import tensorflow as tf
+    tf = import_tensorflow()
 
     plan = network.plan
     prefix = convert(plan.prefix(), network.arrays, quantized=True)

@@ -19,6 +19,7 @@ from jaxcat.export.network import LOGITS, PROBABILITIES, ExportedNetwork
 from jaxcat.export.writers.litert import with_probabilities
 from jaxcat.models.plan import IMAGE
 from jaxcat.system.console import without_lines
+from jaxcat.system.tensorflow_import import import_tensorflow
 
 VERSION = "1"
 ENCODED = "encoded"  # the signature for encoded images, and its input
@@ -27,7 +28,7 @@ ENCODED = "encoded"  # the signature for encoded images, and its input
 def write(path: Path, network: ExportedNetwork, *, weights: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_lines(""):
-        import tensorflow as tf
+        tf = import_tensorflow()
 
         from jaxcat.export.pixels.decoding import decoded
         from jaxcat.export.pixels.resizing import resized
@@ -69,7 +70,7 @@ def describe(path: Path, text: str, *, classes: Sequence[str]) -> None:
 
 def opened(path: Path, network: ExportedNetwork) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     with without_lines(""):
-        import tensorflow as tf
+        tf = import_tensorflow()
 
         loaded = tf.saved_model.load(str(path / VERSION))
     call = loaded.signatures["serving_default"]
