@@ -18,10 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
+
+import pytest
 
 from jaxcat.system.processes import LOST_AFTER
 
@@ -31,7 +34,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @functools.cache
 def context() -> BaseContext:
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["preloaded", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
+    found.set_forkserver_preload(["tensorflow", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_USE_LEGACY_KERAS", "1")  # as `jaxcat.system.tensorflow_import` imports it
+        forkserver.ensure_running()
     return found
 
 
