@@ -25,7 +25,7 @@ OF_LAYOUT = {  # the formats that each layout comes in
     TORCH: (PYTORCH, SAFETENSORS),
     CANONICAL: (SAFETENSORS,),
 }
-_MEMBER = "model.weights.h5"  # the one file in a .keras archive that is read
+MEMBER = "model.weights.h5"  # the one file in a .keras archive that is read
 _MAX_DIRECTORY = 2**22  # bytes of a zip archive's list of members; torch writes about 60,000
 
 
@@ -97,7 +97,7 @@ def _archive(path: Path) -> str:
         return "a zip archive cut short, perhaps of PyTorch or Keras 3"
     if any(member.endswith("data.pkl") for member in members):
         return PYTORCH
-    return KERAS_ARCHIVE if _MEMBER in members else "a zip archive"
+    return KERAS_ARCHIVE if MEMBER in members else "a zip archive"
 
 
 def _directory_size(path: Path) -> int:
@@ -120,17 +120,17 @@ def _member(path: Path, limits: Limits) -> BinaryIO:
     """The weights inside a .keras archive, in memory; its config and anything else stay unread."""
     try:
         with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(_MEMBER)
+            member = archive.getinfo(MEMBER)
             size = member.file_size
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without limit
-                raise WeightsError(f"{path}: {_MEMBER} is packed otherwise than with deflate; Keras does not pack it")
+                raise WeightsError(f"{path}: {MEMBER} is packed otherwise than with deflate; Keras does not pack it")
             if size > limits.size:
                 raise WeightsError(
-                    f"{path}: {_MEMBER} has {size:,} bytes unpacked; this backbone has less than {limits.size:,}. Is "
+                    f"{path}: {MEMBER} has {size:,} bytes unpacked; this backbone has less than {limits.size:,}. Is "
                     "it of another backbone? See --config.model.backbone"
                 )
             content = io.BytesIO()
-            with archive.open(_MEMBER) as file:
+            with archive.open(MEMBER) as file:
                 shutil.copyfileobj(file, content, 2**20)  # read() would hold all of it twice
             return content
     except WeightsError:
