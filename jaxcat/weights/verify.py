@@ -5,6 +5,7 @@ The frameworks are imported only by the functions that need them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,18 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
 
     There are no logits if the top needs another image size than that of `images`.
     """
-    table = BACKBONES[pretrained.backbone]
     options = Options(pool_counts_padding=pretrained.conventions.pool_counts_padding, dtype=dtype)
-    blocks = blocks_of(pretrained.backbone, table.stages[-1], options)
     with_top = "logits" in pretrained.params and _top_fits(pretrained.backbone, images)
+    params, stats = jax.tree.map(jnp.asarray, (pretrained.params, pretrained.stats))
+    outputs = _forward(pretrained.backbone, options, with_top=with_top)(params, stats, images)
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+@functools.lru_cache(maxsize=4)  # the same network again, for another file, is not traced again
+def _forward(backbone: str, options: Options, *, with_top: bool) -> Callable[..., dict[str, jax.Array]]:
+    """The compiled program of `jaxcat_outputs`."""
+    table = BACKBONES[backbone]
+    blocks = blocks_of(backbone, table.stages[-1], options)
 
     @jit
     def forward(params, stats, x):
@@ -70,8 +79,7 @@ def jaxcat_outputs(pretrained: Pretrained, images: np.ndarray, *, dtype: str = "
             outputs["logits"] = x @ params["logits"]["kernel"] + params["logits"]["bias"]
         return outputs
 
-    params, stats = jax.tree.map(jnp.asarray, (pretrained.params, pretrained.stats))
-    return {name: np.asarray(value) for name, value in forward(params, stats, images).items()}
+    return forward
 
 
 def keras_outputs(model: Any, images: np.ndarray, *, backbone: str = "inception_v3") -> Outputs:
