@@ -13,11 +13,18 @@ pytest.importorskip("keras")
 from explaining.double import maps_in_float64
 from explaining.keras_oracle import KerasGradCam
 from explaining.randomized import numbers_of
+from small_keras import built_once
 
 TOLERANCE = 1e-5  # of the largest value of a map
 DEEPER = {"model__cut": "mixed3"}
 SEVERAL = {"model__cut": "mixed1"} | {"model__pool_from": "stem"}
 VGG = {"model__backbone": "vgg19", "model__cut": "block3", "data__image_size": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_network_of_each_kind():
+    with built_once("InceptionV3", "VGG19"):
+        yield
 
 
 @pytest.mark.slow

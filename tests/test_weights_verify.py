@@ -52,22 +52,12 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def build():
-    keras = pytest.importorskip("keras")
-    return functools.cache(keras.applications.InceptionV3)
+def built_once(model):
+    """Keras builds the network that it reads files into once."""
+    import small_keras
 
-
-@pytest.fixture
-def built_once(build, monkeypatch):
-    """Keras takes longer to build the network that it loads a file into than for all the rest: each gets it with zeros."""
-    import keras
-
-    def emptied(**options):
-        network = build(**options)
-        network.set_weights([np.zeros_like(array) for array in network.get_weights()])
-        return network
-
-    monkeypatch.setattr(keras.applications, "InceptionV3", emptied)
+    with small_keras.built_once("InceptionV3"):
+        yield
 
 
 @pytest.mark.slow
