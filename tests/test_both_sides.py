@@ -20,6 +20,7 @@ from jaxcat.data.images.resizing import resize
 from jaxcat.export.__main__ import main as export
 from jaxcat.models.pooling import MAP
 from jaxcat.objectives.sums import masked_sums
+from jaxcat.system.compilation import jit
 from jaxcat.training.steps import boundary_input, make_train_step
 
 VGG = {"backbone": "vgg19", "cut": "block3", "pool_from": "block1", "pool": "avg_std"}
@@ -95,7 +96,7 @@ def test_gradients_are_those_of_the_network_that_is_trained_whole():
             logits, _ = network.suffix(params, stats, network.prefix(frozen, batch["image"]))
             return masked_sums(logits, batch, ["accuracy"])["loss"]
 
-        gradients[train_from] = jax.grad(loss)(trained["params"])
+        gradients[train_from] = jit(jax.grad(loss))(trained["params"])
     assert set(gradients["block2"]) == {"block2", "block3", "pool", "logits"}
     for stage, found in gradients["block2"].items():
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradients["block1"][stage]), strict=True):

@@ -38,9 +38,11 @@ def found(of: Small) -> converted.Converted | None:
 
 @pytest.fixture(scope="module", autouse=True)
 def in_a_process_of_its_own(conversions_are_forked):
+    """Gives what other tests have in place of `subprocess`."""
+    forking = converted.subprocess
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(converted, "subprocess", subprocess)
-        yield
+        yield forking
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,9 @@ def test_a_damaged_file_is_not_used(whole, damage, no_conversion):
         make(whole)
 
 
-def test_a_damaged_file_is_made_again(whole):
+def test_a_damaged_file_is_made_again(whole, in_a_process_of_its_own, monkeypatch):
+    """A forked process makes it here, and makes the same bytes as one of its own."""
+    monkeypatch.setattr(converted, "subprocess", in_a_process_of_its_own)
     path = file_of(whole)
     good = path.read_bytes()
     path.write_bytes(good[:1000] + b"x" + good[1001:])

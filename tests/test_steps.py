@@ -160,9 +160,11 @@ def test_what_training_keeps_is_float32_when_it_computes_in_bfloat16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "train_bn"), [(5, True), (16, True), (20, False)])
+@pytest.mark.parametrize(("count", "train_bn"), [(13, True), (16, True), (20, False)])
 def test_one_device_and_eight_agree(count, train_bn):
     """Any batch size: 8 devices pad it, and padded rows take no part in loss, gradient, dropout or batch statistics.
+
+    Of 13 images one device has a whole image and a padded row, and another padded rows only.
 
     Compiled with the fusion emitters, as users have it: without them the two differ by up to 2e-3 of a statistic.
     """
@@ -283,10 +285,10 @@ def test_equals_keras_step_by_step():
 
     step, ours, theirs = jit(make_train_step(network, tx, seed=0)), [], []
     for i in range(20):
-        batch = batch_of(20, seed=i % 5)
+        batch = batch_of(8, seed=i % 5)
         before = float(state.sums["loss"])
         state = step(state, frozen, batch)
-        ours.append((float(state.sums["loss"]) - before) / 20)
+        ours.append((float(state.sums["loss"]) - before) / 8)
         pixels = batch["image"].astype(np.float32) / 127.5 - 1
         theirs.append(float(model.train_on_batch(pixels, batch["label"][:, None].astype(np.float32))))
     worst = max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True))
