@@ -141,7 +141,7 @@ def test_some_parts_need_only_the_blocks_up_to_theirs():
     whole = np.asarray(jit(network.prefix)(frozen, images))
     wanted = [part for part in network.parts if part.block == "mixed0" or part == network.parts[1]]
     fewer = {name: {stage: tree[stage] for stage in ("stem", "mixed0", "pool")} for name, tree in frozen.items()}
-    found = network.prefix_parts(fewer, images, wanted)
+    found = jit(lambda frozen, images: network.prefix_parts(frozen, images, wanted))(fewer, images)
     ends = np.cumsum([part.width for part in network.parts])
     expected = [whole[:, ends[i] - part.width : ends[i]] for i, part in enumerate(network.parts) if part in wanted]
     assert len(found) == 3

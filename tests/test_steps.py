@@ -72,7 +72,7 @@ def test_the_partition_is_a_second_lock_on_the_full_tree():
     params, _ = network.initialize(0)
     tx = make_optimizer(config.optim, network.labels, steps=10, steps_per_epoch=10)
     state = tx.init(params)
-    updates, state = tx.update(jax.tree.map(np.ones_like, params), state, params)
+    updates, state = jit(tx.update)(jax.tree.map(np.ones_like, params), state, params)
     moved = optax.apply_updates(params, updates)
     for stage in network.stages:
         same = bytes_of(moved[stage]) == bytes_of(params[stage])
@@ -93,7 +93,7 @@ def test_several_blocks_are_pooled_side_by_side(train_from):
         config.model.pool_grid = 2
         network = small.network(config)
         (frozen, trained), (frozen_stats, stats) = (network.divide(tree) for tree in network.initialize(0))
-        seen = network.prefix({"params": frozen, "stats": frozen_stats}, images)
+        seen = jit(network.prefix)({"params": frozen, "stats": frozen_stats}, images)
         if train_from != "head":
             size = trained["logits"]["kernel"].shape[0]
             trained["logits"] = {"kernel": np.eye(size, 1, dtype=np.float32), "bias": np.zeros(1, np.float32)}
