@@ -17,7 +17,7 @@ def built_once(*names: str) -> Iterator[None]:
 
     def emptied(build, **options):
         network = build(**options)
-        network.set_weights([np.zeros_like(array) for array in network.get_weights()])
+        network.set_weights([np.zeros(weight.shape, np.float32) for weight in network.weights])
         return network
 
     with pytest.MonkeyPatch.context() as patch:

@@ -53,7 +53,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def built_once(model):
-    """Keras builds the network that it reads files into once."""
+    """Keras builds the network that it reads files into once. (`model`, from which the files come, is another.)"""
     import small_keras
 
     with small_keras.built_once("InceptionV3"):
