@@ -163,7 +163,7 @@ def test_torchvision_s_auxiliary_classifier_is_left_out_and_its_transform_is_our
 
 @pytest.mark.slow
 def test_keras_outputs_are_those_of_the_model_itself(keras_model):
-    """`keras_outputs` does not call the model, which takes no other size: at 299 px it must give what the model gives."""
+    """`keras_outputs` does not call the model, which takes no other size: at 299 px it must give what that gives."""
     images = random_images(299, 299)
     logits = keras_outputs(keras_model, images)["logits"]
     np.testing.assert_allclose(logits, np.asarray(keras_model(images, training=False)), rtol=1e-4, atol=1e-4)
