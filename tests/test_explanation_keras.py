@@ -18,7 +18,7 @@ from small_keras import built_once
 TOLERANCE = 1e-5  # of the largest value of a map
 DEEPER = {"model__cut": "mixed3"}
 SEVERAL = {"model__cut": "mixed1"} | {"model__pool_from": "stem"}
-VGG = {"model__backbone": "vgg19", "model__cut": "block3", "data__image_size": 64}
+VGG = {"model__backbone": "vgg19", "model__cut": "block3", "data__image_size": 32}
 
 
 @pytest.fixture(scope="module", autouse=True)
