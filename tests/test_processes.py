@@ -214,6 +214,38 @@ def test_one_process_that_leaves_by_itself_ends_the_others(tmp_path, reason, sta
         assert ended[0] in (1, -signal.SIGABRT)
 
 
+PLACES = """
+import argparse
+import numpy as np
+from jaxcat.system import cli
+from jaxcat.system.devices import make_mesh, place_replicated
+from jaxcat.system.processes import initialize_distributed
+
+def main(argv):
+    parser = argparse.ArgumentParser()
+    cli.add_process_flags(parser)
+    number = parser.parse_args(argv).process_id
+    initialize_distributed(parser.parse_args(argv).coordinator, num_processes=2, process_id=number)
+    tree = {"kernel": np.array([[1, np.nan]], np.float32), "count": np.int32(3), "none": np.zeros((0, 2), np.float32)}
+    for name, array in place_replicated(make_mesh(), tree).items():
+        for shard in array.addressable_shards:
+            np.testing.assert_array_equal(shard.data, tree[name])
+        print(name, len(array.addressable_shards), len(array.sharding.device_set), array.dtype)
+    place_replicated(make_mesh(), tree | {"count": np.int32(number)})
+
+cli.run(main)
+"""
+
+
+def test_arrays_are_placed_if_they_are_the_same_in_every_process(tmp_path):
+    with Processes(2, ("-c", PLACES), [], logs=tmp_path / "logs") as run:
+        assert run.statuses(seconds=60) == [2, 2], run.output()
+        for process in (0, 1):
+            *placed, refusal = run.output(process).splitlines()[-4:]
+            assert placed == ["count 2 4 int32", "kernel 2 4 float32", "none 2 4 float32"]
+            assert "do not begin with the same numbers" in refusal
+
+
 def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
     with train(2, tmp_path / "run", folder, "--config.epochs=100000") as run:
         run.wait_for("epoch   2/")

@@ -7,6 +7,7 @@ of a batch is no multiple of the number of devices, the batch is padded and mask
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcat.errors import ConfigError, one_line
+from jaxcat.system.processes import values_of_processes
 
 
 def make_mesh() -> Mesh:
@@ -82,5 +84,27 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def place_replicated(mesh: Mesh, tree: Any) -> Any:
-    """A tree of arrays, equal in every process → the same tree on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """A tree of arrays, equal in every process → the same tree on every device of the mesh.
+
+    Raises:
+        ConfigError: the arrays are not equal in every process.
+    """
+    sharding = replicated(mesh)
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+    # `device_put` would send every array from every process to all others, each shape by a program of its own
+    tree = jax.tree.map(np.asarray, tree)
+    if len(set(values_of_processes(_checksum(tree) >> 1))) > 1:
+        raise ConfigError(
+            "the processes of this run do not begin with the same numbers: every process must get the same settings, "
+            "and --config.model.weights and --config.init_from must show every host the same files"
+        )
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda _: leaf), tree)
+
+
+def _checksum(tree: Any) -> int:
+    """32 bits that depend on every byte of a tree of NumPy arrays."""
+    checksum = 0
+    for leaf in jax.tree.leaves(tree):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, checksum)
+    return checksum
