@@ -185,7 +185,9 @@ def test(folder: Path, settings: Sequence[str], *, kills: int, generator: random
         while True:
             run, source = start(name), starts % 3
             starts += 1
-            if source == 0:
+            if places.total() == kills:
+                run.process.wait()
+            elif source == 0:
                 moment = generator.uniform(0, start_seconds + step_seconds)
                 run.wait_for(lambda run=run, moment=moment: time.monotonic() - run.began > moment)
             elif run.wait_for(run.steps_began if source == 1 else run.writing):
