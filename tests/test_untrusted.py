@@ -135,7 +135,7 @@ def test_nothing_of_a_workdir_is_unpickled_or_written_elsewhere(copy, folder, tm
         "    if event == 'open' and isinstance(arguments[1], str) and set(arguments[1]) & set('wax+'):\n"
         "        events.append(('write', str(arguments[0])))\n"
         "from jaxcat import evaluate\n"
-        "import sklearn.metrics, tensorflow\n"
+        "import sklearn.metrics\n"
         "sys.addaudithook(note)\n"
         "assert evaluate.main(['--workdir', sys.argv[1]]) == 0\n"
         "print('EVENTS', events)\n"
