@@ -34,7 +34,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @functools.cache
 def context() -> BaseContext:
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tensorflow", "jaxcat.training.loop", "jaxcat.inference.evaluation"])
+    modules = ["tensorflow", "matplotlib.figure", "jaxcat.training.loop", "jaxcat.inference.evaluation"]
+    found.set_forkserver_preload(modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_USE_LEGACY_KERAS", "1")  # as `jaxcat.system.tensorflow_import` imports it
         forkserver.ensure_running()
