@@ -88,21 +88,39 @@ class Browser:
         return answer["result"]
 
     @contextlib.contextmanager
-    def page(self, address: str = "about:blank", **screen: Any) -> Iterator[Page]:
-        """A page of its own, with its own storage and permissions."""
+    def tab(self) -> Iterator[Tab]:
+        """A tab with its own storage and permissions."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
-        target = self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
-        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = self._sessions[session] = Page(self, session)
+        try:
+            yield Tab(self, self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"])
+        finally:
+            self.send("Target.disposeBrowserContext", browserContextId=context)
+
+
+class Tab:
+    """One tab. Its pages follow one another in the same processes, and what these have compiled need not be again."""
+
+    def __init__(self, browser: Browser, target: str):
+        self.browser, self.target = browser, target
+
+    @contextlib.contextmanager
+    def page(self, address: str = "about:blank", **screen: Any) -> Iterator[Page]:
+        """A page without cookies or kept files, and without anything that was set for the page before it."""
+        session = self.browser.send("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
+        page = self.browser._sessions[session] = Page(self.browser, session)
         try:
             for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
                 page.send(f"{domain}.enable")
+            for kept in ("Cookies", "Cache"):
+                page.send(f"Network.clearBrowser{kept}")
             page.screen(**screen)
             if address != "about:blank":
                 page.open(address)
             yield page
         finally:
-            self.send("Target.disposeBrowserContext", browserContextId=context)
+            page.send("Page.navigate", url="about:blank")  # ends its scripts, so that they do not speak in the next page
+            self.browser.send("Target.detachFromTarget", sessionId=session)  # which ends what was set for it
+            del self.browser._sessions[session]
 
 
 class Page:

@@ -226,6 +226,13 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
+def tab(chromium):
+    """A tab of it for the pages of all tests of a file."""
+    with chromium.tab() as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
 def network() -> dict:
     """Random tensors of a narrow Inception-v3, by path; see weights_files.py."""
     from weights_files import random_network

@@ -81,9 +81,9 @@ def addresses(exports):
 
 
 @pytest.fixture(params=[FOLDER, FILE])
-def opened(request, chromium, addresses):
+def opened(request, tab, addresses):
     """A page that is ready. At the end its console is empty; it has asked for its own files and chosen images only."""
-    with chromium.page(addresses[request.param]) as page:
+    with tab.page(addresses[request.param]) as page:
         page.wait_for(READY)
         yield page
         assert page.complaints() == []
@@ -284,9 +284,9 @@ DECODE = """async (module, file) => {{
 
 
 @needs_browser
-def test_every_kind_of_image_has_the_same_pixels_or_a_note_or_is_refused(chromium, addresses):
+def test_every_kind_of_image_has_the_same_pixels_or_a_note_or_is_refused(tab, addresses):
     exact = 0
-    with chromium.page(addresses[FOLDER]) as page:
+    with tab.page(addresses[FOLDER]) as page:
         page.wait_for(READY)
         for name, (encoded, _) in KEPT.items():
             found = pixels_of(page, "decoding.js", DECODE.format(bits=16), encoded)
@@ -301,9 +301,9 @@ def test_every_kind_of_image_has_the_same_pixels_or_a_note_or_is_refused(chromiu
 
 
 @needs_browser
-def test_browsers_other_than_chromium_get_notes_of_their_own(chromium, addresses):
+def test_browsers_other_than_chromium_get_notes_of_their_own(tab, addresses):
     """They blend transparency in other ways, and by how much is not known."""
-    with chromium.page() as page:
+    with tab.page() as page:
         page.send("Page.addScriptToEvaluateOnNewDocument", source="delete Navigator.prototype.userAgentData;")
         page.open(addresses[FOLDER])
         page.wait_for(READY)
@@ -319,8 +319,8 @@ def test_browsers_other_than_chromium_get_notes_of_their_own(chromium, addresses
 
 
 @needs_browser
-def test_other_scales_of_16_bits_and_huge_images_are_refused(chromium, addresses):
-    with chromium.page(addresses[FOLDER]) as page:
+def test_other_scales_of_16_bits_and_huge_images_are_refused(tab, addresses):
+    with tab.page(addresses[FOLDER]) as page:
         page.wait_for(READY)
         found = pixels_of(page, "decoding.js", DECODE.format(bits=12), KEPT["grey_16.png"][0])
         assert "of which the images of training used 12" in str(found)
@@ -332,10 +332,10 @@ def test_other_scales_of_16_bits_and_huge_images_are_refused(chromium, addresses
 
 @needs_browser
 @pytest.mark.parametrize("mode", RESIZES)
-def test_every_resize_is_that_of_pillow(mode, chromium, addresses):
+def test_every_resize_is_that_of_pillow(mode, tab, addresses):
     generator = np.random.default_rng(0)
     sides = [*(tuple(map(int, generator.integers(1, 400, 2))) for _ in range(30)), (64, 64), (300, 20), (3, 500)]
-    with chromium.page(addresses[FOLDER]) as page:
+    with tab.page(addresses[FOLDER]) as page:
         page.wait_for(READY)
         for number, (width, height) in enumerate(sides):
             image, size = drawn((width, height), number), (64, 75, 299)[number % 3]
@@ -350,8 +350,8 @@ def test_every_resize_is_that_of_pillow(mode, chromium, addresses):
 
 @needs_browser
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_browser_that_changes_what_is_read_is_found_out(changed, chromium, addresses):
-    with chromium.page() as page:
+def test_a_browser_that_changes_what_is_read_is_found_out(changed, tab, addresses):
+    with tab.page() as page:
         source = """const read = CanvasRenderingContext2D.prototype.getImageData;
             CanvasRenderingContext2D.prototype.getImageData = function (...box) {
                 const found = read.apply(this, box);
@@ -369,7 +369,7 @@ def test_a_browser_that_changes_what_is_read_is_found_out(changed, chromium, add
 
 @needs_browser
 @pytest.mark.parametrize("kind", [FOLDER, FILE])
-def test_nothing_can_be_sent(kind, chromium, addresses, tmp_path):
+def test_nothing_can_be_sent(kind, tab, addresses, tmp_path):
     sent = """(async () => {
         const image = new Image();
         const shown = new Promise((resolve) => {
@@ -385,7 +385,7 @@ def test_nothing_can_be_sent(kind, chromium, addresses, tmp_path):
     })()"""
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
     asked: list[str] = []
-    with browser.served(tmp_path, asked) as elsewhere, chromium.page(addresses[kind]) as page:
+    with browser.served(tmp_path, asked) as elsewhere, tab.page(addresses[kind]) as page:
         page.wait_for(READY)
         address = f"{elsewhere}a.png"
         assert page.run(sent % (address, address, address, address)) == [False, False, False]
@@ -395,11 +395,11 @@ def test_nothing_can_be_sent(kind, chromium, addresses, tmp_path):
 
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True])
-def test_hostile_names_are_shown_as_they_are(dark, chromium, runtime, tmp_path):
+def test_hostile_names_are_shown_as_they_are(dark, tab, runtime, tmp_path):
     classifier = classifier_of(classes=HOSTILE_NAMES)
     described = export(classifier, tmp_path / "a.html", format="web", runtime=runtime, single_file=True)
     drawn((60, 40)).save(tmp_path / "<b>a'.png")
-    with chromium.page((tmp_path / "a.html").as_uri(), width=360, height=800, phone=True, dark=dark) as page:
+    with tab.page((tmp_path / "a.html").as_uri(), width=360, height=800, phone=True, dark=dark) as page:
         page.wait_for(READY)
         page.give("#files", tmp_path / "<b>a'.png")
         (found,) = answers(page, 1)
@@ -417,8 +417,8 @@ def test_hostile_names_are_shown_as_they_are(dark, chromium, runtime, tmp_path):
 
 
 @needs_browser
-def test_a_folder_opened_as_a_file_says_what_to_do(chromium, exports):
-    with chromium.page((exports[FOLDER] / "index.html").as_uri()) as page:
+def test_a_folder_opened_as_a_file_says_what_to_do(tab, exports):
+    with tab.page((exports[FOLDER] / "index.html").as_uri()) as page:
         text = page.wait_for("document.getElementById('status')?.textContent")
         assert "python -m http.server" in text
         assert "--single-file" in text

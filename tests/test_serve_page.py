@@ -29,9 +29,9 @@ VISIBLE = """['img:not(.heat)', '.heat'].map(
     (each) => getComputedStyle(document.querySelector('.picture ' + each)).visibility)"""
 
 
-def opened(chromium, client: Client, **screen: Any):
+def opened(tab, client: Client, **screen: Any):
     """A page of the server, by the address that it prints."""
-    return chromium.page(client.entrance, **screen)
+    return tab.page(client.entrance, **screen)
 
 
 def check_clean(page, client: Client) -> None:
@@ -70,12 +70,12 @@ def drawing(path: Path, seed: int = 77) -> Path:
 # answers --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_dropped_file_shows_the_answer_of_predict_and_where_the_network_looked(chromium, client, solved, tmp_path):
+def test_a_dropped_file_shows_the_answer_of_predict_and_where_the_network_looked(tab, client, solved, tmp_path):
     body = encoded("PNG", size=(300, 200))
     (tmp_path / "a.png").write_bytes(body)
     classifier = jaxcat.load(solved)
     expected = dict(zip(classifier.classes, classifier.predict([tmp_path / "a.png"])[0].tolist(), strict=True))
-    with opened(chromium, client) as page:
+    with opened(tab, client) as page:
         page.wait_for(READY)
         assert page.run("location.href") == f"{client.address}/", "the token is not in the address"
         assert page.run("document.cookie") == "", "scripts do not see it"
@@ -94,11 +94,11 @@ def test_a_dropped_file_shows_the_answer_of_predict_and_where_the_network_looked
         check_clean(page, client)
 
 
-def test_what_the_server_refuses_is_said_and_the_others_are_answered(chromium, client, tmp_path):
+def test_what_the_server_refuses_is_said_and_the_others_are_answered(tab, client, tmp_path):
     for number in range(6):
         (tmp_path / f"{number}.png").write_bytes(encoded(seed=number))
     (tmp_path / "text.png").write_bytes(b"no image at all")
-    with opened(chromium, client) as page:
+    with opened(tab, client) as page:
         page.wait_for(READY)
         page.give("#files", *sorted(tmp_path.iterdir()))
         page.wait_for("document.querySelectorAll('#answers .bars').length === 6")
@@ -109,8 +109,8 @@ def test_what_the_server_refuses_is_said_and_the_others_are_answered(chromium, c
         assert all("422" in text for text in page.complaints())
 
 
-def test_a_file_that_the_browser_cannot_read_is_not_taken_for_a_server_that_is_gone(chromium, client):
-    with opened(chromium, client) as page:
+def test_a_file_that_the_browser_cannot_read_is_not_taken_for_a_server_that_is_gone(tab, client):
+    with opened(tab, client) as page:
         gone = "{arrayBuffer: () => Promise.reject(new DOMException('gone', 'NotFoundError'))}"
         module = 'import("/page/server.js")'
         sent = f'{module}.then((server) => server.post("/predict", {{}}, {gone})).catch((error) => error.message)'
@@ -118,10 +118,10 @@ def test_a_file_that_the_browser_cannot_read_is_not_taken_for_a_server_that_is_g
         check_clean(page, client)
 
 
-def test_a_heat_map_that_is_not_there_yet_or_never_is_said(chromium, client, tmp_path):
+def test_a_heat_map_that_is_not_there_yet_or_never_is_said(tab, client, tmp_path):
     hold = """const real = fetch, held = new Promise((_, refuse) => (window.refuse = refuse));
         window.fetch = (path, options) => (path.includes("heat=1") ? held : real(path, options));"""
-    with opened(chromium, client) as page:
+    with opened(tab, client) as page:
         page.wait_for(READY)
         page.run(f"(() => {{ {hold} }})()")
         page.give("#files", drawing(tmp_path / "disc.png"))
@@ -133,8 +133,8 @@ def test_a_heat_map_that_is_not_there_yet_or_never_is_said(chromium, client, tmp
         )
 
 
-def test_the_camera_is_classified_and_an_image_of_it_is_taken(chromium, client):
-    with opened(chromium, client) as page:
+def test_the_camera_is_classified_and_an_image_of_it_is_taken(tab, client):
+    with opened(tab, client) as page:
         page.wait_for(READY)
         page.run("document.getElementById('camera').click()")
         page.wait_for("document.querySelectorAll('#live-bars data').length === 2")
@@ -148,11 +148,11 @@ def test_the_camera_is_classified_and_an_image_of_it_is_taken(chromium, client):
         check_clean(page, client)
 
 
-def test_where_there_is_no_camera_the_page_says_why(chromium, client):
+def test_where_there_is_no_camera_the_page_says_why(tab, client):
     for secure, says in (("true", "This browser gives no camera to a page."), ("false", "(127.0.0.1) or over https")):
         without = "delete Navigator.prototype.mediaDevices;"
         without += f"Object.defineProperty(window, 'isSecureContext', {{value: {secure}}});"
-        with chromium.page() as page:
+        with tab.page() as page:
             page.send("Page.addScriptToEvaluateOnNewDocument", source=without)
             page.open(client.entrance)
             page.wait_for(READY)
@@ -163,9 +163,9 @@ def test_where_there_is_no_camera_the_page_says_why(chromium, client):
 # corrections and learning ---------------------------------------------------------------------------------------------
 
 
-def test_a_correction_is_kept_after_agreement_and_the_head_learns_from_it(chromium, own, tmp_path):
+def test_a_correction_is_kept_after_agreement_and_the_head_learns_from_it(tab, own, tmp_path):
     kept = tmp_path / "own" / "corrections"
-    with opened(chromium, own) as page:
+    with opened(tab, own) as page:
         page.wait_for(READY)
         assert page.run("document.getElementById('learn').disabled")
         page.give("#files", drawing(tmp_path / "disc.png"))
@@ -201,8 +201,8 @@ def test_a_correction_is_kept_after_agreement_and_the_head_learns_from_it(chromi
         check_clean(page, own)
 
 
-def test_a_trained_head_says_that_learning_needs_an_exact_one(chromium, finished, tmp_path):
-    with serving(shutil.copytree(finished, tmp_path / "trained")) as client, opened(chromium, client) as page:
+def test_a_trained_head_says_that_learning_needs_an_exact_one(tab, finished, tmp_path):
+    with serving(shutil.copytree(finished, tmp_path / "trained")) as client, opened(tab, client) as page:
         page.wait_for(READY)
         assert "needs an exact head" in page.run("document.getElementById('learning').textContent")
         assert page.run("document.getElementById('learn').disabled")
@@ -267,7 +267,7 @@ async function attack() {
 
 
 @pytest.mark.parametrize("place", ["another port", "another site", "a file"])
-def test_a_page_of_another_origin_gets_nothing(chromium, own, tmp_path, monkeypatch, place):
+def test_a_page_of_another_origin_gets_nothing(tab, own, tmp_path, monkeypatch, place):
     """It runs in the browser that has the cookie, and even knows the token."""
     answered: list[tuple[str, str]] = []
     real = security.refusal
@@ -282,7 +282,7 @@ def test_a_page_of_another_origin_gets_nothing(chromium, own, tmp_path, monkeypa
     text = OTHER.replace("BASE", own.address).replace("TOKEN", own.token)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "other.html").write_text(text)
-    with browser.served(tmp_path / "site") as address, opened(chromium, own) as page:
+    with browser.served(tmp_path / "site") as address, opened(tab, own) as page:
         page.wait_for(READY)
         there = answered.copy()
         assert ("GET", "/state") in there
@@ -306,10 +306,10 @@ def test_a_page_of_another_origin_gets_nothing(chromium, own, tmp_path, monkeypa
         page.wait_for(READY)
 
 
-def test_it_cannot_be_framed(chromium, own, tmp_path):
+def test_it_cannot_be_framed(tab, own, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "frame.html").write_text(f'<iframe id="frame" src="{own.entrance}"></iframe>')
-    with browser.served(tmp_path / "site") as address, opened(chromium, own) as page:
+    with browser.served(tmp_path / "site") as address, opened(tab, own) as page:
         page.wait_for(READY)
         page.open(f"{address}frame.html")
         page.until(lambda: page.complaints(), "a refusal in the console")
@@ -319,8 +319,8 @@ def test_it_cannot_be_framed(chromium, own, tmp_path):
 # for everybody --------------------------------------------------------------------------------------------------------
 
 
-def test_keys_are_enough(chromium, own, tmp_path):
-    with opened(chromium, own) as page:
+def test_keys_are_enough(tab, own, tmp_path):
+    with opened(tab, own) as page:
         page.wait_for(READY)
         page.send("Page.setInterceptFileChooserDialog", enabled=True)
         page.press("Tab")
@@ -352,10 +352,10 @@ def test_keys_are_enough(chromium, own, tmp_path):
 
 
 @pytest.mark.parametrize("screen", [{"width": 390, "height": 800, "phone": True}, {"dark": True}, {}])
-def test_narrow_wide_and_dark(chromium, own, tmp_path, screen):
+def test_narrow_wide_and_dark(tab, own, tmp_path, screen):
     axe = pytest.importorskip("axe")
     script = axe.source(tmp_path.parent)
-    with opened(chromium, own, **screen) as page:
+    with opened(tab, own, **screen) as page:
         page.wait_for(READY)
         page.give("#files", drawing(tmp_path / "disc.png"))
         page.wait_for(f"{HEATED} === 1")
@@ -372,13 +372,13 @@ def test_narrow_wide_and_dark(chromium, own, tmp_path, screen):
         assert axe.problems(page, script) == []
 
 
-def test_hostile_names_are_shown_and_not_run(chromium, own, tmp_path):
+def test_hostile_names_are_shown_and_not_run(tab, own, tmp_path):
     """Names of classes, of files and of the run."""
     learning = own.served.learning
     names = tuple(HOSTILE_NAMES[:9])
     learning.used.classifier.classes = names[:2]
     learning.used.workdir = tmp_path / 'r"><script>alert(1)<script>&\u202e{{ 7 * 7 }}'
-    with opened(chromium, own) as page:
+    with opened(tab, own) as page:
         page.wait_for(READY)
         for name in ("<img src=x onerror=alert(1)>.png", "\\u202egnp.exe"):
             drop(page, encoded(), name)
