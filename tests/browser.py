@@ -118,7 +118,9 @@ class Tab:
                 page.open(address)
             yield page
         finally:
-            page.send("Page.navigate", url="about:blank")  # ends its scripts, so that they do not speak in the next page
+            page.send(
+                "Page.navigate", url="about:blank"
+            )  # ends its scripts, so that they do not speak in the next page
             self.browser.send("Target.detachFromTarget", sessionId=session)  # which ends what was set for it
             del self.browser._sessions[session]
 

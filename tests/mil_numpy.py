@@ -24,9 +24,14 @@ def program_of(package: Path) -> Any:
     return load(spec_of(package), specification_version=7, file_weights_dir=str(weights)).functions["main"]
 
 
-def computed(package: Path, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs for one image, uint8 (S, S, 3) RGB."""
+def computed(package: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The outputs for images, uint8 (N, S, S, 3) RGB, one by one."""
     function = program_of(package)
+    found = [_outputs(function, image) for image in images]
+    return {name: np.concatenate([each[name] for each in found]) for name in ("logits", "probabilities")}
+
+
+def _outputs(function: Any, image: np.ndarray) -> dict[str, Any]:
     values: dict[str, Any] = {"image": np.float64(image).transpose(2, 0, 1)[None]}
 
     def value(of: Any) -> Any:
@@ -39,7 +44,7 @@ def computed(package: Path, image: np.ndarray) -> dict[str, np.ndarray]:
             continue
         inputs = {name: value(of) for name, of in op.inputs.items() if of is not None}
         values[op.outputs[0].name] = OPERATIONS[op.op_type](**inputs)
-    return {name: values[name] for name in ("logits", "probabilities")}
+    return values
 
 
 def _windows(x: np.ndarray, sides: Any, strides: Any) -> np.ndarray:

@@ -120,8 +120,8 @@ def compared(of: Computed, format: str, folder: Path) -> None:
     writer, path = FORMATS[format].writer(), folder / f"file{FORMATS[format].suffix}"
     writer.write(path, network, weights=FLOAT32)
     if format == "coreml":
-        found = [mil_numpy.computed(path, image) for image in images]
-        logits, answers = (np.concatenate([each[name] for each in found]) for name in ("logits", "probabilities"))
+        found = mil_numpy.computed(path, images)
+        logits, answers = found["logits"], found["probabilities"]
     else:
         run = writer.opened(path, network)
         logits, answers = run(images)
@@ -144,7 +144,7 @@ def test_smaller_weights_change_little(format, weights, tmp_path):
     images = generated(6, network.image_size)
     expected = Reference(classifier).logits(images)
     if format == "coreml":
-        logits = np.concatenate([mil_numpy.computed(paths[weights], image)["logits"] for image in images])
+        logits = mil_numpy.computed(paths[weights], images)["logits"]
     else:
         logits, _ = writer.opened(paths[weights], network)(images)
     error = np.abs(logits - expected).max() / spread(expected)
