@@ -129,6 +129,16 @@ def cache_of_this_file(cache, cache_of_its_own, monkeypatch) -> None:
     monkeypatch.setenv("JAXCAT_CACHE", str(cache))
 
 
+@pytest.fixture(scope="module")
+def small_batches() -> Iterator[None]:
+    """For files with few images: 32 in a batch for bottlenecks, as on one device; else 8 devices pad it to 256."""
+    from jaxcat.bottlenecks.engines import xla
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(xla.IMAGES_PER_DEVICE, "cpu", xla.IMAGES_PER_DEVICE["cpu"] // 8)
+        yield
+
+
 @pytest.fixture
 def no_kept_programs() -> Iterator[None]:
     """For tests that replace what makes programs: none of another test is used, and none of theirs stays."""

@@ -28,7 +28,7 @@ from jaxcat.training import loop
 from jaxcat.training.loop import train
 from jaxcat.training.steps import steps_in
 
-pytestmark = pytest.mark.usefixtures("empty_cache")
+pytestmark = pytest.mark.usefixtures("empty_cache", "small_batches")
 
 
 @pytest.fixture

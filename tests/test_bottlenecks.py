@@ -29,7 +29,7 @@ from jaxcat.errors import CacheError, ConfigError, DataError
 from jaxcat.models.preprocessing import MINUS_ONE_TO_ONE, ZERO_TO_ONE, Conventions
 from jaxcat.system import cli
 
-pytestmark = pytest.mark.usefixtures("empty_cache")
+pytestmark = pytest.mark.usefixtures("empty_cache", "small_batches")
 
 KEY = {"stages": ["mixed0"], "pool": None, "image_size": 75, "dtype": "float32"}
 STEPS = {
@@ -182,10 +182,10 @@ def test_a_batch_too_large_for_the_device_is_halved_until_it_fits(folder, empty_
         return rows_of(prepared(config).train(0, first=0), config, 0), sizes
 
     expected, whole = rows_with_memory_for(1000)
-    rows, halved = rows_with_memory_for(64)
+    rows, halved = rows_with_memory_for(8)
     np.testing.assert_allclose(rows, expected, rtol=1e-5)  # on some processors not the same bits
-    assert set(whole) == {256}
-    assert halved[:3] == [256, 128, 64]
+    assert set(whole) == {32}
+    assert halved[:3] == [32, 16, 8]
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         rows_with_memory_for(7)  # eight devices, an image each
 

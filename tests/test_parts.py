@@ -24,7 +24,7 @@ from jaxcat.bottlenecks.source import BottleneckSource
 from jaxcat.data.records import order
 from jaxcat.data.store import Store
 
-pytestmark = pytest.mark.usefixtures("empty_cache")
+pytestmark = pytest.mark.usefixtures("empty_cache", "small_batches")
 NUMBER = 24 + 12  # of images, each with one view
 
 

@@ -25,6 +25,7 @@ from jaxcat.study import advice, command, results
 from jaxcat.system import interruption
 
 TINY = {"model.backbone": "vgg19", "model.weights": "none", "model.width": 1 / 16, "data.image_size": 32}
+pytestmark = pytest.mark.usefixtures("small_batches")
 EVIL = "=1+1 it's;$(x)"  # a class and folder name that a spreadsheet and a shell would run
 
 
