@@ -180,7 +180,9 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_bits(folder, tmp_pat
     [(0, "step", 2), (2, "steps", 1)],  # train step and evaluation step; the train step over a whole epoch
     ids=["streaming", "cached"],
 )
-def test_nothing_is_compiled_after_the_first_epoch(folder, tmp_path, monkeypatch, caplog, views, step, calls):
+def test_nothing_is_compiled_after_the_first_epoch(
+    folder, tmp_path, monkeypatch, caplog, no_kept_programs, views, step, calls
+):
     from jaxcat.training.reporting import Reporter
 
     seen, epoch = [], Reporter.epoch
