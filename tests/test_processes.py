@@ -241,9 +241,10 @@ def test_arrays_are_placed_if_they_are_the_same_in_every_process(tmp_path):
     with Processes(2, ("-c", PLACES), [], logs=tmp_path / "logs") as run:
         assert run.statuses(seconds=60) == [2, 2], run.output()
         for process in (0, 1):
-            *placed, refusal = run.output(process).splitlines()[-4:]
-            assert placed == ["count 2 4 int32", "kernel 2 4 float32", "none 2 4 float32"]
-            assert "do not begin with the same numbers" in refusal
+            said = run.output(process)  # a library of JAX writes lines of its own in between
+            placed = ("count 2 4 int32", "kernel 2 4 float32", "none 2 4 float32")
+            assert [line for line in placed if line not in said] == [], said
+            assert "do not begin with the same numbers" in said
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_step(folder, tmp_path):
