@@ -52,6 +52,7 @@ from jaxcat.system import cli
 if TYPE_CHECKING:
     from jaxcat.inference.classifier import Classifier
     from jaxcat.inference.prediction import Found, Prediction
+    from jaxcat.system.console import Console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,19 +106,7 @@ def write_rows(arguments: argparse.Namespace) -> int:
     console, average = Console(stderr=True), average_of(arguments.average_over)
     if not average.unchanged:
         console.print(f"average over {arguments.average_over}: {average.cost}")
-    if arguments.weights:
-        from jaxcat.inference.published import describe
-
-        classifier = open_published(arguments.weights, console=console)
-        print(describe(classifier), file=sys.stderr)
-    else:
-        classifier = open_run(
-            arguments.workdir,
-            step=arguments.step,
-            engine=arguments.engine,
-            calibrated=arguments.calibrated,
-            console=console,
-        )
+    classifier = _classifier(arguments, console)
     if arguments.explain:
         block_to_explain(classifier.config.model, arguments.block, named="--block ")
         _ = classifier.xla  # reads what JAX needs now, so that damage is reported before the work
@@ -153,6 +142,23 @@ def write_rows(arguments: argparse.Namespace) -> int:
     for line in skipped.lines():
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _classifier(arguments: argparse.Namespace, console: Console) -> Classifier:
+    """The classifier of the run, or of published weights, which it describes in a line."""
+    if not arguments.weights:
+        return open_run(
+            arguments.workdir,
+            step=arguments.step,
+            engine=arguments.engine,
+            calibrated=arguments.calibrated,
+            console=console,
+        )
+    from jaxcat.inference.published import describe
+
+    classifier = open_published(arguments.weights, console=console)
+    print(describe(classifier), file=sys.stderr)
+    return classifier
 
 
 def _results(
